@@ -1,0 +1,129 @@
+//! All that is known of one id, folded from its records.
+//!
+//! Memory keeps only the [`Cell`]; this is what the checkpoint stores, what
+//! [`record`](crate::Ledger::record) returns, and what the dump tool prints.
+//! One fold makes it, wherever the records come from.
+
+use crate::journal::{Entry, Record};
+use crate::state::{
+    Attempt, Cell, Epoch, Event, Failure, IllegalTransition, Output, SuccessBy, TaskState,
+    Timestamp,
+};
+
+/// All that is known of one id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskDetails {
+    /// State, attempt and position of the last record.
+    pub cell: Cell,
+    /// The open in which the last attempt ran; `None` if there was none.
+    pub epoch: Option<Epoch>,
+    /// When it was put into the queue, if it waited there for the last attempt.
+    pub queued_at: Option<Timestamp>,
+    /// When the last attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When the last attempt ended, or the id was marked as succeeded.
+    pub ended_at: Option<Timestamp>,
+    /// When the last revoke started.
+    pub revoke_started_at: Option<Timestamp>,
+    /// Why the last attempt failed, while the id is failed.
+    pub failure: Option<Failure>,
+    /// Why the last revoke failed, while the success stands.
+    pub revoke_failure: Option<Failure>,
+    /// Who says that it succeeded, while it is succeeded or revoking.
+    pub succeeded_by: Option<SuccessBy>,
+    /// The value of the success.
+    pub output: Output,
+    /// Whether a later change of this id could not be recorded: the ledger is poisoned, and only
+    /// the next open knows what is on disk. Never stored.
+    pub in_doubt: bool,
+}
+
+impl TaskDetails {
+    /// Of an id of which nothing is known.
+    pub const ABSENT: Self = Self {
+        cell: Cell::ABSENT,
+        epoch: None,
+        queued_at: None,
+        started_at: None,
+        ended_at: None,
+        revoke_started_at: None,
+        failure: None,
+        revoke_failure: None,
+        succeeded_by: None,
+        output: Output::Absent,
+        in_doubt: false,
+    };
+
+    /// The state.
+    #[must_use]
+    pub const fn state(&self) -> TaskState {
+        self.cell.state
+    }
+
+    /// The number of the last attempt; [`Attempt::NONE`] if the id was only marked or queued.
+    #[must_use]
+    pub const fn attempt(&self) -> Attempt {
+        self.cell.attempt
+    }
+
+    /// What follows from these details and the id's next record. A record of the ledger itself
+    /// changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalTransition`] when the record cannot follow.
+    pub fn after(self, record: &Record) -> Result<Self, IllegalTransition> {
+        match &record.entry {
+            Entry::Task { prev, event, .. } => {
+                let cell = self.cell.apply(record.seq, *prev, event)?;
+                Ok(self.told(cell, record.at, event))
+            }
+            Entry::Ledger(_) => Ok(self),
+        }
+    }
+
+    /// As [`after`](Self::after), believing the record whatever came before it: the repair of a
+    /// log with a gap.
+    #[must_use]
+    pub fn forced(self, record: &Record) -> Self {
+        match &record.entry {
+            Entry::Task { event, .. } => {
+                let cell = self.cell.forced(record.seq, event);
+                self.told(cell, record.at, event)
+            }
+            Entry::Ledger(_) => self,
+        }
+    }
+
+    fn told(self, cell: Cell, at: Timestamp, event: &Event) -> Self {
+        match event {
+            Event::Queued => Self { cell, queued_at: Some(at), ..Self::ABSENT },
+            Event::Started { epoch, .. } => Self {
+                cell,
+                epoch: Some(*epoch),
+                queued_at: self.queued_at.filter(|_| self.cell.state == TaskState::Queued),
+                started_at: Some(at),
+                ..Self::ABSENT
+            },
+            Event::Succeeded { by, output } => Self {
+                cell,
+                ended_at: Some(at),
+                failure: None,
+                succeeded_by: Some(*by),
+                output: output.clone(),
+                ..self
+            },
+            Event::Failed { failure } => {
+                Self { cell, ended_at: Some(at), failure: Some(failure.clone()), ..self }
+            }
+            Event::RevokeStarted => {
+                Self { cell, revoke_started_at: Some(at), revoke_failure: None, ..self }
+            }
+            Event::RevokeFailed { failure } => {
+                Self { cell, revoke_failure: Some(failure.clone()), ..self }
+            }
+            Event::Revoked | Event::Forgotten => Self::ABSENT,
+        }
+    }
+}

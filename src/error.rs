@@ -1,0 +1,557 @@
+//! Errors: one variant per decision a caller can take.
+//!
+//! Messages are lower-case fragments; causes are reached through `source()`.
+//! Those that give a future or a value back print it as nothing, so that they
+//! are `Debug` and `Error` without asking that of the future.
+
+use crate::state::{IllegalTransition, SeqNo, TaskState, Timestamp};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// An id that cannot be one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// It is longer than an id may be. Use a hash of it.
+    #[error("the id has {len} bytes when encoded, at most {max} are allowed")]
+    TooLong {
+        /// Its length, encoded.
+        len: usize,
+        /// The longest that is allowed.
+        max: usize,
+    },
+    /// Its `Serialize` failed; a path that is not UTF-8, for one (use [`ByteId`](crate::ByteId)).
+    #[error("the id cannot be serialized: {0}")]
+    NotSerializable(String),
+    /// It cannot be read back as what was written.
+    #[error("the id does not survive serialization: {0}")]
+    NoRoundTrip(String),
+}
+
+/// Why a ledger has stopped recording. Every clone of the handle says the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Poison {
+    /// A write or a sync failed.
+    Failed(Arc<str>),
+    /// The store panicked.
+    Panicked(Arc<str>),
+    /// A write or a sync has not come back within its deadline.
+    Stuck {
+        /// The deadline.
+        after: Duration,
+    },
+}
+
+impl fmt::Display for Poison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(what) => write!(
+                f,
+                "the ledger stopped recording after a failed write ({what}); close it, mend the cause and open it again"
+            ),
+            Self::Panicked(what) => write!(
+                f,
+                "the ledger stopped recording because its store panicked ({what}); restart the process"
+            ),
+            Self::Stuck { after } => write!(
+                f,
+                "the ledger stopped recording because a write has not come back for {after:?}; restart the process"
+            ),
+        }
+    }
+}
+
+impl Error for Poison {}
+
+/// Why a request was not taken up at all. Nothing was recorded and nothing ran.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The id cannot be one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The ledger is closed, or closing.
+    #[error("the ledger is closed")]
+    Closed,
+    /// The ledger has stopped recording.
+    #[error(transparent)]
+    Poisoned(#[from] Poison),
+    /// There is no tokio runtime here to run the future on.
+    #[error("there is no tokio runtime to run the future on; call this from within one")]
+    NoRuntime,
+}
+
+/// Why [`launch`](crate::Ledger::launch) or [`revoke_task`](crate::Ledger::revoke_task) did not
+/// start the future. It comes back unpolled.
+#[non_exhaustive]
+pub enum LaunchError<F> {
+    /// The id is in a state in which this cannot start.
+    Refused {
+        /// The state.
+        state: TaskState,
+        /// The future, unpolled.
+        future: F,
+    },
+    /// The request was not taken up.
+    Rejected {
+        /// Why.
+        reason: Rejection,
+        /// The future, unpolled.
+        future: F,
+    },
+    /// It was recorded as started, but its runtime went down before it could run.
+    /// It is recorded as cancelled, or will be found as crashed.
+    Lost,
+}
+
+impl<F> LaunchError<F> {
+    /// The future, if it came back.
+    pub fn into_future(self) -> Option<F> {
+        match self {
+            Self::Refused { future, .. } | Self::Rejected { future, .. } => Some(future),
+            Self::Lost => None,
+        }
+    }
+}
+
+impl<F> fmt::Display for LaunchError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
+            Self::Rejected { .. } => f.write_str("rejected"),
+            Self::Lost => f.write_str("the runtime went down before the future could run"),
+        }
+    }
+}
+
+impl<F> fmt::Debug for LaunchError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { state, .. } => {
+                f.debug_struct("Refused").field("state", state).finish_non_exhaustive()
+            }
+            Self::Rejected { reason, .. } => {
+                f.debug_struct("Rejected").field("reason", reason).finish_non_exhaustive()
+            }
+            Self::Lost => f.write_str("Lost"),
+        }
+    }
+}
+
+impl<F> Error for LaunchError<F> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Rejected { reason, .. } => Some(reason),
+            Self::Refused { .. } | Self::Lost => None,
+        }
+    }
+}
+
+/// Why [`launch_block`](crate::Ledger::launch_block) or
+/// [`revoke_task_block`](crate::Ledger::revoke_task_block) has no value to return.
+///
+/// `F` is the future, `V` its value, `E` its own error.
+#[non_exhaustive]
+pub enum AttemptError<F, V, E> {
+    /// The id is in a state in which this cannot start. Nothing ran.
+    Refused {
+        /// The state.
+        state: TaskState,
+        /// The future, unpolled.
+        future: F,
+    },
+    /// The request was not taken up. Nothing ran.
+    Rejected {
+        /// Why.
+        reason: Rejection,
+        /// The future, unpolled.
+        future: F,
+    },
+    /// The future ended in this error, and that is recorded.
+    Failed(E),
+    /// The future panicked with this message, and that is recorded.
+    Panicked(String),
+    /// The attempt was cancelled for this reason, and that is recorded.
+    Cancelled(String),
+    /// The attempt passed its timeout, and that is recorded.
+    TimedOut,
+    /// The future ended, but its end could not be recorded: the ledger is poisoned. The next open
+    /// shows it as succeeded or failed if the record made it to the disk, else as crashed.
+    InDoubt {
+        /// What the future itself ended in.
+        outcome: InDoubt<V, E>,
+        /// Why it could not be recorded.
+        poison: Poison,
+    },
+    /// The future ended, but another attempt of the id has taken its place: its end changed nothing.
+    Superseded {
+        /// What the future itself ended in.
+        outcome: InDoubt<V, E>,
+    },
+}
+
+/// What a future ended in whose end is not on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InDoubt<V, E> {
+    /// It returned this value.
+    Succeeded(V),
+    /// It returned this error.
+    Failed(E),
+    /// It panicked with this message.
+    Panicked(String),
+    /// It was cancelled for this reason.
+    Cancelled(String),
+    /// It passed its timeout.
+    TimedOut,
+}
+
+impl<F, V, E> fmt::Display for AttemptError<F, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
+            Self::Rejected { .. } => f.write_str("rejected"),
+            Self::Failed(_) => f.write_str("the attempt failed"),
+            Self::Panicked(text) => write!(f, "the attempt panicked: {text}"),
+            Self::Cancelled(text) => write!(f, "the attempt was cancelled: {text}"),
+            Self::TimedOut => f.write_str("the attempt passed its timeout"),
+            Self::InDoubt { .. } => {
+                f.write_str("in doubt: the attempt ended, its end could not be recorded")
+            }
+            Self::Superseded { .. } => {
+                f.write_str("superseded: another attempt has taken the place of this one")
+            }
+        }
+    }
+}
+
+impl<F, V, E> fmt::Debug for AttemptError<F, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { state, .. } => {
+                f.debug_struct("Refused").field("state", state).finish_non_exhaustive()
+            }
+            Self::Rejected { reason, .. } => {
+                f.debug_struct("Rejected").field("reason", reason).finish_non_exhaustive()
+            }
+            Self::Failed(_) => f.debug_struct("Failed").finish_non_exhaustive(),
+            Self::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
+            Self::Cancelled(text) => f.debug_tuple("Cancelled").field(text).finish(),
+            Self::TimedOut => f.write_str("TimedOut"),
+            Self::InDoubt { poison, .. } => {
+                f.debug_struct("InDoubt").field("poison", poison).finish_non_exhaustive()
+            }
+            Self::Superseded { .. } => f.debug_struct("Superseded").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl<F, V, E> Error for AttemptError<F, V, E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Rejected { reason, .. } => Some(reason),
+            Self::InDoubt { poison, .. } => Some(poison),
+            Self::Refused { .. }
+            | Self::Failed(_)
+            | Self::Panicked(_)
+            | Self::Cancelled(_)
+            | Self::TimedOut
+            | Self::Superseded { .. } => None,
+        }
+    }
+}
+
+/// Why [`mark_succeeded`](crate::Ledger::mark_succeeded), [`forget`](crate::Ledger::forget) or a
+/// change of the metadata did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The id is in a state in which this is not done. Nothing changed.
+    #[error("refused: the id is {state}")]
+    Refused {
+        /// The state.
+        state: TaskState,
+    },
+    /// The request was not taken up. Nothing changed.
+    #[error("rejected")]
+    Rejected(#[from] Rejection),
+    /// The ledger failed while it was recording this. The next open shows whether it made it.
+    #[error("in doubt: the ledger failed while recording this")]
+    InDoubt(#[source] Poison),
+}
+
+/// Why [`cancel`](crate::Ledger::cancel) cancelled nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// No attempt of the id is running here.
+    #[error("nothing to cancel: the id is {state}")]
+    NotRunning {
+        /// The state.
+        state: TaskState,
+    },
+    /// The id cannot be one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+}
+
+/// Why [`wait`](crate::Ledger::wait) cannot say what became of an id.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The ledger failed with a change of this id under way. The next open shows what became of it.
+    #[error("in doubt: the ledger failed before the end of this id was recorded")]
+    InDoubt(#[source] Poison),
+    /// The id cannot be one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+}
+
+/// Why details or an output could not be read. The state itself is not in question.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The id cannot be one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The ledger is closed; open it again, or use the dump tool.
+    #[error("the ledger is closed")]
+    Closed,
+    /// The store does not answer any more: the ledger is poisoned.
+    #[error(transparent)]
+    Poisoned(#[from] Poison),
+    /// The log or the checkpoint cannot be read.
+    #[error("the details cannot be read from disk")]
+    Journal(#[from] JournalError),
+    /// The stored output does not read as this type.
+    #[error("the stored output does not read as the output type: {0}")]
+    Output(String),
+}
+
+/// Why [`checkpoint`](crate::Ledger::checkpoint) did not finish. Nothing is lost: the log goes on.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The ledger is closed.
+    #[error("the ledger is closed")]
+    Closed,
+    /// The ledger is poisoned.
+    #[error(transparent)]
+    Poisoned(#[from] Poison),
+    /// Making it failed; it will be tried again.
+    #[error("the checkpoint failed; the log goes on, and it is tried again later")]
+    Failed(#[source] Arc<JournalError>),
+}
+
+/// Why [`close`](crate::Ledger::close) was not a clean one.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// Called from within an attempt of the same ledger, which it would wait for. Nothing happened.
+    #[error("close was called from within an attempt, which it would have to wait for")]
+    FromWithinAttempt,
+    /// The ledger was poisoned before. What it acknowledged is safe.
+    #[error("the ledger had stopped recording before it was closed")]
+    Poisoned(#[source] Poison),
+    /// The last write or sync failed. What was acknowledged is safe.
+    #[error("the journal did not close cleanly")]
+    Journal(#[source] Arc<JournalError>),
+}
+
+/// Why a ledger could not be opened. Unless it says otherwise, nothing on disk was changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The path is something else than a directory.
+    #[error("{} is not a directory; a ledger is one", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory has other things in it and no ledger.
+    #[error("{} is not a ledger: it has no manifest, but it has {found:?}; give the path of a ledger, or of an empty or new directory", path.display())]
+    NotALedger {
+        /// The path.
+        path: PathBuf,
+        /// One of the names found there.
+        found: String,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// A newer version of this library wrote it.
+    #[error("{} has format version {found}; this version of taskledger reads up to {supported}: use a newer one", path.display())]
+    Newer {
+        /// The path.
+        path: PathBuf,
+        /// The version on disk.
+        found: u16,
+        /// The newest version that is understood.
+        supported: u16,
+    },
+    /// It holds ids of another type.
+    #[error("the ledger holds ids of another type: {0}")]
+    OtherIdType(String),
+    /// Somebody has it open.
+    #[error("{} is in use by {holder}", path.display())]
+    Locked {
+        /// The path.
+        path: PathBuf,
+        /// Who, as far as the lock file tells.
+        holder: Holder,
+    },
+    /// Something on disk is damaged. Nothing was changed. The only way on is to accept the loss:
+    /// [`Builder::accept_loss`](crate::Builder::accept_loss) or `taskledger repair --accept-loss`.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(Damage),
+    /// There is not enough space on the disk to open.
+    #[error("the disk is full: opening needs about {needed} bytes, {available} are free")]
+    Full {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
+    /// Opening took longer than its deadline. The thread that opens is left alone and keeps the
+    /// lock: restart the process.
+    #[error("opening has not finished within {after:?}; the lock stays taken: restart the process")]
+    Stuck {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Another failure of the journal.
+    #[error("the journal cannot be opened")]
+    Journal(#[from] JournalError),
+}
+
+/// Who holds a ledger, as its lock file tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Host name.
+    pub host: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Whether it is this very process.
+    pub this_process: bool,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.this_process, self.pid) {
+            (true, _) => f.write_str("this process itself")?,
+            (false, Some(pid)) => write!(f, "process {pid}")?,
+            (false, None) => f.write_str("another process")?,
+        }
+        if let Some(host) = &self.host {
+            write!(f, " on {host}")?;
+        }
+        if let Some(since) = self.since {
+            write!(f, " since {since}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is damaged, and what is lost by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The file or directory, relative to the ledger.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// The records known to be gone: the first and the last, where that is known.
+    pub lost: Option<(SeqNo, SeqNo)>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)?;
+        if let Some((first, last)) = self.lost {
+            write!(f, " (records {first} to {last} are missing)")?;
+        }
+        Ok(())
+    }
+}
+
+/// A journal that could not do what it was asked for.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// What is stored is damaged.
+    #[error("damaged: {0}")]
+    Damaged(Damage),
+    /// A record that cannot follow the ones before it.
+    #[error("record {seq} is illegal")]
+    Illegal {
+        /// Its position.
+        seq: SeqNo,
+        /// Why.
+        source: IllegalTransition,
+    },
+    /// The store below failed.
+    #[error("the store failed: {0}")]
+    Store(String),
+    /// The store below panicked.
+    #[error("the store panicked: {0}")]
+    Panicked(String),
+    /// Another directory has taken the place of this one.
+    #[error("{} was moved or replaced while the ledger was open", path.display())]
+    Moved {
+        /// The path that leads elsewhere now.
+        path: PathBuf,
+    },
+}
+
+impl JournalError {
+    /// Whether the cause is a full disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Damaged(_)
+            | Self::Illegal { .. }
+            | Self::Store(_)
+            | Self::Panicked(_)
+            | Self::Moved { .. } => false,
+        }
+    }
+}
+
+/// An error and all its causes on one line, for where a chain cannot be kept.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

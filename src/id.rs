@@ -1,0 +1,99 @@
+//! Ids: their bytes are their identity.
+//!
+//! Below the handle only [`EncodedId`]s are handled, so no `Hash` or `Eq` of a
+//! user's type ever runs inside the ledger, and an id means the same on every
+//! restart and machine. The encoding is bincode 2 `standard()`, frozen by
+//! golden bytes in the tests.
+
+mod byte_id;
+pub(crate) mod shape;
+
+pub use byte_id::{ByteId, ParseByteIdError};
+pub use shape::IdShape;
+
+use crate::error::IdError;
+use crate::journal::codec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The longest id, in bytes after encoding.
+pub const MAX_ID_BYTES: usize = 1024;
+
+/// What can be an id: any type that serializes to the same bytes whenever it is the same id.
+///
+/// Implemented for every type that fits; there is nothing to implement. `HashMap`s and other types
+/// without a fixed order of serialization are no ids.
+pub trait TaskId: Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K: Serialize + DeserializeOwned + Send + Sync + 'static> TaskId for K {}
+
+/// A form in which an id of type `K` can be looked up: `K` itself, or a borrowed form of it.
+///
+/// An implementation promises that it serializes to the bytes that the same id serializes to as
+/// `K`. That is why it is a trait of its own and not `Borrow`: `[u8; 2]` borrows as `[u8]` but
+/// serializes differently.
+pub trait Lookup<K: ?Sized>: Serialize {}
+
+impl<K: Serialize> Lookup<K> for K {}
+impl Lookup<String> for str {}
+impl Lookup<Box<str>> for str {}
+impl Lookup<Arc<str>> for str {}
+impl Lookup<Cow<'static, str>> for str {}
+impl<T: Serialize> Lookup<Vec<T>> for [T] {}
+impl<T: Serialize> Lookup<Box<[T]>> for [T] {}
+impl<T: Serialize> Lookup<Arc<[T]>> for [T] {}
+impl Lookup<PathBuf> for Path {}
+impl Lookup<ByteId> for [u8] {}
+impl Lookup<ByteId> for str {}
+
+/// The bytes of an id.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EncodedId(SmallVec<[u8; 24]>);
+
+impl EncodedId {
+    /// The id with these bytes, which some id type encoded.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
+    }
+
+    /// The encoded bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn encode<K: ?Sized, Q: Lookup<K> + ?Sized>(id: &Q) -> Result<Self, IdError> {
+        codec::with_encoded_id(id, Self::from_bytes)
+    }
+
+    pub(crate) fn decode<K: TaskId>(&self) -> Result<K, IdError> {
+        codec::decode_id(self.as_bytes())
+    }
+
+    /// Decodes and encodes again: an id that does not come back to its own bytes could never be
+    /// listed, or would be listed as another one.
+    pub(crate) fn check_round_trip<K: TaskId>(&self) -> Result<(), IdError> {
+        let again: K = self.decode().map_err(|error| IdError::NoRoundTrip(error.to_string()))?;
+        codec::with_encoded_id(&again, |bytes| bytes == self.as_bytes())?
+            .then_some(())
+            .ok_or_else(|| IdError::NoRoundTrip("it encodes to other bytes when read back".into()))
+    }
+}
+
+impl Borrow<[u8]> for EncodedId {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EncodedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.escape_ascii(), f)
+    }
+}

@@ -1,0 +1,184 @@
+//! The durable log: records in, no bytes.
+//!
+//! [`Journal`] is the contract the writer relies on. [`MemoryJournal`] is its
+//! shortest honest implementation, [`SledJournal`] the one that outlives the
+//! power. Both pass the same `conformance` suite.
+
+pub(crate) mod codec;
+pub(crate) mod memory;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
+pub use memory::MemoryJournal;
+
+use crate::details::TaskDetails;
+use crate::error::JournalError;
+use crate::id::EncodedId;
+use crate::state::{Epoch, Event, SeqNo, Timestamp};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a journal must be able to take a record apart")]
+pub struct Record {
+    /// Its position. Dense over the whole life of the ledger.
+    pub seq: SeqNo,
+    /// When the writer took it up. Information only.
+    pub at: Timestamp,
+    /// What it says.
+    pub entry: Entry,
+}
+
+/// What a record says: something of one id, or something of the whole ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Entry {
+    /// Something happened to one id.
+    Task {
+        /// The id.
+        id: EncodedId,
+        /// The position of the id's record before this one; [`SeqNo::ZERO`] if it was not found.
+        /// For the end of an attempt or of a revoke this is its fencing token.
+        prev: SeqNo,
+        /// What happened.
+        event: Event,
+    },
+    /// Something happened to the ledger.
+    Ledger(LedgerEvent),
+}
+
+/// What happened to the ledger as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LedgerEvent {
+    /// It was opened.
+    EpochOpened {
+        /// The number of this open.
+        epoch: Epoch,
+    },
+    /// Its owner accepted that damaged records are gone.
+    LossAccepted {
+        /// What was lost, in words.
+        what: String,
+    },
+    /// A name of the owner's own [metadata](crate::Ledger::metadata) was set, or removed.
+    MetadataSet {
+        /// The name.
+        name: String,
+        /// The value; `None` removes the name.
+        value: Option<Vec<u8>>,
+    },
+}
+
+/// What [`Journal::replay`] hands over, in this order: any number of `Base`, then any number of
+/// `Record`, the records dense and in order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Replayed<'a> {
+    /// What the last checkpoint says of one id, each id at most once.
+    Base {
+        /// The id.
+        id: &'a EncodedId,
+        /// All that is known of it.
+        details: &'a TaskDetails,
+    },
+    /// A record after the last checkpoint.
+    Record(&'a Record),
+}
+
+/// What the journal knows about the whole, beside the ids and the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Base {
+    /// The last record that is folded into the checkpoint; [`SeqNo::ZERO`] without one.
+    pub last_seq: SeqNo,
+    /// The last epoch folded into the checkpoint.
+    pub epoch: Epoch,
+    /// The metadata folded into the checkpoint.
+    pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// Told of each thing found by a replay; an error ends the replay and is returned by it.
+pub type Visit<'a> = dyn FnMut(Replayed<'_>) -> Result<(), JournalError> + 'a;
+
+/// A durable, ordered log of [`Record`]s.
+///
+/// What the ledger relies on:
+///
+/// * When [`append`](Self::append) returns `Ok`, all records of the batch survive the loss of
+///   power, in order, and so do all that were appended before.
+/// * When it returns `Err`, or the process dies within it, any prefix of the batch may be there
+///   after the next open, never a part without what comes before it.
+/// * After an `Err` from `append` nothing more is appended: the ledger is poisoned.
+/// * [`replay`](Self::replay) hands over exactly what is durable, or fails; it writes nothing that
+///   changes what the next replay hands over.
+/// * All calls come from one thread. They may block, and may panic: a panic counts as an error and
+///   the journal is then leaked, not dropped.
+///
+/// Nothing here knows of ids' types, waiters, or states other than as data.
+pub trait Journal: Send + 'static {
+    /// Hands over what the last checkpoint says of each id, then every record after it, in order.
+    /// Called once, before anything is appended.
+    ///
+    /// # Errors
+    ///
+    /// What `visit` returned, or that the log cannot be read.
+    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError>;
+
+    /// Makes the records durable, in order. They are dense and follow the last one.
+    ///
+    /// # Errors
+    ///
+    /// Any failure to make all of them durable. Not retried.
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError>;
+
+    /// All that is known of `id`, whose last record is at `last`; `None` if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// That the log or the checkpoint cannot be read.
+    fn read(&mut self, id: &EncodedId, last: SeqNo) -> Result<Option<TaskDetails>, JournalError>;
+
+    /// Does what the journal has to do beside appending: starts a checkpoint that `wanted` asks
+    /// for or that is due, takes over one that has finished, writes what may be written late.
+    /// Called after each batch and when [`Upkeep::again_after`] has passed; must not wait for long
+    /// work.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] when the journal can no longer be appended to. A checkpoint that failed is
+    /// no error but an [`Upkeep::checkpoint`].
+    fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
+        Ok(Upkeep { checkpointed: wanted.unwrap_or_default(), ..Upkeep::default() })
+    }
+
+    /// Makes durable what is not yet, and frees whatever keeps another open out.
+    ///
+    /// # Errors
+    ///
+    /// That not everything could be made durable or freed.
+    fn close(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+/// What [`Journal::upkeep`] did, and when it wants to be called again.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Upkeep {
+    /// The last record that is folded into a finished checkpoint (or needs none).
+    pub checkpointed: SeqNo,
+    /// A checkpoint that failed since the last call. The log goes on as it was, and the
+    /// checkpoint is tried again.
+    pub failed: Option<JournalError>,
+    /// Call again after this time even if nothing is appended.
+    pub again_after: Option<std::time::Duration>,
+}
+
+impl fmt::Debug for dyn Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("dyn Journal")
+    }
+}

@@ -1,0 +1,77 @@
+//! The only file that knows bincode.
+use crate::error::IdError;
+use crate::id::MAX_ID_BYTES;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Memory that decoding one id may ask for. More than its encoded length, since numbers are
+/// written in fewer bytes than they take in memory.
+const ID_DECODE_LIMIT: usize = 64 * MAX_ID_BYTES;
+
+const ID: bincode::config::Configuration = bincode::config::standard();
+
+/// Encodes an id into a buffer on the stack and hands its bytes to `then`.
+pub(crate) fn with_encoded_id<T: Serialize + ?Sized, R>(
+    id: &T,
+    then: impl FnOnce(&[u8]) -> R,
+) -> Result<R, IdError> {
+    let mut buffer = [0; MAX_ID_BYTES];
+    match bincode::serde::encode_into_slice(id, &mut buffer, ID) {
+        Ok(len) => Ok(then(buffer.get(..len).unwrap_or_default())),
+        Err(bincode::error::EncodeError::UnexpectedEnd) => {
+            let mut count = CountBytes(0);
+            match bincode::serde::encode_into_std_write(id, &mut count, ID) {
+                Ok(len) => Err(IdError::TooLong { len, max: MAX_ID_BYTES }),
+                Err(error) => Err(IdError::NotSerializable(error.to_string())),
+            }
+        }
+        Err(error) => Err(IdError::NotSerializable(error.to_string())),
+    }
+}
+
+pub(crate) fn decode_id<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, IdError> {
+    let config = ID.with_limit::<ID_DECODE_LIMIT>();
+    match bincode::serde::decode_from_slice(bytes, config) {
+        Ok((id, used)) if used == bytes.len() => Ok(id),
+        Ok((_, used)) => Err(IdError::NoRoundTrip(format!(
+            "{used} of its {} bytes are read",
+            bytes.len()
+        ))),
+        Err(error) => Err(IdError::NoRoundTrip(error.to_string())),
+    }
+}
+
+/// Appends `value`, one of our own wire types, to `out`.
+///
+/// # Panics
+///
+/// Never: our wire types have no maps, no `Serialize` of a user, and a `Vec` takes any length.
+pub(crate) fn encode_into<T: Serialize>(out: &mut Vec<u8>, value: &T) {
+    #[expect(clippy::expect_used, reason = "encoding our own plain types into memory cannot fail")]
+    bincode::serde::encode_into_std_write(value, out, bincode::config::standard())
+        .expect("plain types encode into memory");
+}
+
+/// Reads one of our own wire types from all of `bytes`, asking for at most `LIMIT` bytes of memory:
+/// without a limit a hostile length aborts the process.
+pub(crate) fn decode<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, String> {
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    match bincode::serde::decode_from_slice(bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok((_, used)) => Err(format!("{} bytes too many", bytes.len() - used)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct CountBytes(usize);
+
+impl std::io::Write for CountBytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+//! stub
+/// A journal in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryJournal {}

@@ -1,0 +1,544 @@
+//! The state machine of one id: read this first.
+//!
+//! ```text
+//!  NotFound --Started--> Running --Succeeded--> Succeeded --RevokeStarted--> Revoking --Revoked--> NotFound
+//!  NotFound --Queued---> Queued --Started--> Running   |                       |
+//!  Failed   --Started--> Running                       +<----RevokeFailed------+
+//!  Failed   --Queued---> Queued        Running --Failed(cause)--> Failed
+//!  Succeeded | Failed | Queued --Forgotten--> NotFound
+//!  NotFound | Failed --Succeeded (marked from outside, no attempt)--> Succeeded
+//! ```
+//!
+//! [`apply`] is the only place that knows these arrows. It is pure: no clock,
+//! no I/O, no async, nothing but `std`. It judges live requests and replays the
+//! log: live, an illegal event is a refusal; in replay it is corruption.
+//!
+//! [`Cell`] adds the two numbers that fence and count attempts, with the same
+//! function deciding live and in replay.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is known of an id right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// The ledger knows nothing of the id: never launched, or revoked or forgotten since.
+    NotFound,
+    /// Waiting in the operation queue; only its runner may start it.
+    Queued,
+    /// An attempt is recorded as started and has no recorded end yet.
+    Running,
+    /// An attempt succeeded, or the id was marked as succeeded. Final until revoked or forgotten.
+    Succeeded,
+    /// The last attempt failed. It may be launched again.
+    Failed,
+    /// A success is being taken back.
+    Revoking,
+}
+
+impl TaskState {
+    /// Every state, in the order they are listed in reports.
+    pub const ALL: [Self; 6] =
+        [Self::NotFound, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Revoking];
+
+    /// The lower-case name used by the dump tool and in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not found",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Revoking => "revoking",
+        }
+    }
+
+    /// Whether nothing is on its way: not queued, running or revoking.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        match self {
+            Self::NotFound | Self::Succeeded | Self::Failed => true,
+            Self::Queued | Self::Running | Self::Revoking => false,
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Position of a record in the log. Dense: the first record is 1, each next one is one more,
+/// across restarts and checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeqNo(u64);
+
+impl SeqNo {
+    /// The position before the first record.
+    pub const ZERO: Self = Self(0);
+
+    /// The position with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The position after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The position `count` records after this one.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+}
+
+impl fmt::Display for SeqNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Which try of an id this is, counted since the id was last [`TaskState::NotFound`]; the first is 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attempt(u32);
+
+impl Attempt {
+    /// No try yet.
+    pub const NONE: Self = Self(0);
+
+    /// The attempt with this number.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The attempt after this one; it stays at `u32::MAX` once there.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The number of an open of the ledger; the first is 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// Before the first open.
+    pub const ZERO: Self = Self(0);
+
+    /// The epoch with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Wall-clock time in microseconds since 1970-01-01 UTC. Information only: nothing is ordered or
+/// decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The time so many microseconds after 1970-01-01 UTC.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC: `2026-11-22T05:52:17.000123Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        // Days to a civil date: "chrono-Compatible Low-Level Date Algorithms", Howard Hinnant,
+        // https://howardhinnant.github.io/date_algorithms.html#civil_from_days
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Times before 1970 become 1970.
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(time: Timestamp) -> Self {
+        UNIX_EPOCH + Duration::from_micros(time.0)
+    }
+}
+
+/// Why an attempt, or a revoke, did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The future ended in `Err`; the text is the error's `Debug`, cut at 4 KiB.
+    Error(String),
+    /// The future panicked; the text is the panic's message.
+    Panicked(String),
+    /// The attempt was cancelled: by [`cancel`](crate::Ledger::cancel), by being dropped, or by
+    /// the end of its runtime. The text says which.
+    Cancelled(String),
+    /// The attempt passed its timeout and was dropped.
+    TimedOut,
+    /// The process ended while it was running; found by the next open. Its effect may or may not
+    /// have happened.
+    Crashed,
+}
+
+impl Failure {
+    /// The lower-case name used by the dump tool.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Error(_) => "error",
+            Self::Panicked(_) => "panicked",
+            Self::Cancelled(_) => "cancelled",
+            Self::TimedOut => "timed out",
+            Self::Crashed => "crashed",
+        }
+    }
+
+    /// The recorded text, where there is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Error(text) | Self::Panicked(text) | Self::Cancelled(text) => Some(text),
+            Self::TimedOut | Self::Crashed => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.text() {
+            Some(text) => write!(f, "{}: {text}", self.name()),
+            None => f.write_str(self.name()),
+        }
+    }
+}
+
+/// What became of the value of a success.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Output {
+    /// There was none: the id was marked as succeeded from outside.
+    #[default]
+    Absent,
+    /// The value, self-describing (MessagePack with field names).
+    Kept(Vec<u8>),
+    /// The success is recorded, its value is not.
+    NotKept(NotKept),
+}
+
+/// Why the value of a success was not recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NotKept {
+    /// It was larger than the cap.
+    TooLarge {
+        /// Its size in bytes, serialized.
+        size: u64,
+    },
+    /// Its `Serialize` failed or panicked; the text is the error.
+    NotSerializable(String),
+}
+
+impl fmt::Display for NotKept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { size } => write!(f, "{size} bytes, over the cap"),
+            Self::NotSerializable(text) => write!(f, "not serializable: {text}"),
+        }
+    }
+}
+
+/// Who says that a task succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SuccessBy {
+    /// The attempt that was running.
+    Attempt,
+    /// Somebody outside, by [`mark_succeeded`](crate::Ledger::mark_succeeded).
+    Mark,
+}
+
+/// What happened to one id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It was put into the operation queue.
+    Queued,
+    /// An attempt began.
+    Started {
+        /// Its number.
+        attempt: Attempt,
+        /// The open in which it ran.
+        epoch: Epoch,
+    },
+    /// It succeeded.
+    Succeeded {
+        /// Who says so.
+        by: SuccessBy,
+        /// Its value.
+        output: Output,
+    },
+    /// The attempt failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// Taking the success back began.
+    RevokeStarted,
+    /// Taking it back failed; the success stands.
+    RevokeFailed {
+        /// Why.
+        failure: Failure,
+    },
+    /// The success was taken back.
+    Revoked,
+    /// All that was known of the id was dropped on request.
+    Forgotten,
+}
+
+impl Event {
+    /// The lower-case name used by the dump tool and in messages.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Started { .. } => "started",
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::RevokeStarted => "revoke started",
+            Self::RevokeFailed { .. } => "revoke failed",
+            Self::Revoked => "revoked",
+            Self::Forgotten => "forgotten",
+        }
+    }
+
+    /// The state that this event leaves behind wherever it is legal. Only the repair of a damaged
+    /// log, which has to go on over a gap, uses it without [`apply`].
+    #[must_use]
+    pub const fn target(&self) -> TaskState {
+        match self {
+            Self::Queued => TaskState::Queued,
+            Self::Started { .. } => TaskState::Running,
+            Self::Succeeded { .. } | Self::RevokeFailed { .. } => TaskState::Succeeded,
+            Self::Failed { .. } => TaskState::Failed,
+            Self::RevokeStarted => TaskState::Revoking,
+            Self::Revoked | Self::Forgotten => TaskState::NotFound,
+        }
+    }
+}
+
+/// The state after `event` happened in `state`.
+///
+/// # Errors
+///
+/// [`IllegalTransition`] when the state machine has no such arrow.
+pub const fn apply(state: TaskState, event: &Event) -> Result<TaskState, IllegalTransition> {
+    use TaskState::{Failed, NotFound, Queued, Revoking, Running, Succeeded};
+    let legal = match event {
+        Event::Queued => matches!(state, NotFound | Failed),
+        Event::Started { .. } => matches!(state, NotFound | Queued | Failed),
+        Event::Succeeded { by: SuccessBy::Attempt, .. } => matches!(state, Running),
+        Event::Succeeded { by: SuccessBy::Mark, .. } => matches!(state, NotFound | Failed),
+        Event::Failed { .. } => matches!(state, Running),
+        Event::RevokeStarted => matches!(state, Succeeded),
+        Event::RevokeFailed { .. } | Event::Revoked => matches!(state, Revoking),
+        Event::Forgotten => matches!(state, Succeeded | Failed | Queued),
+    };
+    if legal {
+        Ok(event.target())
+    } else {
+        Err(IllegalTransition { state, event: event.name(), why: WhyIllegal::State })
+    }
+}
+
+/// All that memory keeps of an id: its state, the number of its last attempt, and the position of
+/// its last record, where the details are found.
+///
+/// The position is also the fencing token: every record names the one before it of the same id,
+/// and an end that does not follow *its own* `Started` (or `RevokeStarted`) is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cell {
+    /// The state.
+    pub state: TaskState,
+    /// The last attempt.
+    pub attempt: Attempt,
+    /// The position of the last record of this id.
+    pub seq: SeqNo,
+}
+
+impl Cell {
+    /// An id of which nothing is known.
+    pub const ABSENT: Self =
+        Self { state: TaskState::NotFound, attempt: Attempt::NONE, seq: SeqNo::ZERO };
+
+    /// The cell after the record at `seq`, which says that it follows the record at `prev`.
+    ///
+    /// # Errors
+    ///
+    /// [`IllegalTransition`] when [`apply`] refuses the event, when `prev` is not the position of
+    /// this id's last record (a stale end, fenced off), or when a `Started` counts wrongly.
+    pub const fn apply(
+        self,
+        seq: SeqNo,
+        prev: SeqNo,
+        event: &Event,
+    ) -> Result<Self, IllegalTransition> {
+        let state = match apply(self.state, event) {
+            Ok(state) => state,
+            Err(illegal) => return Err(illegal),
+        };
+        let why = if prev.0 != self.seq.0 {
+            WhyIllegal::Token { expected: self.seq, found: prev }
+        } else {
+            match event {
+                Event::Started { attempt, .. } if attempt.0 != self.attempt.next().0 => {
+                    WhyIllegal::Attempt { expected: self.attempt.next(), found: *attempt }
+                }
+                _ => return Ok(self.moved(seq, state, event)),
+            }
+        };
+        Err(IllegalTransition { state: self.state, event: event.name(), why })
+    }
+
+    /// The cell after an event that is believed without asking what came before: the repair of a
+    /// log with a gap.
+    #[must_use]
+    pub const fn forced(self, seq: SeqNo, event: &Event) -> Self {
+        self.moved(seq, event.target(), event)
+    }
+
+    const fn moved(self, seq: SeqNo, state: TaskState, event: &Event) -> Self {
+        let attempt = match event {
+            Event::Started { attempt, .. } => *attempt,
+            Event::Revoked | Event::Forgotten => return Self::ABSENT,
+            Event::Queued
+            | Event::Succeeded { .. }
+            | Event::Failed { .. }
+            | Event::RevokeStarted
+            | Event::RevokeFailed { .. } => self.attempt,
+        };
+        Self { state, attempt, seq }
+    }
+}
+
+/// An event that cannot follow: refused live, corruption in replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IllegalTransition {
+    /// The state in which it came.
+    pub state: TaskState,
+    /// The event's name.
+    pub event: &'static str,
+    /// What is wrong with it.
+    pub why: WhyIllegal,
+}
+
+/// What makes a transition illegal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhyIllegal {
+    /// The state machine has no such arrow.
+    State,
+    /// It follows another record than the id's last one: it is stale.
+    Token {
+        /// The position of the id's last record.
+        expected: SeqNo,
+        /// The position that it says it follows.
+        found: SeqNo,
+    },
+    /// The attempt is not the next one.
+    Attempt {
+        /// The next attempt.
+        expected: Attempt,
+        /// The attempt that it names.
+        found: Attempt,
+    },
+}
+
+impl fmt::Display for IllegalTransition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" cannot follow \"{}\"", self.event, self.state)?;
+        match self.why {
+            WhyIllegal::State => Ok(()),
+            WhyIllegal::Token { expected, found } => {
+                write!(f, ": it follows record {found}, the last one is {expected}")
+            }
+            WhyIllegal::Attempt { expected, found } => {
+                write!(f, ": it is attempt {found}, the next one is {expected}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for IllegalTransition {}
+
+#[cfg(test)]
+mod tests;
