@@ -4,9 +4,10 @@
 //! [`record`](crate::Ledger::record) returns, and what the dump tool prints.
 //! One fold makes it, wherever the records come from.
 
+use crate::error::JournalError;
 use crate::journal::{Entry, Record};
 use crate::state::{
-    Attempt, Cell, Epoch, Event, Failure, IllegalTransition, Output, SuccessBy, TaskState,
+    Attempt, Cell, Epoch, Event, Failure, IllegalTransition, Output, SeqNo, SuccessBy, TaskState,
     Timestamp,
 };
 
@@ -94,6 +95,47 @@ impl TaskDetails {
             }
             Entry::Ledger(_) => self,
         }
+    }
+
+    /// What is known of the id whose cell is `cell`, from as few records as tell it: walks from the
+    /// last record back to the start of the last attempt, or down to the checkpoint.
+    ///
+    /// `fetch` reads the record at a position after `base_seq`; `base` reads what the checkpoint
+    /// knows of the id, and is asked at most once.
+    pub(crate) fn trace(
+        cell: Cell,
+        base_seq: SeqNo,
+        mut fetch: impl FnMut(SeqNo) -> Result<Record, JournalError>,
+        base: impl FnOnce() -> Result<Option<Self>, JournalError>,
+    ) -> Result<Self, JournalError> {
+        let mut newest_first = Vec::new();
+        let mut at = cell.seq;
+        let mut attempt_seen = false;
+        let mut from_base = false;
+        while at != SeqNo::ZERO {
+            if at <= base_seq {
+                from_base = true;
+                break;
+            }
+            let record = fetch(at)?;
+            let Entry::Task { prev, event, .. } = &record.entry else {
+                break;
+            };
+            // Before its start only the wait in the queue still matters to an attempt.
+            if attempt_seen && !matches!(event, Event::Queued) {
+                break;
+            }
+            attempt_seen |= matches!(event, Event::Started { .. });
+            at = *prev;
+            let queued = matches!(event, Event::Queued);
+            newest_first.push(record);
+            if queued {
+                break;
+            }
+        }
+        let start = if from_base { base()?.unwrap_or(Self::ABSENT) } else { Self::ABSENT };
+        let told = newest_first.iter().rev().fold(start, Self::forced);
+        Ok(Self { cell, ..told })
     }
 
     fn told(self, cell: Cell, at: Timestamp, event: &Event) -> Self {

@@ -85,6 +85,9 @@ pub enum Rejection {
     /// There is no tokio runtime here to run the future on.
     #[error("there is no tokio runtime to run the future on; call this from within one")]
     NoRuntime,
+    /// The metadata is only for a few small values.
+    #[error("the metadata does not take this: {0}")]
+    Metadata(&'static str),
 }
 
 /// Why [`launch`](crate::Ledger::launch) or [`revoke_task`](crate::Ledger::revoke_task) did not
@@ -185,21 +188,21 @@ pub enum AttemptError<F, V, E> {
     /// shows it as succeeded or failed if the record made it to the disk, else as crashed.
     InDoubt {
         /// What the future itself ended in.
-        outcome: InDoubt<V, E>,
+        outcome: Outcome<V, E>,
         /// Why it could not be recorded.
         poison: Poison,
     },
     /// The future ended, but another attempt of the id has taken its place: its end changed nothing.
     Superseded {
         /// What the future itself ended in.
-        outcome: InDoubt<V, E>,
+        outcome: Outcome<V, E>,
     },
 }
 
-/// What a future ended in whose end is not on record.
+/// What the future of an attempt, or of a revoke, ended in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum InDoubt<V, E> {
+pub enum Outcome<V, E> {
     /// It returned this value.
     Succeeded(V),
     /// It returned this error.

@@ -16,7 +16,7 @@ pub use memory::MemoryJournal;
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
-use crate::state::{Epoch, Event, SeqNo, Timestamp};
+use crate::state::{Cell, Epoch, Event, SeqNo, Timestamp};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -135,12 +135,12 @@ pub trait Journal: Send + 'static {
     /// Any failure to make all of them durable. Not retried.
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError>;
 
-    /// All that is known of `id`, whose last record is at `last`; `None` if there is nothing.
+    /// All that is known of `id`, of which memory knows `cell` (never an absent one).
     ///
     /// # Errors
     ///
     /// That the log or the checkpoint cannot be read.
-    fn read(&mut self, id: &EncodedId, last: SeqNo) -> Result<Option<TaskDetails>, JournalError>;
+    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError>;
 
     /// Does what the journal has to do beside appending: starts a checkpoint that `wanted` asks
     /// for or that is due, takes over one that has finished, writes what may be written late.
@@ -176,6 +176,17 @@ pub struct Upkeep {
     pub failed: Option<JournalError>,
     /// Call again after this time even if nothing is appended.
     pub again_after: Option<std::time::Duration>,
+}
+
+/// What opening a journal did before its replay.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenReport {
+    /// The format versions from and to which it was migrated.
+    pub(crate) migrated: Option<(u16, u16)>,
+    /// What was damaged without loss and has been repaired, a line each.
+    pub(crate) repaired: Vec<String>,
+    /// What was lost and accepted as lost, still to be recorded.
+    pub(crate) loss_accepted: Option<String>,
 }
 
 impl fmt::Debug for dyn Journal {

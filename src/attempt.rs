@@ -1,0 +1,373 @@
+//! The life of one attempt, or of one revoke, from top to bottom.
+//!
+//! ```text
+//!  submitted --refused--> future back to the caller
+//!      |
+//!   Started durable --> user code --> future dropped --> end submitted --> durable --> waiter told
+//!      |                                                     ^
+//!      +--- dropped anywhere: runtime gone, task aborted ----+
+//! ```
+//!
+//! [`Live`] is what makes the last arrow hold: whoever drops it without an end
+//! submits one. It is declared so that it is dropped after the future, because
+//! the end of an attempt says that its future and all it held are gone.
+
+use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection};
+use crate::id::EncodedId;
+use crate::shared::Shared;
+use crate::state::{Cell, Event, Failure, NotKept, Output, SuccessBy, TaskState};
+use crate::submission::{Answer, AttemptKey, Request, Ticket};
+use crate::sync::Arc;
+use crate::writer::panic_text;
+use serde::Serialize;
+use std::fmt::{self, Write as _};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tracing::Instrument as _;
+
+/// Failure texts are cut at this many bytes.
+pub(crate) const MAX_FAILURE_BYTES: usize = 4 * 1024;
+
+tokio::task_local! {
+    /// The ledger whose attempt this task is.
+    static WITHIN: usize;
+}
+
+/// Whether the caller runs within an attempt of this ledger.
+pub(crate) fn is_within(shared: &Arc<Shared>) -> bool {
+    WITHIN.try_with(|within| *within == Arc::as_ptr(shared).addr()).unwrap_or(false)
+}
+
+/// The way to ask an attempt to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    reason: OnceLock<String>,
+    notify: Notify,
+}
+
+impl Control {
+    /// The first reason stays.
+    pub(crate) fn cancel(&self, reason: String) {
+        if self.reason.set(reason).is_ok() {
+            // Keeps a permit for an attempt that does not listen yet.
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// Which of the two ways an id can be occupied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Launch,
+    Revoke,
+}
+
+/// Stands for an attempt from its submission until its future is gone and its end is submitted.
+#[derive(Debug)]
+pub(crate) struct Live {
+    shared: Arc<Shared>,
+    id: EncodedId,
+    key: AttemptKey,
+    kind: Kind,
+    ended: bool,
+}
+
+impl Live {
+    /// Submits the start. From here on the attempt goes its way whatever becomes of the caller.
+    pub(crate) fn submit(
+        shared: &Arc<Shared>,
+        id: EncodedId,
+        kind: Kind,
+    ) -> Result<(Self, Ticket, Arc<Control>), Rejection> {
+        let (key, control) = shared.register();
+        let request = match kind {
+            Kind::Launch => Request::Start { id: id.clone(), key },
+            Kind::Revoke => Request::StartRevoke { id: id.clone(), key },
+        };
+        match shared.submissions.submit(request) {
+            Ok(ticket) => {
+                let shared = Arc::clone(shared);
+                Ok((Self { shared, id, key, kind, ended: false }, ticket, control))
+            }
+            Err(rejection) => {
+                shared.unregister(key);
+                Err(rejection)
+            }
+        }
+    }
+
+    fn end(&mut self, event: Event) -> Result<Ticket, Poison> {
+        self.ended = true;
+        let end = Request::End { id: self.id.clone(), key: self.key, event };
+        self.shared.submissions.submit_end(end).inspect_err(|_| {
+            self.shared.index.doubt([self.id.clone()]);
+            self.shared.index.wake_all();
+        })
+    }
+
+    fn failed(&self, failure: Failure) -> Event {
+        match self.kind {
+            Kind::Launch => Event::Failed { failure },
+            Kind::Revoke => Event::RevokeFailed { failure },
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Dropped by its runtime. If it was never accepted, the end finds no attempt.
+            let failure =
+                Failure::Cancelled("its runtime shut down or its task was dropped".into());
+            drop(self.end(self.failed(failure)));
+        }
+        self.shared.unregister(self.key);
+        self.shared.submissions.leave();
+    }
+}
+
+/// Who waits for an attempt, and for what.
+pub(crate) enum Waiter<F, V, E> {
+    /// For its start.
+    Start(oneshot::Sender<Result<(), LaunchError<F>>>),
+    /// For its end.
+    End(oneshot::Sender<Result<V, AttemptError<F, V, E>>>),
+}
+
+impl<F, V, E> Waiter<F, V, E> {
+    fn refuse(self, state: TaskState, future: F) {
+        match self {
+            Self::Start(reply) => send(reply, Err(LaunchError::Refused { state, future })),
+            Self::End(reply) => send(reply, Err(AttemptError::Refused { state, future })),
+        }
+    }
+
+    fn reject(self, reason: Rejection, future: F) {
+        match self {
+            Self::Start(reply) => send(reply, Err(LaunchError::Rejected { reason, future })),
+            Self::End(reply) => send(reply, Err(AttemptError::Rejected { reason, future })),
+        }
+    }
+}
+
+/// Nobody waiting any more is fine; what comes back is the user's and may panic when dropped.
+fn send<T>(reply: oneshot::Sender<T>, message: T) {
+    if let Err(message) = reply.send(message) {
+        drop_caught(message);
+    }
+}
+
+fn drop_caught<T>(value: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        tracing::warn!(panic = panic_text(panic), "a value of an attempt panicked when dropped");
+    }
+}
+
+/// Everything an attempt needs. `live` is the last field: it is dropped after the future.
+pub(crate) struct Plan<F, V, E> {
+    pub(crate) ticket: Ticket,
+    pub(crate) control: Arc<Control>,
+    pub(crate) timeout: Option<Duration>,
+    /// What a success is recorded as.
+    pub(crate) success: fn(&V, &Shared) -> Event,
+    pub(crate) future: F,
+    pub(crate) waiter: Waiter<F, V, E>,
+    pub(crate) live: Live,
+}
+
+/// The task of an attempt.
+pub(crate) async fn run<F, V, E>(plan: Plan<F, V, E>)
+where
+    F: Future<Output = Result<V, E>> + Send + 'static,
+    V: Send + 'static,
+    E: fmt::Debug + Send + 'static,
+{
+    // `live` is bound first: bindings are dropped in reverse.
+    let Plan { mut live, ticket, control, timeout, success, future, waiter } = plan;
+    let cell = match ticket.await {
+        Ok(Answer::Done(cell)) => cell,
+        Ok(Answer::Refused(state)) => {
+            live.ended = true;
+            return waiter.refuse(state, future);
+        }
+        Ok(Answer::Superseded) => {
+            live.ended = true;
+            let state = live.shared.index.cell(live.id.as_bytes()).state;
+            return waiter.refuse(state, future);
+        }
+        Err(poison) => {
+            live.ended = true;
+            return waiter.reject(Rejection::Poisoned(poison), future);
+        }
+    };
+    let span = span(&live, cell);
+    let waiter = match waiter {
+        Waiter::Start(reply) => {
+            send(reply, Ok(()));
+            None
+        }
+        Waiter::End(reply) => Some(reply),
+    };
+    let within = Arc::as_ptr(&live.shared).addr();
+    let outcome = WITHIN.scope(within, supervise(future, &control, timeout)).instrument(span).await;
+    let event = event_of(&live, &outcome, success);
+    let ended = live.end(event);
+    drop(live);
+    match waiter {
+        None => drop_caught(outcome),
+        Some(reply) => {
+            let ended = match ended {
+                Ok(ticket) => ticket.await,
+                Err(poison) => Err(poison),
+            };
+            send(reply, told(outcome, ended));
+        }
+    }
+}
+
+fn span(live: &Live, cell: Cell) -> tracing::Span {
+    let id = || live.shared.id_text(&live.id);
+    let epoch = live.shared.recovery.epoch().get();
+    let attempt = cell.attempt.get();
+    match live.kind {
+        Kind::Launch => tracing::info_span!("attempt", id = id(), attempt, epoch),
+        Kind::Revoke => tracing::info_span!("revoke", id = id(), attempt, epoch),
+    }
+}
+
+/// What the waiter hears, once the end is on record or can't be.
+fn told<F, V, E>(
+    outcome: Outcome<V, E>,
+    ended: Result<Answer, Poison>,
+) -> Result<V, AttemptError<F, V, E>> {
+    match ended {
+        Ok(Answer::Done(_)) => match outcome {
+            Outcome::Succeeded(value) => Ok(value),
+            Outcome::Failed(error) => Err(AttemptError::Failed(error)),
+            Outcome::Panicked(text) => Err(AttemptError::Panicked(text)),
+            Outcome::Cancelled(text) => Err(AttemptError::Cancelled(text)),
+            Outcome::TimedOut => Err(AttemptError::TimedOut),
+        },
+        Ok(Answer::Superseded | Answer::Refused(_)) => Err(AttemptError::Superseded { outcome }),
+        Err(poison) => Err(AttemptError::InDoubt { outcome, poison }),
+    }
+}
+
+/// Polls the future to its end, a panic, its cancellation or its timeout, and drops it.
+async fn supervise<F, V, E>(
+    future: F,
+    control: &Control,
+    timeout: Option<Duration>,
+) -> Outcome<V, E>
+where
+    F: Future<Output = Result<V, E>>,
+{
+    if let Some(reason) = control.reason.get() {
+        drop_caught(future);
+        return Outcome::Cancelled(reason.clone());
+    }
+    let mut cancelled = pin!(control.notify.notified());
+    let mut late = pin!(timeout.map(tokio::time::sleep));
+    let mut slot = pin!(Some(future));
+    let outcome = poll_fn(|context| {
+        if let Some(future) = slot.as_mut().as_pin_mut() {
+            if let Poll::Ready(outcome) = poll_caught(future, context) {
+                return Poll::Ready(outcome);
+            }
+        }
+        if cancelled.as_mut().poll(context).is_ready() {
+            let reason = control.reason.get().cloned().unwrap_or_default();
+            return Poll::Ready(Outcome::Cancelled(reason));
+        }
+        let late = late.as_mut().as_pin_mut();
+        if late.is_some_and(|late| late.poll(context).is_ready()) {
+            return Poll::Ready(Outcome::TimedOut);
+        }
+        Poll::Pending
+    })
+    .await;
+    let dropped = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
+    if let Err(panic) = dropped {
+        tracing::warn!(panic = panic_text(panic), "the future of an attempt panicked when dropped");
+    }
+    outcome
+}
+
+fn poll_caught<F, V, E>(future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<Outcome<V, E>>
+where
+    F: Future<Output = Result<V, E>>,
+{
+    match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(Ok(value))) => Poll::Ready(Outcome::Succeeded(value)),
+        Ok(Poll::Ready(Err(error))) => Poll::Ready(Outcome::Failed(error)),
+        Err(panic) => Poll::Ready(Outcome::Panicked(cut(panic_text(panic)))),
+    }
+}
+
+fn event_of<V, E: fmt::Debug>(
+    live: &Live,
+    outcome: &Outcome<V, E>,
+    success: fn(&V, &Shared) -> Event,
+) -> Event {
+    let failure = match outcome {
+        Outcome::Succeeded(value) => return success(value, &live.shared),
+        Outcome::Failed(error) => Failure::Error(debug_text(error)),
+        Outcome::Panicked(text) => Failure::Panicked(text.clone()),
+        Outcome::Cancelled(text) => Failure::Cancelled(cut(text.clone())),
+        Outcome::TimedOut => Failure::TimedOut,
+    };
+    live.failed(failure)
+}
+
+/// What the success of a launch is recorded as.
+pub(crate) fn launch_succeeded<V: Serialize>(value: &V, shared: &Shared) -> Event {
+    let cap = shared.options.output_cap;
+    let output = match catch_unwind(AssertUnwindSafe(|| rmp_serde::to_vec_named(value))) {
+        Ok(Ok(bytes)) if bytes.len() <= cap => Output::Kept(bytes),
+        Ok(Ok(bytes)) => Output::NotKept(NotKept::TooLarge { size: bytes.len() as u64 }),
+        Ok(Err(error)) => Output::NotKept(NotKept::NotSerializable(cut(error.to_string()))),
+        Err(panic) => {
+            let text = format!("its Serialize panicked: {}", panic_text(panic));
+            Output::NotKept(NotKept::NotSerializable(cut(text)))
+        }
+    };
+    Event::Succeeded { by: SuccessBy::Attempt, output }
+}
+
+/// What the success of a revoke is recorded as: its value is the caller's alone.
+pub(crate) const fn revoke_succeeded<V>(_value: &V, _shared: &Shared) -> Event {
+    Event::Revoked
+}
+
+/// The `Debug` of a user's error, no longer than is kept.
+fn debug_text<E: fmt::Debug>(error: &E) -> String {
+    struct Bounded(String);
+    impl fmt::Write for Bounded {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.push_str(text);
+            // Stops a `Debug` that would print gigabytes.
+            if self.0.len() > MAX_FAILURE_BYTES { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut text = Bounded(String::new());
+    match catch_unwind(AssertUnwindSafe(|| write!(text, "{error:?}"))) {
+        Ok(_) => cut(text.0),
+        Err(panic) => cut(format!("(its Debug panicked: {})", panic_text(panic))),
+    }
+}
+
+fn cut(mut text: String) -> String {
+    // `str::floor_char_boundary` is newer than the oldest Rust we build with.
+    let end = (0..=MAX_FAILURE_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or_default());
+    text
+}
+
+#[cfg(test)]
+mod tests;

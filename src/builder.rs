@@ -1,0 +1,218 @@
+//! The few options of an open.
+
+use crate::error::OpenError;
+use crate::id::{IdShape, TaskId};
+use crate::journal::{Journal, OpenReport};
+use crate::ledger::{Ledger, TaskOutput};
+use crate::recovery::{Recovered, recover};
+use crate::shared::{Options, Shared};
+use crate::submission::Group;
+use crate::sync::{Arc, Mutex, lock};
+use crate::watch::Watch;
+use crate::writer::{Writer, panic_text};
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// The options of an open. Each has a default that is right for most.
+pub struct Builder<K, V = ()> {
+    output_cap: usize,
+    sync_deadline: Duration,
+    open_deadline: Duration,
+    max_pending: usize,
+    types: PhantomData<fn(K) -> V>,
+}
+
+/// The largest cap of an output: with its id it must fit into a record.
+const MAX_OUTPUT_CAP: usize = 40 * 1024;
+
+impl<K: TaskId, V: TaskOutput> Builder<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            output_cap: 32 * 1024,
+            sync_deadline: Duration::from_secs(60),
+            open_deadline: Duration::from_secs(300),
+            max_pending: 4096,
+            types: PhantomData,
+        }
+    }
+
+    /// The largest output that is kept, in serialized bytes. Default 32 KiB, at most 40 KiB. A
+    /// larger one is recorded as succeeded with its output not kept. Lower it when outputs are many
+    /// and only some matter; store large ones elsewhere and return where.
+    #[must_use]
+    pub const fn output_cap(mut self, bytes: usize) -> Self {
+        self.output_cap = if bytes < MAX_OUTPUT_CAP { bytes } else { MAX_OUTPUT_CAP };
+        self
+    }
+
+    /// How long one write may take before the ledger gives it up as stuck. Default 60 s. Giving up
+    /// is for good, so be generous: raise it where disks are known to stall.
+    #[must_use]
+    pub const fn sync_deadline(mut self, deadline: Duration) -> Self {
+        self.sync_deadline = deadline;
+        self
+    }
+
+    /// How long an open may take. Default 5 minutes. Raise it for very large ledgers on slow disks.
+    #[must_use]
+    pub const fn open_deadline(mut self, deadline: Duration) -> Self {
+        self.open_deadline = deadline;
+        self
+    }
+
+    /// How many requests may be submitted and not yet answered; more wait for their turn. Default
+    /// 4096, at least 1. It bounds memory, not the number of running attempts.
+    #[must_use]
+    pub const fn max_pending(mut self, requests: usize) -> Self {
+        self.max_pending = if requests == 0 { 1 } else { requests };
+        self
+    }
+
+    /// Opens the ledger that `journal` holds: [`MemoryJournal`](crate::MemoryJournal) for tests and
+    /// for ledgers that need not outlive the process, or one of your own.
+    ///
+    /// # Durability
+    ///
+    /// As durable as the journal.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Ledger::open`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn open_journal(self, journal: impl Journal) -> Result<Ledger<K, V>, OpenError> {
+        self.open_with(move || Ok((Box::new(journal) as Box<dyn Journal>, OpenReport::default())))
+            .await
+    }
+
+    /// stub
+    pub async fn open(self, _path: impl AsRef<std::path::Path>) -> Result<Ledger<K, V>, OpenError> {
+        todo!()
+    }
+
+    /// Opens on a thread of its own, which then becomes the writer.
+    async fn open_with(
+        self,
+        make: impl FnOnce() -> Result<(Box<dyn Journal>, OpenReport), OpenError> + Send + 'static,
+    ) -> Result<Ledger<K, V>, OpenError> {
+        let (reply, opened) = oneshot::channel();
+        let reply = Reply(Arc::new(Mutex::new(Some(reply))));
+        let watch = Watch::default();
+        let turn = Group::new();
+        let watched = watch.arm(Arc::clone(&turn), Arc::default());
+        let deadline = self.open_deadline;
+        let on_late = reply.clone();
+        spawn("taskledger-open-watch", {
+            let watch = watch.clone();
+            move || {
+                watch.run(deadline, |_, _| on_late.send(Err(OpenError::Stuck { after: deadline })))
+            }
+        })?;
+        spawn("taskledger-writer", move || {
+            let began = Instant::now();
+            let opened = catch_unwind(AssertUnwindSafe(|| self.open_here(make, began)));
+            drop(watched);
+            watch.stop();
+            match opened {
+                // The watchdog has answered already; nobody will use the ledger.
+                Ok(Ok((mut journal, _))) if !turn.decide_durable() => drop(journal.close()),
+                Ok(Ok((journal, recovered))) => self.serve(journal, recovered, &reply),
+                Ok(Err(error)) => reply.send(Err(error)),
+                Err(panic) => reply.send(Err(OpenError::Journal(
+                    crate::error::JournalError::Panicked(panic_text(panic)),
+                ))),
+            }
+        })?;
+        opened.await.unwrap_or(Err(OpenError::Stuck { after: deadline }))
+    }
+
+    fn open_here(
+        &self,
+        make: impl FnOnce() -> Result<(Box<dyn Journal>, OpenReport), OpenError>,
+        began: Instant,
+    ) -> Result<(Box<dyn Journal>, Recovered), OpenError> {
+        let (mut journal, report) = make()?;
+        let recovered = recover(&mut *journal, report, began)?;
+        Ok((journal, recovered))
+    }
+
+    /// Hands the ledger over and becomes its writer.
+    fn serve(&self, journal: Box<dyn Journal>, recovered: Recovered, reply: &Reply<Ledger<K, V>>) {
+        let options = Options {
+            output_cap: self.output_cap,
+            sync_deadline: self.sync_deadline,
+            max_pending: self.max_pending,
+        };
+        let Recovered { index, core, base, recovery } = recovered;
+        tracing::info!(epoch = %recovery.epoch(), took = ?recovery.took(), "opened");
+        let shape = IdShape::of_type::<K>();
+        let shared = Shared::new(options, index, recovery, base.metadata, Some(shape));
+        let shared = Arc::new(shared);
+        let watch = Watch::default();
+        let guarded = Arc::clone(&shared);
+        let deadline = self.sync_deadline;
+        let watchdog = spawn("taskledger-watch", {
+            let watch = watch.clone();
+            move || {
+                watch.run(deadline, |group, requests| {
+                    let poison = crate::error::Poison::Stuck { after: deadline };
+                    guarded.poison(&poison, Some((group, requests)));
+                });
+            }
+        });
+        if let Err(error) = watchdog {
+            return reply.send(Err(error));
+        }
+        // If nobody takes it, it is dropped, which closes the ledger.
+        reply.send(Ok(Ledger::from_shared(Arc::clone(&shared))));
+        let checkpoints = Vec::new();
+        Writer { shared, core, journal, watch, checkpoints }.run();
+    }
+}
+
+/// The one answer of an open: the opener's, or the watchdog's.
+struct Reply<T>(Arc<Mutex<Option<oneshot::Sender<Result<T, OpenError>>>>>);
+
+impl<T> Reply<T> {
+    fn send(&self, result: Result<T, OpenError>) {
+        if let Some(reply) = lock(&self.0).take() {
+            // Nobody waiting any more is fine.
+            drop(reply.send(result));
+        }
+    }
+}
+
+impl<T> Clone for Reply<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    thread::Builder::new().name(name.into()).spawn(work).map(drop).map_err(|source| OpenError::Io {
+        action: "start a thread for",
+        path: name.into(),
+        source,
+    })
+}
+
+impl<K, V> fmt::Debug for Builder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("output_cap", &self.output_cap)
+            .field("sync_deadline", &self.sync_deadline)
+            .field("open_deadline", &self.open_deadline)
+            .field("max_pending", &self.max_pending)
+            .finish_non_exhaustive()
+    }
+}

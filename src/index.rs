@@ -1,0 +1,278 @@
+//! What the ledger knows right now: the only place of scc.
+//!
+//! One map from id to [`Cell`] is the truth that point queries read; beside it,
+//! under the publication lock, stand the counts and the exact sets of the
+//! states that are small or must be listed exactly. Only the writer changes
+//! either, a whole batch at a time, in log order.
+//!
+//! Point queries ignore the publication lock: they read one cell. Counts and
+//! views take it, so they see whole batches only. A caller that saw a change of
+//! a batch in a cell and then asks for a count waits until the batch is
+//! complete: counts are linearizable with everything else.
+
+use crate::id::EncodedId;
+use crate::state::{Cell, TaskState};
+use crate::submission::AttemptKey;
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
+use tokio::sync::Notify;
+
+/// Parts of the map. A view of all ids copies one part at a time: no lock is held between items,
+/// and the copy of a part of ten million ids stays below two megabytes.
+const PARTS: usize = 256;
+
+/// A change that became durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) id: EncodedId,
+    /// The cell that it leaves; absent when nothing is known any more.
+    pub(crate) cell: Cell,
+    /// Who runs, when the cell says that somebody does.
+    pub(crate) key: Option<AttemptKey>,
+}
+
+/// The published state of all ids.
+#[derive(Debug)]
+pub(crate) struct Index {
+    parts: Box<[scc::HashMap<EncodedId, Cell, RandomState>]>,
+    /// The publication lock. Not an async lock: held for one batch of map updates.
+    published: Mutex<Published>,
+    waiting: AtomicUsize,
+    /// Held for a look-up; one entry for each id somebody waits for.
+    waiters: Mutex<HashMap<EncodedId, Waiters>>,
+    /// Ids with a change that could not be recorded. Empty until the ledger is poisoned.
+    in_doubt: Mutex<HashSet<EncodedId>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    notify: Arc<Notify>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    counts: [usize; TaskState::ALL.len()],
+    queued: HashSet<EncodedId>,
+    failed: HashSet<EncodedId>,
+    running: HashMap<EncodedId, Option<AttemptKey>>,
+    revoking: HashMap<EncodedId, Option<AttemptKey>>,
+}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        let hasher = RandomState::new();
+        Self {
+            parts: (0..PARTS).map(|_| scc::HashMap::with_hasher(hasher.clone())).collect(),
+            published: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            waiters: Mutex::default(),
+            in_doubt: Mutex::default(),
+        }
+    }
+
+    /// The published cell of an id.
+    pub(crate) fn cell(&self, id: &[u8]) -> Cell {
+        self.part(id).and_then(|part| part.read_sync(id, |_, cell| *cell)).unwrap_or(Cell::ABSENT)
+    }
+
+    /// Publishes a batch in log order, then wakes who waits for an id that has settled.
+    pub(crate) fn publish(&self, changes: Vec<Change>) {
+        let mut settled = Vec::new();
+        let anyone = self.waiting.load(Ordering::SeqCst) > 0;
+        {
+            let mut published = lock(&self.published);
+            for Change { id, cell, key } in changes {
+                if anyone && cell.state.is_settled() {
+                    settled.push(id.clone());
+                }
+                let before = self.put(&id, cell);
+                published.moved(id, before, cell.state, key);
+            }
+        }
+        if anyone {
+            let waiters = lock(&self.waiters);
+            settled.iter().filter_map(|id| waiters.get(id)).for_each(Waiters::wake);
+        } else if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Somebody came while we published, and may have looked before and registered after.
+            self.wake_all();
+        }
+    }
+
+    /// Sets a cell while the ledger opens, before anybody looks.
+    pub(crate) fn restore(&self, id: &EncodedId, cell: Cell) {
+        let before = self.put(id, cell);
+        lock(&self.published).moved(id.clone(), before, cell.state, None);
+    }
+
+    fn put(&self, id: &EncodedId, cell: Cell) -> TaskState {
+        let Some(part) = self.part(id.as_bytes()) else {
+            return TaskState::NotFound;
+        };
+        let before = if cell.state == TaskState::NotFound {
+            part.remove_sync(id.as_bytes()).map(|(_, cell)| cell)
+        } else {
+            part.upsert_sync(id.clone(), cell)
+        };
+        before.map_or(TaskState::NotFound, |cell| cell.state)
+    }
+
+    fn part(&self, id: &[u8]) -> Option<&scc::HashMap<EncodedId, Cell, RandomState>> {
+        // Which part matters to nobody: an unlucky choice of ids makes one part larger, no more.
+        let hash = xxhash_rust::xxh3::xxh3_64(id);
+        self.parts.get(usize::try_from(hash % PARTS as u64).unwrap_or_default())
+    }
+
+    /// How many ids are in a state.
+    pub(crate) fn count(&self, state: TaskState) -> usize {
+        lock(&self.published).counts.get(slot(state)).copied().unwrap_or_default()
+    }
+
+    /// How many ids there are.
+    pub(crate) fn count_all(&self) -> usize {
+        lock(&self.published).counts.iter().sum()
+    }
+
+    /// All counts at one moment, in the order of [`TaskState::ALL`].
+    pub(crate) fn counts(&self) -> [usize; TaskState::ALL.len()] {
+        lock(&self.published).counts
+    }
+
+    /// The attempt or revoke that runs for an id.
+    pub(crate) fn runs(&self, id: &[u8]) -> Option<AttemptKey> {
+        let published = lock(&self.published);
+        published.running.get(id).or_else(|| published.revoking.get(id)).copied().flatten()
+    }
+
+    /// The ids in a state that is kept as an exact set, at one moment; `None` for the others.
+    pub(crate) fn exact(&self, state: TaskState) -> Option<Vec<EncodedId>> {
+        let published = lock(&self.published);
+        match state {
+            TaskState::Queued => Some(published.queued.iter().cloned().collect()),
+            TaskState::Failed => Some(published.failed.iter().cloned().collect()),
+            TaskState::Running => Some(published.running.keys().cloned().collect()),
+            TaskState::Revoking => Some(published.revoking.keys().cloned().collect()),
+            TaskState::NotFound | TaskState::Succeeded => None,
+        }
+    }
+
+    /// The ids of one part of the map, in the state or in any; `None` after the last part.
+    pub(crate) fn ids_in_part(
+        &self,
+        part: usize,
+        state: Option<TaskState>,
+    ) -> Option<Vec<EncodedId>> {
+        let part = self.parts.get(part)?;
+        let mut ids = Vec::new();
+        part.iter_sync(|id, cell| {
+            if state.is_none_or(|state| cell.state == state) {
+                ids.push(id.clone());
+            }
+            true
+        });
+        Some(ids)
+    }
+
+    /// Registers somebody who waits for an id. Look at the cell after registering.
+    pub(crate) fn register(&self, id: &EncodedId) -> Registered<'_> {
+        let mut waiters = lock(&self.waiters);
+        let entry = waiters.entry(id.clone()).or_default();
+        entry.count += 1;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Registered { index: self, id: id.clone(), notify: Arc::clone(&entry.notify) }
+    }
+
+    /// Wakes everybody who waits for anything.
+    pub(crate) fn wake_all(&self) {
+        lock(&self.waiters).values().for_each(Waiters::wake);
+    }
+
+    /// Marks ids whose state on disk nobody knows.
+    pub(crate) fn doubt(&self, ids: impl IntoIterator<Item = EncodedId>) {
+        lock(&self.in_doubt).extend(ids);
+    }
+
+    /// Whether a change of the id could not be recorded.
+    pub(crate) fn in_doubt(&self, id: &[u8]) -> bool {
+        lock(&self.in_doubt).contains(id)
+    }
+}
+
+/// Somebody who waits for an id to settle.
+#[derive(Debug)]
+pub(crate) struct Registered<'a> {
+    index: &'a Index,
+    id: EncodedId,
+    notify: Arc<Notify>,
+}
+
+impl Registered<'_> {
+    pub(crate) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
+        self.notify.notified()
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.index.waiting.fetch_sub(1, Ordering::SeqCst);
+        let mut waiters = lock(&self.index.waiters);
+        if let Some(entry) = waiters.get_mut(&self.id) {
+            entry.count -= 1;
+            if entry.count == 0 {
+                waiters.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Waiters {
+    fn wake(&self) {
+        self.notify.notify_waiters();
+    }
+}
+
+const fn slot(state: TaskState) -> usize {
+    match state {
+        TaskState::NotFound => 0,
+        TaskState::Queued => 1,
+        TaskState::Running => 2,
+        TaskState::Succeeded => 3,
+        TaskState::Failed => 4,
+        TaskState::Revoking => 5,
+    }
+}
+
+impl Published {
+    fn moved(&mut self, id: EncodedId, from: TaskState, to: TaskState, key: Option<AttemptKey>) {
+        match from {
+            TaskState::NotFound | TaskState::Succeeded => {}
+            TaskState::Queued => _ = self.queued.remove(&id),
+            TaskState::Failed => _ = self.failed.remove(&id),
+            TaskState::Running => _ = self.running.remove(&id),
+            TaskState::Revoking => _ = self.revoking.remove(&id),
+        }
+        match from {
+            TaskState::NotFound => {}
+            from => self.count(from, |count| count.saturating_sub(1)),
+        }
+        match to {
+            TaskState::NotFound => return,
+            TaskState::Succeeded => {}
+            TaskState::Queued => _ = self.queued.insert(id),
+            TaskState::Failed => _ = self.failed.insert(id),
+            TaskState::Running => _ = self.running.insert(id, key),
+            TaskState::Revoking => _ = self.revoking.insert(id, key),
+        }
+        self.count(to, |count| count + 1);
+    }
+
+    fn count(&mut self, state: TaskState, change: impl FnOnce(usize) -> usize) {
+        if let Some(count) = self.counts.get_mut(slot(state)) {
+            *count = change(*count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

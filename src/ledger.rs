@@ -1,0 +1,742 @@
+//! The handle.
+
+use crate::attempt::{self, Kind, Waiter};
+use crate::builder::Builder;
+use crate::details::TaskDetails;
+use crate::error::{
+    AttemptError, CancelError, ChangeError, CheckpointError, CloseError, IdError, LaunchError,
+    OpenError, Poison, ReadError, Rejection, WaitError,
+};
+use crate::id::{EncodedId, Lookup, TaskId};
+use crate::recovery::Recovery;
+use crate::shared::Shared;
+use crate::state::{Cell, Output, TaskState};
+use crate::submission::{Answer, Errand, Phase, Request};
+use crate::sync::Arc;
+use crate::task::{Start, Task, gone_with_runtime};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What a success can return and the ledger keep.
+///
+/// Implemented for every type that fits. It is stored self-describing, with field names: it may
+/// gain fields with `#[serde(default)]`, and the dump tool prints it as JSON.
+pub trait TaskOutput: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<V: Serialize + DeserializeOwned + Send + 'static> TaskOutput for V {}
+
+/// A durable ledger of tasks: give it an id and a future, and it remembers what became of it.
+///
+/// Cloning is cheap and shares the ledger. `K` is the type of the ids, `V` what a success returns.
+pub struct Ledger<K, V = ()> {
+    handle: Arc<Handle>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+/// Dropped with the last clone.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Never waits: running attempts finish and are recorded, then the writer frees the lock.
+        self.shared.submissions.close();
+    }
+}
+
+/// How a ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// It records.
+    Serving,
+    /// It has stopped recording after a failure. Queries go on showing what was last published.
+    Poisoned(Poison),
+    /// It is closed, or closing.
+    Closed,
+}
+
+impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
+    /// Opens the ledger in the directory `path`, or creates it there, with the default options.
+    ///
+    /// What the last process left running is `Failed(Crashed)` when this returns;
+    /// [`recovery`](Self::recovery) tells.
+    ///
+    /// # Durability
+    ///
+    /// The ledger itself, this open (its epoch) and all resets are on disk when it returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the open: it finishes in its own thread, and the ledger is
+    /// then closed again.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: each variant says what to do. Unless it says otherwise nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("ledger");
+    /// let ledger = taskledger::Ledger::<String>::open(&path).await?;
+    /// ledger.launch_block("order 7".to_owned(), async { Ok::<_, String>(()) }).await?;
+    /// ledger.close().await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open(path).await
+    }
+
+    /// The options of an open.
+    #[must_use]
+    pub fn builder() -> Builder<K, V> {
+        Builder::new()
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { handle: Arc::new(Handle { shared }), types: PhantomData }
+    }
+
+    /// What the open found, and what it did about it.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.shared().recovery
+    }
+
+    /// Runs `future` as an attempt of `id` in the background; returns when *running* is durable.
+    ///
+    /// Of any number of concurrent launches of one id exactly one is accepted. A succeeded id is
+    /// never run again. When the future ends - in `Ok`, `Err`, a panic, by being dropped - that is
+    /// recorded in turn; [`wait`](Self::wait) waits for it.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, it is on disk that the attempt is running: a crash from now on is
+    /// found by the next open. The future is polled only after that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first turn to submit, nothing has happened. Dropped later, **the attempt
+    /// goes on**: it is recorded and runs as if the caller had stayed.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError::Refused`] when the id is running, succeeded, queued or revoking;
+    /// [`LaunchError::Rejected`] when the request was not taken up. Both give the future back
+    /// unpolled, and nothing was recorded.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, LaunchError, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.launch(7, async { Ok::<_, String>(()) }).await?;
+    /// assert_eq!(ledger.wait(&7).await?, TaskState::Succeeded);
+    /// let again = ledger.launch(7, async { Ok::<_, String>(()) }).await;
+    /// assert!(matches!(again, Err(LaunchError::Refused { state: TaskState::Succeeded, .. })));
+    /// # Ok(()) }
+    /// ```
+    pub async fn launch<F, E>(&self, id: K, future: F) -> Result<(), LaunchError<F>>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        self.task(id).launch(future).await
+    }
+
+    /// [`launch`](Self::launch)es and waits for the end; returns the future's own value.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, the success is on disk, and its value with it (unless it is over the
+    /// cap or fails to serialize). `Failed`, `Panicked`, `Cancelled` and `TimedOut` are on disk too.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`launch`](Self::launch): the future runs in a task of its own, so dropping the caller
+    /// cancels nothing. **The value is then lost to the caller**; [`output`](Self::output) has it.
+    ///
+    /// # Errors
+    ///
+    /// [`AttemptError`] tells apart whether nothing ran (future back), it failed, or its end is in
+    /// doubt (value or error inside).
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64, String>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let receipt = ledger.launch_block(7, async { Ok::<_, String>("paid".to_owned()) }).await?;
+    /// assert_eq!(receipt, "paid");
+    /// assert_eq!(ledger.output(&7).await?.as_deref(), Some("paid"));
+    /// # Ok(()) }
+    /// ```
+    pub async fn launch_block<F, E>(&self, id: K, future: F) -> Result<V, AttemptError<F, V, E>>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        self.task(id).launch_block(future).await
+    }
+
+    /// A launch with options.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{AttemptError, Ledger, MemoryJournal};
+    /// # use std::time::Duration;
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let never = std::future::pending::<Result<(), String>>();
+    /// let end = ledger.task(7).timeout(Duration::from_millis(5)).launch_block(never).await;
+    /// assert!(matches!(end, Err(AttemptError::TimedOut)));
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "does nothing until it is launched"]
+    pub const fn task(&self, id: K) -> Task<'_, K, V> {
+        Task::new(self, id)
+    }
+
+    /// The state of an id.
+    ///
+    /// The same as [`query_task_state_quick`](Self::query_task_state_quick), for users of the
+    /// recorder crates: both read one published cell, both are linearizable, neither ever waits
+    /// for the disk or the writer. An id that cannot be one is not found.
+    ///
+    /// # Durability
+    ///
+    /// Never shows what a crash could take back.
+    ///
+    /// # Cancel safety
+    ///
+    /// It never waits.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    #[expect(
+        clippy::unused_async,
+        reason = "the recorder crates' signature, which users port from"
+    )]
+    pub async fn query_task_state<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> TaskState {
+        self.query_task_state_quick(id)
+    }
+
+    /// The state of an id, without `async`. See [`query_task_state`](Self::query_task_state).
+    pub fn query_task_state_quick<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> TaskState {
+        EncodedId::encode::<K, Q>(id).map_or(TaskState::NotFound, |id| self.cell(&id).state)
+    }
+
+    /// Takes a success back: runs `future`, which undoes it, and then forgets the id. Returns the
+    /// future's own value.
+    ///
+    /// While it runs the id is [`TaskState::Revoking`]. If the future fails, panics or is
+    /// cancelled, the id is succeeded again and can be revoked again.
+    ///
+    /// # Durability
+    ///
+    /// The future is polled only when *revoking* is on disk. When this returns `Ok`, the id is
+    /// durably not found.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`launch`](Self::launch): once submitted **the revoke goes on** without its caller.
+    ///
+    /// # Errors
+    ///
+    /// [`AttemptError`]; refused when the id is not succeeded, with the future back.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// let freed = ledger.revoke_task_block(7, async { Ok::<_, String>(4096) }).await?;
+    /// assert_eq!(freed, 4096);
+    /// assert_eq!(ledger.query_task_state(&7).await, TaskState::NotFound);
+    /// # Ok(()) }
+    /// ```
+    pub async fn revoke_task_block<F, R, E>(
+        &self,
+        id: K,
+        future: F,
+    ) -> Result<R, AttemptError<F, R, E>>
+    where
+        F: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let (reply, end) = oneshot::channel();
+        let plan =
+            Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
+        match self.start(plan, future, Waiter::End(reply)).await {
+            Ok(()) => end.await.unwrap_or_else(|_| Err(gone_with_runtime())),
+            Err(not) => Err(not.into_attempt_error()),
+        }
+    }
+
+    /// [`revoke_task_block`](Self::revoke_task_block) in the background; returns when *revoking* is
+    /// durable.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, it is on disk that the id is being revoked.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`launch`](Self::launch): once submitted **the revoke goes on** without its caller.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError`]; refused when the id is not succeeded, with the future back.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn revoke_task<F, R, E>(&self, id: K, future: F) -> Result<(), LaunchError<F>>
+    where
+        F: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let (reply, began) = oneshot::channel();
+        let plan =
+            Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
+        match self.start(plan, future, Waiter::Start(reply)).await {
+            Ok(()) => began.await.unwrap_or(Err(LaunchError::Lost)),
+            Err(not) => Err(not.into_launch_error()),
+        }
+    }
+
+    /// Records that an id succeeded, without running anything. Only an id that is not found or
+    /// failed can be marked.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, the success is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, **it may be recorded or not**; ask for the state.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn mark_succeeded(&self, id: K) -> Result<(), ChangeError> {
+        let id = self.new_id(&id)?;
+        self.change(Request::Mark { id }).await
+    }
+
+    /// Drops all that is known of an id: it is not found afterwards, and may run again. Only a
+    /// succeeded, failed or queued id can be forgotten.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, it is on disk that the id is forgotten.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, **it may be recorded or not**; ask for the state.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn forget<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<(), ChangeError> {
+        let id = EncodedId::encode::<K, Q>(id).map_err(Rejection::Id)?;
+        self.change(Request::Forget { id }).await
+    }
+
+    /// Asks the running attempt, or the running revoke, of an id to stop: its future is dropped
+    /// at its next await and `Cancelled(reason)` is recorded. [`wait`](Self::wait) waits for that.
+    ///
+    /// A future that returns in the very same poll has ended by itself, and that is recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`CancelError::NotRunning`] when nothing runs.
+    pub fn cancel<Q: Lookup<K> + ?Sized>(
+        &self,
+        id: &Q,
+        reason: impl Into<String>,
+    ) -> Result<(), CancelError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        let Some(key) = self.shared().index.runs(id.as_bytes()) else {
+            return Err(CancelError::NotRunning { state: self.cell(&id).state });
+        };
+        // Without a control it is ending by itself at this moment.
+        if let Some(control) = self.shared().control(key) {
+            control.cancel(reason.into());
+        }
+        Ok(())
+    }
+
+    /// Waits until an id is neither queued, running nor revoking, and returns its state. Any number
+    /// may wait. An id of which nothing is known has settled.
+    ///
+    /// # Durability
+    ///
+    /// The state it returns is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::InDoubt`] when the ledger failed before the end was recorded.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn wait<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<TaskState, WaitError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        let settled = |shared: &Shared| {
+            let state = shared.index.cell(id.as_bytes()).state;
+            match shared.poisoned() {
+                Some(poison) if !state.is_settled() || shared.index.in_doubt(id.as_bytes()) => {
+                    Some(Err(WaitError::InDoubt(poison)))
+                }
+                _ => state.is_settled().then_some(Ok(state)),
+            }
+        };
+        if let Some(settled) = settled(self.shared()) {
+            return settled;
+        }
+        let registered = self.shared().index.register(&id);
+        loop {
+            let mut notified = pin!(registered.notified());
+            notified.as_mut().enable();
+            if let Some(settled) = settled(self.shared()) {
+                return settled;
+            }
+            notified.await;
+        }
+    }
+
+    /// All that is known of an id; `None` if it is not found.
+    ///
+    /// # Durability
+    ///
+    /// What it returns is on disk, and is at least as new as the state at the time of the call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: details are read from disk by the writer, so a closed or poisoned ledger has
+    /// none, apart from whether they are in doubt.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn record<Q: Lookup<K> + ?Sized>(
+        &self,
+        id: &Q,
+    ) -> Result<Option<TaskDetails>, ReadError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        self.read(id).await
+    }
+
+    /// The stored output of a succeeded id; `None` if it has none: not succeeded, marked from
+    /// outside, or not kept ([`record`](Self::record) tells why).
+    ///
+    /// # Durability
+    ///
+    /// What it returns is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`record`](Self::record), and [`ReadError::Output`] when it does not read as `V`.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn output<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<Option<V>, ReadError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        match self.read(id).await?.map(|details| details.output) {
+            Some(Output::Kept(bytes)) => rmp_serde::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| ReadError::Output(error.to_string())),
+            Some(Output::Absent | Output::NotKept(_)) | None => Ok(None),
+        }
+    }
+
+    /// The owner's own names and values, kept with the ledger: a few small ones, all in memory.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut metadata = self.shared().metadata();
+        metadata.retain(|name, _| !name.starts_with(RESERVED));
+        metadata
+    }
+
+    /// Sets a name of the metadata, or removes it with `None`.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, it is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, **it may be recorded or not**.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; [`Rejection::Metadata`] when name and value together are over 4 KiB, the
+    /// whole metadata would be over 64 KiB, or the name begins with `taskledger.`.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn set_metadata(
+        &self,
+        name: impl Into<String>,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), ChangeError> {
+        let name = name.into();
+        if name.starts_with(RESERVED) {
+            return Err(Rejection::Metadata("names beginning with taskledger. are reserved").into());
+        }
+        let size = name.len() + value.as_ref().map_or(0, Vec::len);
+        let others = self.shared().metadata();
+        let total =
+            others.iter().filter(|(other, _)| **other != name).map(|(n, v)| n.len() + v.len());
+        if size > MAX_METADATA_ENTRY {
+            return Err(Rejection::Metadata("a name with its value is at most 4 KiB").into());
+        }
+        if value.is_some() && total.sum::<usize>() + size > MAX_METADATA {
+            return Err(Rejection::Metadata("all names and values are at most 64 KiB").into());
+        }
+        self.change(Request::SetMetadata { name, value }).await
+    }
+
+    /// Folds everything recorded so far into a checkpoint and drops the log before it. Happens by
+    /// itself when the log has grown; appends never wait for it.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, the checkpoint is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it does not stop the checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]. A failed checkpoint loses nothing.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
+        let (reply, done) = oneshot::channel();
+        let gone = |phase| match phase {
+            Phase::Poisoned(poison) => CheckpointError::Poisoned(poison),
+            Phase::Open | Phase::Closing | Phase::Ended => CheckpointError::Closed,
+        };
+        self.shared().submissions.send(Errand::Checkpoint { reply }).map_err(gone)?;
+        done.await.unwrap_or_else(|_| Err(gone(self.shared().submissions.phase())))
+    }
+
+    /// How the ledger is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.shared().submissions.phase() {
+            Phase::Open => Health::Serving,
+            Phase::Poisoned(poison) => Health::Poisoned(poison),
+            Phase::Closing | Phase::Ended => Health::Closed,
+        }
+    }
+
+    /// How many ends of attempts came too late to change anything. 0 unless something is wrong.
+    #[must_use]
+    pub fn superseded(&self) -> u64 {
+        self.shared().superseded()
+    }
+
+    /// Closes the ledger for all clones: takes no new work, lets running attempts end, syncs, and
+    /// frees the lock. A second call gets the first one's result.
+    ///
+    /// Dropping the last handle does the same without waiting for it.
+    ///
+    /// # Durability
+    ///
+    /// When it returns, everything that was acknowledged is on disk and another process can open
+    /// the ledger.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the ledger closes whether the caller waits or not.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError::FromWithinAttempt`] when an attempt of this ledger calls it: it would wait for
+    /// itself. The others say why the close was not a clean one; what was acknowledged is safe.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        if attempt::is_within(self.shared()) {
+            return Err(CloseError::FromWithinAttempt);
+        }
+        self.shared().submissions.close();
+        self.shared().wait_closed().await
+    }
+
+    /// As [`close`](Self::close), and cancels what still runs after `grace`.
+    ///
+    /// # Durability
+    ///
+    /// As [`close`](Self::close); the cancelled attempts are recorded as cancelled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the ledger closes; dropped before the grace period is over, **nothing is
+    /// cancelled**.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with its time driver enabled.
+    pub async fn close_within(&self, grace: Duration) -> Result<(), CloseError> {
+        match tokio::time::timeout(grace, self.close()).await {
+            Ok(closed) => closed,
+            Err(_) => {
+                self.shared().cancel_all("the ledger is closing");
+                self.close().await
+            }
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    pub(crate) fn cell(&self, id: &EncodedId) -> Cell {
+        self.shared().index.cell(id.as_bytes())
+    }
+
+    /// Encodes an id that may become known: it must come back as itself.
+    fn new_id(&self, id: &K) -> Result<EncodedId, Rejection> {
+        let encoded = EncodedId::encode::<K, K>(id)?;
+        if self.cell(&encoded) == Cell::ABSENT {
+            encoded.check_round_trip::<K>()?;
+        }
+        Ok(encoded)
+    }
+
+    async fn read(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {
+        let cell = self.cell(&id);
+        if cell == Cell::ABSENT {
+            return Ok(None);
+        }
+        let (reply, read) = oneshot::channel();
+        let in_doubt = self.shared().index.in_doubt(id.as_bytes());
+        let gone = |phase| match phase {
+            Phase::Poisoned(poison) => ReadError::Poisoned(poison),
+            Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,
+        };
+        self.shared().submissions.send(Errand::Read { id, cell, reply }).map_err(gone)?;
+        let details = read.await.map_err(|_| gone(self.shared().submissions.phase()))??;
+        Ok(Some(TaskDetails { in_doubt, ..details }))
+    }
+
+    async fn change(&self, request: Request) -> Result<(), ChangeError> {
+        self.permit().await?;
+        let ticket = self.shared().submissions.submit(request)?;
+        match ticket.await {
+            Ok(Answer::Done(_)) => Ok(()),
+            Ok(Answer::Refused(state)) => Err(ChangeError::Refused { state }),
+            Ok(Answer::Superseded) => Err(ChangeError::Refused { state: TaskState::Running }),
+            Err(poison) => Err(ChangeError::InDoubt(poison)),
+        }
+    }
+
+    /// Waits for room among the pending requests. The last place where being dropped has no effect.
+    pub(crate) async fn permit(&self) -> Result<(), Rejection> {
+        match self.shared().permits.acquire().await {
+            // The writer gives it back with the answer.
+            Ok(permit) => {
+                permit.forget();
+                Ok(())
+            }
+            Err(_) => Err(self.shared().submissions.rejection().unwrap_or(Rejection::Closed)),
+        }
+    }
+}
+
+/// Names of the metadata that are the ledger's own.
+const RESERVED: &str = "taskledger.";
+const MAX_METADATA_ENTRY: usize = 4 * 1024;
+const MAX_METADATA: usize = 64 * 1024;
+
+impl<K, V> Clone for Ledger<K, V> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle), types: PhantomData }
+    }
+}
+
+impl<K, V> fmt::Debug for Ledger<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = &self.handle.shared;
+        f.debug_struct("Ledger")
+            .field("tasks", &shared.index.count_all())
+            .field("phase", &shared.submissions.phase())
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<IdError> for ChangeError {
+    fn from(error: IdError) -> Self {
+        Self::Rejected(Rejection::Id(error))
+    }
+}

@@ -1,0 +1,255 @@
+//! Start-up: replay, then reset.
+//!
+//! Replay runs every record through the same [`apply`](crate::state::apply) as
+//! live, and writes nothing. Reset then tells the truth about what the last
+//! process left: what was running is `Failed(Crashed)`, an interrupted revoke is
+//! a success again. Resets are ordinary records: a process that dies among them
+//! leaves a legal log, and the next open resets the rest.
+
+use crate::error::{Damage, IdError, JournalError, OpenError};
+use crate::id::{EncodedId, TaskId};
+use crate::index::Index;
+use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record, Replayed};
+use crate::state::{Cell, Epoch, Event, Failure, SeqNo, TaskState, Timestamp};
+use crate::writer::Core;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Resets that are appended at once.
+const RESET_BATCH: usize = 4096;
+
+/// What an open found, and what it did about it.
+#[derive(Debug)]
+pub struct Recovery {
+    epoch: Epoch,
+    counts: [usize; TaskState::ALL.len()],
+    crashed: Vec<EncodedId>,
+    interrupted_revokes: Vec<EncodedId>,
+    records_replayed: u64,
+    from_checkpoint: u64,
+    report: OpenReport,
+    took: Duration,
+}
+
+impl Recovery {
+    /// The number of this open; 1 for a new ledger.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How many ids were in `state` when the open had finished.
+    #[must_use]
+    pub fn count(&self, state: TaskState) -> usize {
+        TaskState::ALL
+            .iter()
+            .zip(self.counts)
+            .find_map(|(each, count)| (*each == state).then_some(count))
+            .unwrap_or_default()
+    }
+
+    /// The ids that were running when the last process ended, now `Failed(Crashed)`. Their effects
+    /// may or may not have happened.
+    pub fn crashed<K: TaskId>(&self) -> impl ExactSizeIterator<Item = Result<K, IdError>> {
+        self.crashed.iter().map(EncodedId::decode)
+    }
+
+    /// The ids that were being revoked when the last process ended, now succeeded again. The
+    /// revoke's effects may or may not have happened; it can be repeated.
+    pub fn interrupted_revokes<K: TaskId>(
+        &self,
+    ) -> impl ExactSizeIterator<Item = Result<K, IdError>> {
+        self.interrupted_revokes.iter().map(EncodedId::decode)
+    }
+
+    /// How many records of the log were replayed.
+    #[must_use]
+    pub const fn records_replayed(&self) -> u64 {
+        self.records_replayed
+    }
+
+    /// How many ids were read from the checkpoint.
+    #[must_use]
+    pub const fn from_checkpoint(&self) -> u64 {
+        self.from_checkpoint
+    }
+
+    /// The format versions from and to which the ledger was migrated, if it was.
+    #[must_use]
+    pub const fn migrated(&self) -> Option<(u16, u16)> {
+        self.report.migrated
+    }
+
+    /// What was damaged without loss and has been repaired, a line each.
+    #[must_use]
+    pub fn repaired(&self) -> &[String] {
+        &self.report.repaired
+    }
+
+    /// What was lost and accepted as lost, if anything.
+    #[must_use]
+    pub fn loss_accepted(&self) -> Option<&str> {
+        self.report.loss_accepted.as_deref()
+    }
+
+    /// How long the open took.
+    #[must_use]
+    pub const fn took(&self) -> Duration {
+        self.took
+    }
+}
+
+/// A ledger that is ready to serve.
+pub(crate) struct Recovered {
+    pub(crate) index: Index,
+    pub(crate) core: Core,
+    pub(crate) base: Base,
+    pub(crate) recovery: Recovery,
+}
+
+/// Replays the journal and resets what the last process left running.
+pub(crate) fn recover(
+    journal: &mut dyn Journal,
+    report: OpenReport,
+    began: Instant,
+) -> Result<Recovered, OpenError> {
+    let index = Index::new();
+    let mut replay = Replay { index: &index, span: None, told: Vec::new(), ids: 0, records: 0 };
+    let mut base = journal.replay(&mut |found| replay.take(found))?;
+    let Replay { span, told, ids, records, .. } = replay;
+    told.iter().for_each(|event| base.told(event));
+    let (first, last) = span.unwrap_or((base.last_seq.next(), base.last_seq));
+    if first != base.last_seq.next() {
+        return Err(gap(base.last_seq.next(), first).into());
+    }
+    tracing::info!(records, ids, %last, "replayed");
+
+    let mut reset =
+        Reset { journal, at: SystemTime::now().into(), next: last.next(), batch: Vec::new() };
+    if let Some(what) = &report.loss_accepted {
+        reset.push(Entry::Ledger(LedgerEvent::LossAccepted { what: what.clone() }))?;
+    }
+    let epoch = base.epoch.next();
+    reset.push(Entry::Ledger(LedgerEvent::EpochOpened { epoch }))?;
+    let crashed = reset.all(&index, TaskState::Running, |failure| Event::Failed { failure })?;
+    let interrupted_revokes =
+        reset.all(&index, TaskState::Revoking, |failure| Event::RevokeFailed { failure })?;
+    let last = reset.finish()?;
+    if !crashed.is_empty() || !interrupted_revokes.is_empty() {
+        tracing::warn!(
+            crashed = crashed.len(),
+            interrupted_revokes = interrupted_revokes.len(),
+            "reset what the last process left running"
+        );
+    }
+
+    let recovery = Recovery {
+        epoch,
+        counts: index.counts(),
+        crashed,
+        interrupted_revokes,
+        records_replayed: records,
+        from_checkpoint: ids,
+        report,
+        took: began.elapsed(),
+    };
+    Ok(Recovered { core: Core::new(last, epoch), index, base, recovery })
+}
+
+struct Replay<'a> {
+    index: &'a Index,
+    /// The first and the last record so far.
+    span: Option<(SeqNo, SeqNo)>,
+    /// What the records say of the ledger as a whole.
+    told: Vec<LedgerEvent>,
+    ids: u64,
+    records: u64,
+}
+
+impl Replay<'_> {
+    fn take(&mut self, found: Replayed<'_>) -> Result<(), JournalError> {
+        match found {
+            Replayed::Base { id, details } => {
+                self.index.restore(id, details.cell);
+                self.ids += 1;
+            }
+            Replayed::Record(record) => {
+                let (first, last) = self.span.unwrap_or((record.seq, record.seq));
+                if self.records > 0 && record.seq != last.next() {
+                    return Err(gap(last.next(), record.seq));
+                }
+                self.span = Some((first, record.seq));
+                match &record.entry {
+                    Entry::Task { id, prev, event } => {
+                        let before = self.index.cell(id.as_bytes());
+                        let cell = before
+                            .apply(record.seq, *prev, event)
+                            .map_err(|source| JournalError::Illegal { seq: record.seq, source })?;
+                        self.index.restore(id, cell);
+                    }
+                    Entry::Ledger(event) => self.told.push(event.clone()),
+                }
+                self.records += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gap(expected: SeqNo, found: SeqNo) -> JournalError {
+    JournalError::Damaged(Damage {
+        place: "log".into(),
+        what: format!("record {found} follows where {expected} should"),
+        lost: None,
+    })
+}
+
+struct Reset<'a> {
+    journal: &'a mut dyn Journal,
+    at: Timestamp,
+    next: SeqNo,
+    batch: Vec<Record>,
+}
+
+impl Reset<'_> {
+    fn all(
+        &mut self,
+        index: &Index,
+        state: TaskState,
+        event: impl Fn(Failure) -> Event,
+    ) -> Result<Vec<EncodedId>, OpenError> {
+        let ids = index.exact(state).unwrap_or_default();
+        let mut found: Vec<(Cell, EncodedId)> =
+            ids.into_iter().map(|id| (index.cell(id.as_bytes()), id)).collect();
+        // In the order in which they began.
+        found.sort_by_key(|(cell, _)| cell.seq);
+        for (cell, id) in &found {
+            let event = event(Failure::Crashed);
+            let seq = self.next;
+            let reset = cell
+                .apply(seq, cell.seq, &event)
+                .map_err(|source| JournalError::Illegal { seq, source })?;
+            self.push(Entry::Task { id: id.clone(), prev: cell.seq, event })?;
+            index.restore(id, reset);
+        }
+        Ok(found.into_iter().map(|(_, id)| id).collect())
+    }
+
+    fn push(&mut self, entry: Entry) -> Result<(), OpenError> {
+        self.batch.push(Record { seq: self.next, at: self.at, entry });
+        self.next = self.next.next();
+        if self.batch.len() >= RESET_BATCH { self.append() } else { Ok(()) }
+    }
+
+    fn append(&mut self) -> Result<(), OpenError> {
+        if !self.batch.is_empty() {
+            self.journal.append(&self.batch)?;
+            self.batch.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<SeqNo, OpenError> {
+        self.append()?;
+        Ok(SeqNo::new(self.next.get() - 1))
+    }
+}

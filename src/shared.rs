@@ -1,0 +1,173 @@
+//! What all clones of a handle, the attempts and the writer share.
+
+use crate::attempt::Control;
+use crate::error::{CloseError, Poison};
+use crate::id::{EncodedId, IdShape};
+use crate::index::Index;
+use crate::recovery::Recovery;
+use crate::submission::{AttemptKey, Group, Phase, Request, Submissions};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+
+/// The options that matter after the open.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) output_cap: usize,
+    pub(crate) sync_deadline: Duration,
+    pub(crate) max_pending: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) index: Index,
+    pub(crate) submissions: Submissions,
+    /// Back-pressure: one permit for each request that is submitted and not answered.
+    pub(crate) permits: Semaphore,
+    pub(crate) recovery: Recovery,
+    pub(crate) shape: OnceLock<IdShape>,
+    /// How to reach what runs. Held for a look-up.
+    controls: Mutex<HashMap<AttemptKey, Arc<Control>>>,
+    metadata: Mutex<BTreeMap<String, Vec<u8>>>,
+    next_key: AtomicU64,
+    superseded: AtomicU64,
+    closed: OnceLock<Result<(), CloseError>>,
+    closing: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        options: Options,
+        index: Index,
+        recovery: Recovery,
+        metadata: BTreeMap<String, Vec<u8>>,
+        shape: Option<IdShape>,
+    ) -> Self {
+        Self {
+            permits: Semaphore::new(options.max_pending),
+            options,
+            index,
+            submissions: Submissions::new(),
+            recovery,
+            shape: shape.map_or_else(OnceLock::new, OnceLock::from),
+            controls: Mutex::default(),
+            metadata: Mutex::new(metadata),
+            next_key: AtomicU64::new(0),
+            superseded: AtomicU64::new(0),
+            closed: OnceLock::new(),
+            closing: Notify::new(),
+        }
+    }
+
+    /// Makes an attempt reachable before it is submitted.
+    pub(crate) fn register(&self) -> (AttemptKey, Arc<Control>) {
+        let key = AttemptKey(self.next_key.fetch_add(1, Ordering::Relaxed));
+        let control = Arc::new(Control::default());
+        lock(&self.controls).insert(key, Arc::clone(&control));
+        (key, control)
+    }
+
+    pub(crate) fn unregister(&self, key: AttemptKey) {
+        lock(&self.controls).remove(&key);
+    }
+
+    pub(crate) fn control(&self, key: AttemptKey) -> Option<Arc<Control>> {
+        lock(&self.controls).get(&key).cloned()
+    }
+
+    /// Asks everything that runs to stop.
+    pub(crate) fn cancel_all(&self, reason: &str) {
+        lock(&self.controls).values().for_each(|control| control.cancel(reason.to_owned()));
+    }
+
+    /// Stops recording for good: answers who waits, marks what is in doubt, wakes the rest. Whoever
+    /// calls this with a group has settled it as given up.
+    pub(crate) fn poison(&self, poison: &Poison, in_flight: Option<(&Arc<Group>, &[Request])>) {
+        tracing::error!(%poison, "poisoned");
+        let requests = in_flight.map_or(&[][..], |(_, requests)| requests);
+        self.index.doubt(requests.iter().filter_map(Request::id).cloned());
+        self.index.doubt(self.submissions.poison(poison));
+        self.permits.close();
+        if let Some((group, _)) = in_flight {
+            group.answer(Err(poison.clone()));
+        }
+        self.index.wake_all();
+        if matches!(poison, Poison::Stuck { .. }) {
+            // The writer may never come back to say so.
+            self.end_with(Err(CloseError::Poisoned(poison.clone())));
+        }
+    }
+
+    /// Why the ledger stopped recording, if it has.
+    pub(crate) fn poisoned(&self) -> Option<Poison> {
+        match self.submissions.phase() {
+            Phase::Poisoned(poison) => Some(poison),
+            Phase::Open | Phase::Closing | Phase::Ended => None,
+        }
+    }
+
+    pub(crate) fn metadata_changed(&self, changes: Vec<(String, Option<Vec<u8>>)>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut metadata = lock(&self.metadata);
+        for (name, value) in changes {
+            match value {
+                Some(value) => _ = metadata.insert(name, value),
+                None => _ = metadata.remove(&name),
+            }
+        }
+    }
+
+    pub(crate) fn metadata(&self) -> BTreeMap<String, Vec<u8>> {
+        lock(&self.metadata).clone()
+    }
+
+    pub(crate) fn count_superseded(&self, count: usize) {
+        if count > 0 {
+            self.superseded.fetch_add(count as u64, Ordering::Relaxed);
+            tracing::warn!(count, "ends of attempts that are no longer current changed nothing");
+        }
+    }
+
+    pub(crate) fn superseded(&self) -> u64 {
+        self.superseded.load(Ordering::Relaxed)
+    }
+
+    /// The id as a person reads it, escaped.
+    pub(crate) fn id_text(&self, id: &EncodedId) -> String {
+        self.shape
+            .get()
+            .map_or_else(|| id.as_bytes().escape_ascii().to_string(), |s| s.render(id.as_bytes()))
+    }
+
+    /// The writer is gone.
+    pub(crate) fn ended(&self, result: Result<(), CloseError>) {
+        self.submissions.end();
+        self.permits.close();
+        self.end_with(result);
+    }
+
+    fn end_with(&self, result: Result<(), CloseError>) {
+        // The first result stays: a second close gets the first one's.
+        if self.closed.set(result).is_ok() {
+            self.closing.notify_waiters();
+        }
+    }
+
+    /// Waits for the end of the writer.
+    pub(crate) async fn wait_closed(&self) -> Result<(), CloseError> {
+        loop {
+            let notified = self.closing.notified();
+            let mut notified = std::pin::pin!(notified);
+            notified.as_mut().enable();
+            if let Some(result) = self.closed.get() {
+                return result.clone();
+            }
+            notified.await;
+        }
+    }
+}

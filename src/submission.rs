@@ -1,0 +1,424 @@
+//! The one way to the writer.
+//!
+//! Callers append requests to the *forming* group under one short lock; the
+//! writer takes the whole group and, while it syncs that one, the next forms.
+//! No timer gathers company: the sync does. One verdict answers a whole group,
+//! so a request costs a slot in a shared list instead of a channel of its own.
+//!
+//! Submitting is the point of no return: who drops its [`Ticket`] afterwards
+//! changes nothing but that nobody reads the answer.
+//!
+//! ```text
+//!  submit --> forming group --take--> in flight --decide--> durable --publish, answer--> waiters wake
+//!                   |                     |
+//!                   +------- poison ------+--> every waiter gets the poison
+//! ```
+//!
+//! Writer and watchdog race for the decision of a group in flight; one
+//! compare-and-swap settles it, so a group is never both published and given up.
+
+use crate::details::TaskDetails;
+use crate::error::{CheckpointError, JournalError, Poison, Rejection};
+use crate::id::EncodedId;
+use crate::state::{Cell, Event, TaskState};
+use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Names one attempt (or revoke) within this process, from its submission to its end. The writer
+/// knows which fencing token belongs to it, so an end can be submitted by one that has not heard
+/// of its own acceptance yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AttemptKey(pub(crate) u64);
+
+/// A change that somebody asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    /// Start an attempt.
+    Start { id: EncodedId, key: AttemptKey },
+    /// Start taking a success back.
+    StartRevoke { id: EncodedId, key: AttemptKey },
+    /// The attempt or revoke with this key ended in this event.
+    End { id: EncodedId, key: AttemptKey, event: Event },
+    /// It succeeded, says somebody outside.
+    Mark { id: EncodedId },
+    /// Drop all that is known of it.
+    Forget { id: EncodedId },
+    /// Set or remove a name of the metadata.
+    SetMetadata { name: String, value: Option<Vec<u8>> },
+}
+
+impl Request {
+    /// The id that it would change.
+    pub(crate) const fn id(&self) -> Option<&EncodedId> {
+        match self {
+            Self::Start { id, .. }
+            | Self::StartRevoke { id, .. }
+            | Self::End { id, .. }
+            | Self::Mark { id }
+            | Self::Forget { id } => Some(id),
+            Self::SetMetadata { .. } => None,
+        }
+    }
+
+    /// Whether its submitter took a permit for it, freed with its answer. The ends of attempts
+    /// need none: they are bounded by what runs.
+    pub(crate) const fn holds_permit(&self) -> bool {
+        match self {
+            Self::Start { .. }
+            | Self::StartRevoke { .. }
+            | Self::Mark { .. }
+            | Self::Forget { .. }
+            | Self::SetMetadata { .. } => true,
+            Self::End { .. } => false,
+        }
+    }
+}
+
+/// What the writer says to a request once its group is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is recorded; this is the id's cell now (absent for a change of the metadata).
+    Done(Cell),
+    /// The id is in a state in which this is not done.
+    Refused(TaskState),
+    /// The end of an attempt that is not, or no longer, the current one.
+    Superseded,
+}
+
+/// Work of the writer that records nothing, done between groups, after the one it was submitted with.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// Read the details of an id.
+    Read { id: EncodedId, cell: Cell, reply: oneshot::Sender<Result<TaskDetails, JournalError>> },
+    /// Fold everything recorded so far into a checkpoint.
+    Checkpoint { reply: oneshot::Sender<Result<(), CheckpointError>> },
+}
+
+/// Requests that are made durable together, and the one verdict on them.
+#[derive(Debug)]
+pub(crate) struct Group {
+    decision: AtomicU8,
+    verdict: OnceLock<Result<Box<[Answer]>, Poison>>,
+    /// `None` once the verdict is given. Not an async lock: held for a push or a take.
+    wakers: Mutex<Option<Vec<Waker>>>,
+}
+
+const UNDECIDED: u8 = 0;
+const DURABLE: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+impl Group {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            decision: AtomicU8::new(UNDECIDED),
+            verdict: OnceLock::new(),
+            wakers: Mutex::new(Some(Vec::new())),
+        })
+    }
+
+    /// Settles that the group is durable; false if it has been given up before.
+    pub(crate) fn decide_durable(&self) -> bool {
+        self.decide(DURABLE)
+    }
+
+    /// Settles that the group will never be acknowledged; false if it is durable already.
+    pub(crate) fn decide_given_up(&self) -> bool {
+        self.decide(GIVEN_UP)
+    }
+
+    fn decide(&self, decision: u8) -> bool {
+        self.decision
+            .compare_exchange(UNDECIDED, decision, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Answers everybody. Only whoever decided may, and only once.
+    pub(crate) fn answer(&self, verdict: Result<Box<[Answer]>, Poison>) {
+        let first = self.verdict.set(verdict).is_ok();
+        debug_assert!(first, "a group is answered once");
+        let wakers = lock(&self.wakers).take();
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// The place of one request in its group: a future of its answer.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    group: Arc<Group>,
+    place: usize,
+    waker: Option<usize>,
+}
+
+impl Future for Ticket {
+    type Output = Result<Answer, Poison>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.group.verdict.get().is_none() {
+            if let Some(wakers) = &mut *lock(&this.group.wakers) {
+                match this.waker.and_then(|at| wakers.get_mut(at)) {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    None => {
+                        this.waker = Some(wakers.len());
+                        wakers.push(context.waker().clone());
+                    }
+                }
+                return Poll::Pending;
+            }
+        }
+        // The wakers are taken only after the verdict is set.
+        match this.group.verdict.get() {
+            Some(Ok(answers)) => match answers.get(this.place) {
+                Some(answer) => Poll::Ready(Ok(*answer)),
+                None => Poll::Ready(Ok(Answer::Superseded)),
+            },
+            Some(Err(poison)) => Poll::Ready(Err(poison.clone())),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Whether the ledger takes work.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// It does.
+    Open,
+    /// Only the ends of what runs.
+    Closing,
+    /// Nothing is recorded any more.
+    Poisoned(Poison),
+    /// The writer is gone.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Forming {
+    phase: Phase,
+    requests: Vec<Request>,
+    errands: Vec<Errand>,
+    group: Arc<Group>,
+    /// Attempts and revokes submitted whose futures are not gone yet. The lock of the directory
+    /// outlives them.
+    live: usize,
+    /// Nobody will submit new work any more; the writer ends when `live` is 0.
+    closing: bool,
+    waiting: bool,
+}
+
+/// The submission queue.
+#[derive(Debug)]
+pub(crate) struct Submissions {
+    /// A plain mutex: held for a push or a swap, never across I/O or foreign code.
+    forming: Mutex<Forming>,
+    ready: Condvar,
+}
+
+/// What the writer finds when it asks for work.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// A group to record, and errands to run after it. Either may be empty.
+    Work { requests: Vec<Request>, group: Arc<Group>, errands: Vec<Errand> },
+    /// Nothing came in the time given.
+    Idle,
+    /// Nothing will ever come.
+    End,
+}
+
+impl Submissions {
+    pub(crate) fn new() -> Self {
+        Self {
+            forming: Mutex::new(Forming {
+                phase: Phase::Open,
+                requests: Vec::new(),
+                errands: Vec::new(),
+                group: Group::new(),
+                live: 0,
+                closing: false,
+                waiting: false,
+            }),
+            ready: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        lock(&self.forming).phase.clone()
+    }
+
+    /// Why new work would be rejected now.
+    pub(crate) fn rejection(&self) -> Option<Rejection> {
+        lock(&self.forming).rejection()
+    }
+
+    /// Submits new work. With `Start` and `StartRevoke` an attempt begins to live, until
+    /// [`leave`](Self::leave).
+    pub(crate) fn submit(&self, request: Request) -> Result<Ticket, Rejection> {
+        let mut forming = lock(&self.forming);
+        if let Some(rejection) = forming.rejection() {
+            return Err(rejection);
+        }
+        if matches!(request, Request::Start { .. } | Request::StartRevoke { .. }) {
+            forming.live += 1;
+        }
+        Ok(self.push(forming, request))
+    }
+
+    /// Submits the end of a live attempt: never waits, is taken while closing.
+    pub(crate) fn submit_end(&self, end: Request) -> Result<Ticket, Poison> {
+        let forming = lock(&self.forming);
+        match &forming.phase {
+            Phase::Open | Phase::Closing => Ok(self.push(forming, end)),
+            Phase::Poisoned(poison) => Err(poison.clone()),
+            // Unreachable while an attempt is live; the next open finds it as crashed.
+            Phase::Ended => Err(Poison::Failed("the writer has ended".into())),
+        }
+    }
+
+    /// A live attempt, with its future, is gone.
+    pub(crate) fn leave(&self) {
+        let mut forming = lock(&self.forming);
+        forming.live = forming.live.saturating_sub(1);
+        if forming.live == 0 && forming.closing {
+            self.wake(&mut forming);
+        }
+    }
+
+    /// Submits an errand; gives it back when the writer runs none any more.
+    pub(crate) fn send(&self, errand: Errand) -> Result<(), Phase> {
+        let mut forming = lock(&self.forming);
+        match &forming.phase {
+            Phase::Open | Phase::Closing => {
+                forming.errands.push(errand);
+                self.wake(&mut forming);
+                Ok(())
+            }
+            phase @ (Phase::Poisoned(_) | Phase::Ended) => Err(phase.clone()),
+        }
+    }
+
+    /// Takes no new work from now on, and ends the writer when nothing is live.
+    pub(crate) fn close(&self) {
+        let mut forming = lock(&self.forming);
+        forming.closing = true;
+        if matches!(forming.phase, Phase::Open) {
+            forming.phase = Phase::Closing;
+        }
+        self.wake(&mut forming);
+    }
+
+    /// Takes nothing any more, and answers what is forming. Returns the ids whose ends it gives
+    /// up: nobody knows what the disk will say of them. The first poison stays.
+    pub(crate) fn poison(&self, poison: &Poison) -> Vec<EncodedId> {
+        let (requests, group) = {
+            let mut forming = lock(&self.forming);
+            match forming.phase {
+                Phase::Open | Phase::Closing => forming.phase = Phase::Poisoned(poison.clone()),
+                Phase::Poisoned(_) | Phase::Ended => return Vec::new(),
+            }
+            forming.errands.clear();
+            self.wake(&mut forming);
+            (
+                std::mem::take(&mut forming.requests),
+                std::mem::replace(&mut forming.group, Group::new()),
+            )
+        };
+        if group.decide_given_up() {
+            group.answer(Err(poison.clone()));
+        }
+        // What was not an end has neither run nor reached the journal.
+        requests
+            .into_iter()
+            .filter_map(|request| match request {
+                Request::End { id, .. } => Some(id),
+                Request::Start { .. }
+                | Request::StartRevoke { .. }
+                | Request::Mark { .. }
+                | Request::Forget { .. }
+                | Request::SetMetadata { .. } => None,
+            })
+            .collect()
+    }
+
+    /// The writer is about to be gone.
+    pub(crate) fn end(&self) {
+        let mut forming = lock(&self.forming);
+        match forming.phase {
+            Phase::Open | Phase::Closing | Phase::Ended => forming.phase = Phase::Ended,
+            Phase::Poisoned(_) => {}
+        }
+    }
+
+    /// What there is to do; waits for it, up to `timeout`.
+    pub(crate) fn take(&self, timeout: Option<Duration>) -> Taken {
+        let mut forming = lock(&self.forming);
+        loop {
+            if !forming.requests.is_empty() || !forming.errands.is_empty() {
+                return Taken::Work {
+                    requests: std::mem::take(&mut forming.requests),
+                    group: std::mem::replace(&mut forming.group, Group::new()),
+                    errands: std::mem::take(&mut forming.errands),
+                };
+            }
+            if forming.closing && forming.live == 0 {
+                return Taken::End;
+            }
+            forming.waiting = true;
+            let (woken, timed_out) = self.wait(forming, timeout);
+            forming = woken;
+            forming.waiting = false;
+            if timed_out && forming.requests.is_empty() && forming.errands.is_empty() {
+                return Taken::Idle;
+            }
+        }
+    }
+
+    fn wait<'a>(
+        &self,
+        forming: crate::sync::MutexGuard<'a, Forming>,
+        timeout: Option<Duration>,
+    ) -> (crate::sync::MutexGuard<'a, Forming>, bool) {
+        use std::sync::PoisonError;
+        match timeout {
+            Some(timeout) => {
+                let (forming, result) = self
+                    .ready
+                    .wait_timeout(forming, timeout)
+                    .unwrap_or_else(PoisonError::into_inner);
+                (forming, result.timed_out())
+            }
+            None => (self.ready.wait(forming).unwrap_or_else(PoisonError::into_inner), false),
+        }
+    }
+
+    fn push(&self, mut forming: crate::sync::MutexGuard<'_, Forming>, request: Request) -> Ticket {
+        let ticket = Ticket {
+            group: Arc::clone(&forming.group),
+            place: forming.requests.len(),
+            waker: None,
+        };
+        forming.requests.push(request);
+        self.wake(&mut forming);
+        ticket
+    }
+
+    /// Wakes the writer if it waits; while it works it looks by itself.
+    fn wake(&self, forming: &mut Forming) {
+        if std::mem::take(&mut forming.waiting) {
+            self.ready.notify_one();
+        }
+    }
+}
+
+impl Forming {
+    fn rejection(&self) -> Option<Rejection> {
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Closing | Phase::Ended => Some(Rejection::Closed),
+            Phase::Poisoned(poison) => Some(Rejection::Poisoned(poison.clone())),
+        }
+    }
+}

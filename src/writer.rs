@@ -1,0 +1,351 @@
+//! The one writer: validates, appends, publishes - in that order.
+//!
+//! [`Core`] is the rule without its surroundings: requests and a journal in,
+//! publications and answers out; no thread, no clock, no channel, no map but its
+//! own. [`Writer`] is the loop around it, on a plain OS thread that outlives the
+//! tokio runtime.
+//!
+//! ```text
+//!  take a group -> Core::step: apply to index + the group's own earlier events
+//!               -> journal.append: one flush, one sync      (die here: nobody was told)
+//!               -> decide (the watchdog may have given up)
+//!               -> publish to the index, in log order       (queries see it)
+//!               -> answer everybody, acceptances and refusals (callers know it)
+//! ```
+
+use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain};
+use crate::id::EncodedId;
+use crate::index::Change;
+use crate::journal::{Entry, Journal, LedgerEvent, Record};
+use crate::shared::Shared;
+use crate::state::{
+    Cell, Epoch, Event, IllegalTransition, Output, SeqNo, SuccessBy, TaskState, Timestamp,
+    WhyIllegal,
+};
+use crate::submission::{Answer, AttemptKey, Errand, Group, Request, Taken};
+use crate::sync::Arc;
+use crate::watch::Watch;
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
+
+/// A group that takes longer than this to become durable is worth a warning.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
+/// What a group of requests became.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    /// In log order.
+    pub(crate) changes: Vec<Change>,
+    /// One for each request, in their order.
+    pub(crate) answers: Vec<Answer>,
+    /// Changes of the metadata.
+    pub(crate) metadata: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// The writer's rule.
+#[derive(Debug)]
+pub(crate) struct Core {
+    next: SeqNo,
+    epoch: Epoch,
+    /// The fencing token of every attempt and revoke that runs in this process.
+    tokens: HashMap<AttemptKey, SeqNo>,
+}
+
+impl Core {
+    /// Goes on after the record at `last`.
+    pub(crate) fn new(last: SeqNo, epoch: Epoch) -> Self {
+        Self { next: last.next(), epoch, tokens: HashMap::new() }
+    }
+
+    /// The last record that was appended.
+    pub(crate) const fn last(&self) -> SeqNo {
+        SeqNo::new(self.next.get() - 1)
+    }
+
+    /// Judges the requests in their order, each over what is published and the ones before it, and
+    /// appends what is legal as one batch.
+    ///
+    /// # Errors
+    ///
+    /// The journal's. Nothing may be published or appended after one.
+    pub(crate) fn step(
+        &mut self,
+        requests: &[Request],
+        at: Timestamp,
+        published: impl Fn(&EncodedId) -> Cell,
+        journal: &mut dyn Journal,
+    ) -> Result<Step, JournalError> {
+        let mut step = Step::default();
+        let mut records = Vec::with_capacity(requests.len());
+        let mut ahead: HashMap<&EncodedId, Cell> = HashMap::new();
+        for request in requests {
+            let before =
+                request.id().map(|id| ahead.get(id).copied().unwrap_or_else(|| published(id)));
+            let answer = match self.judge(request, before.unwrap_or(Cell::ABSENT)) {
+                Ok((entry, cell)) => {
+                    records.push(Record { seq: self.next, at, entry });
+                    self.next = self.next.next();
+                    match request {
+                        Request::SetMetadata { name, value } => {
+                            step.metadata.push((name.clone(), value.clone()));
+                        }
+                        Request::Start { id, key } | Request::StartRevoke { id, key } => {
+                            ahead.insert(id, cell);
+                            self.tokens.insert(*key, cell.seq);
+                            step.changes.push(Change { id: id.clone(), cell, key: Some(*key) });
+                        }
+                        Request::End { id, .. } | Request::Mark { id } | Request::Forget { id } => {
+                            ahead.insert(id, cell);
+                            step.changes.push(Change { id: id.clone(), cell, key: None });
+                        }
+                    }
+                    Answer::Done(cell)
+                }
+                Err(answer) => answer,
+            };
+            step.answers.push(answer);
+        }
+        if !records.is_empty() {
+            journal.append(&records)?;
+        }
+        Ok(step)
+    }
+
+    /// The entry that the request becomes, and the cell it leaves; or why not.
+    fn judge(&mut self, request: &Request, before: Cell) -> Result<(Entry, Cell), Answer> {
+        let (id, prev, event) = match request {
+            Request::Start { id, .. } => {
+                let attempt = before.attempt.next();
+                // The queue's own runner is the only one to start what is queued.
+                if before.state == TaskState::Queued {
+                    return Err(Answer::Refused(before.state));
+                }
+                (id, before.seq, Event::Started { attempt, epoch: self.epoch })
+            }
+            Request::StartRevoke { id, .. } => (id, before.seq, Event::RevokeStarted),
+            Request::Mark { id } => {
+                let event = Event::Succeeded { by: SuccessBy::Mark, output: Output::Absent };
+                (id, before.seq, event)
+            }
+            Request::Forget { id } => (id, before.seq, Event::Forgotten),
+            Request::End { id, key, event } => {
+                let token = self.tokens.remove(key).ok_or(Answer::Superseded)?;
+                (id, token, event.clone())
+            }
+            Request::SetMetadata { name, value } => {
+                let event = LedgerEvent::MetadataSet { name: name.clone(), value: value.clone() };
+                return Ok((Entry::Ledger(event), Cell::ABSENT));
+            }
+        };
+        match before.apply(self.next, prev, &event) {
+            Ok(cell) => Ok((Entry::Task { id: id.clone(), prev, event }, cell)),
+            Err(IllegalTransition { why: WhyIllegal::State, .. })
+                if !matches!(request, Request::End { .. }) =>
+            {
+                Err(Answer::Refused(before.state))
+            }
+            // The end of an attempt that is not the current one: fenced off.
+            Err(_) => Err(Answer::Superseded),
+        }
+    }
+}
+
+/// The loop around [`Core`].
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) core: Core,
+    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) watch: Watch,
+    /// Who waits for a checkpoint, and up to where.
+    pub(crate) checkpoints: Vec<(SeqNo, oneshot::Sender<Result<(), CheckpointError>>)>,
+}
+
+impl Writer {
+    /// Works until the ledger is closed and nothing is live, then closes the journal.
+    pub(crate) fn run(mut self) {
+        let mut wake_in = None;
+        let poisoned = loop {
+            match self.shared.submissions.take(wake_in) {
+                Taken::Work { requests, group, errands } => {
+                    if let Err(poison) = self.record(requests, &group) {
+                        break Some(poison);
+                    }
+                    errands.into_iter().for_each(|errand| self.run_errand(errand));
+                }
+                Taken::Idle => {}
+                Taken::End => break None,
+            }
+            match self.upkeep() {
+                Ok(again) => wake_in = again,
+                Err(poison) => break Some(poison),
+            }
+        };
+        self.finish(poisoned);
+    }
+
+    /// Makes a group durable, publishes and answers it. An error has poisoned the ledger.
+    fn record(&mut self, requests: Vec<Request>, group: &Arc<Group>) -> Result<(), Poison> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let requests = Arc::new(requests);
+        let shared = Arc::clone(&self.shared);
+        let began = Instant::now();
+        let watched = self.watch.arm(Arc::clone(group), Arc::clone(&requests));
+        let step = guarded(|| {
+            let published = |id: &EncodedId| shared.index.cell(id.as_bytes());
+            self.core.step(&requests, SystemTime::now().into(), published, &mut *self.journal)
+        });
+        drop(watched);
+        let took = began.elapsed();
+        if took > SLOW_SYNC {
+            tracing::warn!(?took, requests = requests.len(), "slow sync");
+        }
+        let step = match step {
+            Ok(step) if group.decide_durable() => step,
+            // The watchdog has given the group up, and has poisoned the ledger.
+            Ok(_) => return Err(self.stuck()),
+            Err(poison) if group.decide_given_up() => {
+                shared.poison(&poison, Some((group, &requests)));
+                return Err(poison);
+            }
+            Err(_) => return Err(self.stuck()),
+        };
+        shared.metadata_changed(step.metadata);
+        shared.index.publish(step.changes);
+        let superseded = step.answers.iter().filter(|a| **a == Answer::Superseded).count();
+        shared.count_superseded(superseded);
+        shared.permits.add_permits(requests.iter().filter(|r| r.holds_permit()).count());
+        group.answer(Ok(step.answers.into()));
+        Ok(())
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Read { id, cell, reply } => {
+                let read = catch_unwind(AssertUnwindSafe(|| self.journal.read(&id, cell)));
+                let read =
+                    read.unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))));
+                // Nobody waiting any more is fine.
+                drop(reply.send(read));
+            }
+            Errand::Checkpoint { reply } => self.checkpoints.push((self.core.last(), reply)),
+        }
+    }
+
+    /// Lets the journal do what it has to beside appending. An error has poisoned the ledger.
+    fn upkeep(&mut self) -> Result<Option<Duration>, Poison> {
+        let wanted = self.checkpoints.iter().map(|(seq, _)| *seq).max();
+        let turn = Group::new();
+        let watched = self.watch.arm(Arc::clone(&turn), Arc::default());
+        let upkeep = guarded(|| self.journal.upkeep(wanted));
+        drop(watched);
+        if !turn.decide_durable() {
+            return Err(self.stuck());
+        }
+        let upkeep = upkeep.inspect_err(|poison| self.shared.poison(poison, None))?;
+        if let Some(error) = upkeep.failed {
+            tracing::warn!(error = %chain(&error), "checkpoint failed; the log goes on");
+            let error = Arc::new(error);
+            for (_, reply) in self.checkpoints.drain(..) {
+                // Nobody waiting any more is fine, here and below.
+                drop(reply.send(Err(CheckpointError::Failed(Arc::clone(&error)))));
+            }
+        }
+        let done = upkeep.checkpointed;
+        let (ready, later) = self.checkpoints.drain(..).partition(|(seq, _)| *seq <= done);
+        self.checkpoints = later;
+        let ready: Vec<(SeqNo, oneshot::Sender<_>)> = ready;
+        for (_, reply) in ready {
+            drop(reply.send(Ok(())));
+        }
+        Ok(upkeep.again_after)
+    }
+
+    fn stuck(&self) -> Poison {
+        Poison::Stuck { after: self.shared.options.sync_deadline }
+    }
+
+    /// Closes the journal when the last future is gone.
+    fn finish(mut self, poisoned: Option<Poison>) {
+        for (_, reply) in self.checkpoints.drain(..) {
+            let error = poisoned.clone().map_or(CheckpointError::Closed, CheckpointError::Poisoned);
+            drop(reply.send(Err(error)));
+        }
+        let result = match poisoned {
+            None => {
+                let turn = self.watch.arm(Group::new(), Arc::default());
+                let closed = close(self.journal);
+                drop(turn);
+                closed
+            }
+            Some(poison) => {
+                // Until then a reopen in this process could start again what still runs here.
+                while !matches!(self.shared.submissions.take(None), Taken::End) {}
+                match &poison {
+                    Poison::Failed(_) => drop_caught(self.journal),
+                    // Its state is unknown: dropping it could hang or panic. Its locks stay.
+                    Poison::Panicked(_) | Poison::Stuck { .. } => std::mem::forget(self.journal),
+                }
+                Err(CloseError::Poisoned(poison))
+            }
+        };
+        self.watch.stop();
+        self.shared.ended(result);
+    }
+}
+
+fn close(mut journal: Box<dyn Journal>) -> Result<(), CloseError> {
+    let closed = catch_unwind(AssertUnwindSafe(|| journal.close()));
+    let error = match closed {
+        Ok(Ok(())) => {
+            drop_caught(journal);
+            return Ok(());
+        }
+        Ok(Err(error)) => {
+            drop_caught(journal);
+            error
+        }
+        Err(panic) => {
+            std::mem::forget(journal);
+            JournalError::Panicked(panic_text(panic))
+        }
+    };
+    Err(CloseError::Journal(Arc::new(error)))
+}
+
+fn drop_caught(journal: Box<dyn Journal>) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(journal))) {
+        tracing::error!(panic = panic_text(panic), "the journal panicked while it was dropped");
+    }
+}
+
+/// Runs a call of the journal; its error or panic is what the ledger is poisoned with.
+fn guarded<T>(call: impl FnOnce() -> Result<T, JournalError>) -> Result<T, Poison> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(JournalError::Panicked(what))) => Err(Poison::Panicked(what.into())),
+        Ok(Err(error)) => Err(Poison::Failed(chain(&error).into())),
+        Err(panic) => Err(Poison::Panicked(panic_text(panic).into())),
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(a panic without a message)".to_owned());
+    // A payload may panic when it is dropped, and so may that panic's own payload.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
