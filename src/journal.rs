@@ -6,6 +6,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod codec;
+pub(crate) mod files;
 pub(crate) mod memory;
 
 #[cfg(test)]
