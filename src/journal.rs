@@ -7,7 +7,9 @@
 pub(crate) mod chain;
 pub(crate) mod codec;
 pub(crate) mod files;
+pub(crate) mod manifest;
 pub(crate) mod memory;
+pub(crate) mod migrate;
 
 #[cfg(test)]
 pub(crate) mod conformance;
