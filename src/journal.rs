@@ -10,6 +10,7 @@ pub(crate) mod files;
 pub(crate) mod manifest;
 pub(crate) mod memory;
 pub(crate) mod migrate;
+pub(crate) mod witness;
 
 #[cfg(test)]
 pub(crate) mod conformance;
