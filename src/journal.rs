@@ -7,6 +7,7 @@
 pub(crate) mod chain;
 pub(crate) mod codec;
 pub(crate) mod files;
+pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod memory;
 pub(crate) mod migrate;
