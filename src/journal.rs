@@ -7,6 +7,7 @@
 pub(crate) mod ballast;
 pub(crate) mod chain;
 pub(crate) mod codec;
+pub(crate) mod directory;
 pub(crate) mod files;
 pub(crate) mod lock;
 pub(crate) mod manifest;
