@@ -77,13 +77,12 @@ impl DirLock {
         loop {
             let file = open_to_write(&path)?;
             if try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)? {
-                let inode = Inode::of_file(&file, &path)?;
-                if Inode::of_path(&path)? == Some(inode) {
+                // If somebody replaced the file between open and lock: start over.
+                if let Some(inode) = Inode::of_both(&file, &path)? {
                     let lock = Self { file, path, inode };
                     lock.write_holder();
                     return Ok(lock);
                 }
-                // Somebody replaced the file between open and lock: start over.
             }
             let left = deadline.map_or(wait, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -113,7 +112,7 @@ impl DirLock {
             if !try_lock(&file, &path, FlockOperation::NonBlockingLockShared)? {
                 return Err(locked(dir, &file));
             }
-            if Inode::of_path(&path)? == Some(Inode::of_file(&file, &path)?) {
+            if Inode::of_both(&file, &path)?.is_some() {
                 return Ok(SharedLock::Held(HeldShared { file }));
             }
         }
@@ -268,8 +267,10 @@ struct Inode {
 }
 
 impl Inode {
-    fn of_file(file: &File, path: &Path) -> Result<Self, JournalError> {
-        file.metadata().map(|found| Self::of(&found)).map_err(JournalError::io("look at", path))
+    /// `None` when the path does not lead to the open file.
+    fn of_both(file: &File, path: &Path) -> Result<Option<Self>, JournalError> {
+        let found = file.metadata().map_err(JournalError::io("look at", path))?;
+        Ok(Self::of_path(path)?.filter(|inode| *inode == Self::of(&found)))
     }
 
     /// `None` when the path leads nowhere.

@@ -200,6 +200,8 @@ fn a_directory_that_cannot_be_written_to_is_told_first() {
     assert_eq!((action(Access::Write), action(Access::Read)), (Some("write to"), None));
     allow(0o300);
     assert_eq!((action(Access::Write), action(Access::Read)), (Some("read"), Some("read")));
+    allow(0o600);
+    assert_eq!(action(Access::Read), Some("read"));
     allow(0o700);
 }
 

@@ -145,6 +145,19 @@ fn a_renamed_directory_is_noticed() {
     moved(&lock);
 }
 
+/// Between the opening of the file and its locking, the holder before may have been replaced.
+#[test]
+fn a_file_that_was_replaced_after_it_was_opened_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(NAME);
+    let file = open_to_write(&path).unwrap();
+    assert!(Inode::of_both(&file, &path).unwrap().is_some());
+    std::fs::rename(&path, dir.path().join("another name")).unwrap();
+    assert_eq!(Inode::of_both(&file, &path).unwrap(), None);
+    open_to_write(&path).unwrap();
+    assert_eq!(Inode::of_both(&file, &path).unwrap(), None);
+}
+
 #[test]
 fn a_directory_that_is_none_is_an_io_error_with_its_path() {
     let dir = tempfile::tempdir().unwrap();

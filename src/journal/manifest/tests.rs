@@ -93,6 +93,18 @@ fn every_cut_and_every_tail_is_damage() {
     why_damaged(&vec![0; 2 * MAX_BODY]);
 }
 
+/// A length that lies under a right checksum is no accident, and no manifest either.
+#[test]
+fn a_wrong_length_is_damage_under_any_checksum() {
+    let bytes = frame(FORMAT_VERSION, &sample().to_body()).unwrap();
+    for wrong in [0, 51, 53, u32::MAX] {
+        let mut bytes = bytes[..bytes.len() - CHECKSUM].to_vec();
+        bytes[HEAD - 4..HEAD].copy_from_slice(&u32::to_le_bytes(wrong));
+        bytes.extend(xxh3_64(&bytes).to_le_bytes());
+        assert!(why_damaged(&bytes).contains("its body should have"));
+    }
+}
+
 #[test]
 fn a_version_counts_only_under_a_right_checksum() {
     let newer = frame(FORMAT_VERSION + 1, b"a body that nobody here can read").unwrap();

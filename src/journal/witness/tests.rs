@@ -168,6 +168,15 @@ fn no_valid_slot_is_damage() {
 }
 
 #[test]
+fn a_slot_of_another_version_is_no_slot_under_any_checksum() {
+    let slot = Slot { ledger: LEDGER, counter: 1, last_seq: SeqNo::ZERO, chain: Chain::START };
+    let mut bytes = slot.to_bytes()[..SLOT - 8].to_vec();
+    bytes[7] = 2;
+    bytes.extend(xxh3_64(&bytes).to_le_bytes());
+    assert_eq!(Slot::from_bytes(bytes.as_slice().try_into().unwrap()), None);
+}
+
+#[test]
 fn a_missing_witness_is_damage_and_a_glimpse_tells() {
     let dir = tempfile::tempdir().unwrap();
     assert!(what_is_damaged(&dir).contains("missing"));
