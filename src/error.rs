@@ -8,7 +8,7 @@ use crate::state::{IllegalTransition, SeqNo, TaskState, Timestamp};
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -437,7 +437,21 @@ pub enum OpenError {
     },
     /// Another failure of the journal.
     #[error("the journal cannot be opened")]
-    Journal(#[from] JournalError),
+    Journal(#[source] JournalError),
+}
+
+impl From<JournalError> for OpenError {
+    /// What has a variant of its own among the reasons not to open becomes that.
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Io { action, path, source } => Self::Io { action, path, source },
+            JournalError::Damaged(damage) => Self::Damaged(damage),
+            JournalError::Illegal { .. }
+            | JournalError::Store(_)
+            | JournalError::Panicked(_)
+            | JournalError::Moved { .. } => Self::Journal(error),
+        }
+    }
 }
 
 /// Who holds a ledger, as its lock file tells.
@@ -533,6 +547,19 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// For `map_err`: the file system refused this action on this path.
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self {
+        move |error| Self::Io { action, path: path.to_owned(), source: error.into() }
+    }
+
+    /// This file or directory of the ledger is damaged in this way.
+    pub(crate) fn damaged(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Damaged(Damage { place: place.into(), what: what.into(), lost: None })
+    }
+
     /// Whether the cause is a full disk.
     #[must_use]
     pub fn is_full(&self) -> bool {

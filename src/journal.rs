@@ -4,9 +4,17 @@
 //! shortest honest implementation, [`SledJournal`] the one that outlives the
 //! power. Both pass the same `conformance` suite.
 
+pub(crate) mod aside;
+pub(crate) mod ballast;
 pub(crate) mod chain;
 pub(crate) mod codec;
+pub(crate) mod directory;
+pub(crate) mod files;
+pub(crate) mod lock;
+pub(crate) mod manifest;
 pub(crate) mod memory;
+pub(crate) mod migrate;
+pub(crate) mod witness;
 
 #[cfg(test)]
 pub(crate) mod conformance;
