@@ -6,8 +6,12 @@
 
 pub(crate) mod chain;
 pub(crate) mod codec;
+pub(crate) mod frame;
 pub(crate) mod memory;
+pub(crate) mod wire;
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 #[cfg(test)]
 pub(crate) mod conformance;
 
