@@ -6,8 +6,10 @@
 
 pub(crate) mod chain;
 pub(crate) mod codec;
+pub(crate) mod fault;
 pub(crate) mod frame;
 pub(crate) mod memory;
+pub(crate) mod scan;
 pub(crate) mod wire;
 
 #[cfg(test)]
