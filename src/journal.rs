@@ -5,6 +5,7 @@
 //! power. Both pass the same `conformance` suite.
 
 pub(crate) mod chain;
+pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub(crate) mod fault;
 pub(crate) mod frame;
