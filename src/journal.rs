@@ -8,6 +8,7 @@ pub(crate) mod chain;
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub(crate) mod fault;
+pub(crate) mod fold;
 pub(crate) mod frame;
 pub(crate) mod memory;
 pub(crate) mod scan;

@@ -15,10 +15,13 @@
 //!           8  u64 LE  where the tail begins
 //!           8  u64 LE  xxh3-64 of all bytes before it
 //!
-//! Nothing at all, folded at record 1, chain 2, of ledger 00 01 .. 0f, epoch 3, begins with
+//! One id (the example of entry.rs), folded at record 9, chain 2, epoch 3, of ledger 00 01 .. 0f:
 //! 54 4c 63 68 65 63 6b 01  00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f
-//! 01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00  @HEAD@   then the summary's frame:
-//! 54 4c 66 72 61 6d 65 01 ..  body 01 02 03  00 00 00 00 00 00  00 00  ..
+//! 09 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00  35 b7 50 09 5f c4 07 94
+//! frame 0, kind 2, body    05  02 01 61 0b 8d 01 02 01 00 04 01 01 c0
+//! frame 1, kind 3, body    4b  02 01 61
+//! frame 2, kind 5, body    09 02 03  00 00 00 01 00 00  01 00
+//! 54 4c 63 68 6b 65 6e 64  7b 00 00 00 00 00 00 00  5a af 79 ff 9f 1b 23 6d
 //! ```
 //!
 //! Frames (frame.rs) are numbered from 0 through the whole file and each names the checksum of the
@@ -31,8 +34,11 @@
 //! is there. [`Checkpoint::open`] reads and judges head, tail and end; [`Checkpoint::visit`] the rest.
 
 mod entry;
+mod salvage;
+mod stream;
 mod writer;
 
+pub(crate) use salvage::salvage;
 pub(crate) use writer::CheckpointWriter;
 
 use crate::details::TaskDetails;
@@ -50,15 +56,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use stream::{Stream, Whole};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const HEAD_MAGIC: [u8; 8] = *b"TLcheck\x01";
 const HEAD_BYTES: usize = 48;
 const END_MAGIC: [u8; 8] = *b"TLchkend";
 const END_BYTES: usize = 24;
-
-/// Bytes read at once while all frames are read.
-const READ_AHEAD: usize = 1024 * 1024;
 
 /// An open checkpoint. It stays readable when its name is gone.
 #[derive(Debug)]
@@ -250,7 +254,7 @@ impl Entries<'_> {
     fn next_frame(&mut self) -> Result<(), JournalError> {
         let checkpoint = self.checkpoint;
         let offset = self.stream.at;
-        let Some((head, body, bytes)) = self.stream.next()? else { return self.end() };
+        let Some(Whole { head, body, bytes }) = self.stream.next()? else { return self.end() };
         self.whole.update(bytes);
         let linked = (head.first, head.chain) == (self.frames, self.chain);
         let entries =
@@ -376,7 +380,7 @@ fn read_tail(stream: &mut Stream<'_>) -> Result<(Vec<Place>, Summary), JournalEr
     let mut offset = HEAD_BYTES as u64;
     let (mut places, mut metadata) = (Vec::<Place>::new(), BTreeMap::new());
     let mut before: Option<(Kind, Chain, u64)> = None;
-    while let Some((head, body, _)) = stream.next()? {
+    while let Some(Whole { head, body, .. }) = stream.next()? {
         let wrong = |what: String| damaged(path, format!("frame {}: {what}", head.first));
         if before.is_some_and(|(kind, chain, number)| {
             (kind as u8) > head.kind as u8 || chain != head.chain || number + 1 != head.first
@@ -437,50 +441,6 @@ fn read_place(rest: &mut &[u8], offset: u64, before: Option<&Place>) -> Result<P
         return Err("the index is out of order".into());
     }
     Ok(Place { offset, length: wire.length, first })
-}
-
-/// Frames that lie one after the other from `at` to `end`.
-struct Stream<'a> {
-    path: &'a Path,
-    file: &'a File,
-    ledger: LedgerId,
-    at: u64,
-    end: u64,
-    buffer: Vec<u8>,
-    used: usize,
-}
-
-impl<'a> Stream<'a> {
-    const fn new(path: &'a Path, file: &'a File, ledger: LedgerId, at: u64, end: u64) -> Self {
-        Self { path, file, ledger, at, end, buffer: Vec::new(), used: 0 }
-    }
-
-    /// The next frame, its body, and all its bytes.
-    fn next(&mut self) -> Result<Option<(FrameHead, &[u8], &[u8])>, JournalError> {
-        if self.at >= self.end {
-            return Ok(None);
-        }
-        if self.buffer.len() - self.used < MAX_FRAME {
-            self.fill()?;
-        }
-        let bytes = self.buffer.get(self.used..).unwrap_or_default();
-        let (head, body) = frame::parse(self.ledger, bytes)
-            .map_err(|error| damaged(self.path, format!("at byte {}: {error}", self.at)))?;
-        self.at += head.length as u64;
-        self.used += head.length;
-        Ok(Some((head, body, bytes.get(..head.length).unwrap_or_default())))
-    }
-
-    fn fill(&mut self) -> Result<(), JournalError> {
-        self.buffer.drain(..self.used);
-        self.used = 0;
-        let have = self.buffer.len();
-        let left = self.end - self.at - have as u64;
-        let more = usize::try_from(left).unwrap_or(usize::MAX).min(READ_AHEAD);
-        self.buffer.resize(have + more, 0);
-        let rest = self.buffer.get_mut(have..).unwrap_or_default();
-        self.file.read_exact_at(rest, self.at + have as u64).map_err(failed("read", self.path))
-    }
 }
 
 #[cfg(test)]

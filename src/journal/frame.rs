@@ -329,7 +329,8 @@ fn fields(bytes: &[u8]) -> Result<Fields, FrameError> {
     }
     let magic = take::<8>(&mut rest).ok_or_else(truncated)?;
     if magic != MAGIC {
-        return Err(FrameError::Version(magic[name]));
+        let [.., version] = magic;
+        return Err(FrameError::Version(version));
     }
     let ledger = LedgerId(take(&mut rest).ok_or_else(truncated)?);
     let [kind] = take(&mut rest).ok_or_else(truncated)?;

@@ -106,7 +106,17 @@ pub(crate) struct Run {
 ///
 /// [`JournalError::Io`] when the file is missing or cannot be read.
 pub(crate) fn scan_file(path: &Path, ledger: LedgerId, base: SeqNo) -> Result<Scan, JournalError> {
-    scan_in_chunks(path, ledger, base, CHUNK)
+    scan_in_chunks(path, ledger, Wanted::Records { after: base }, CHUNK)
+}
+
+/// Finds the frames of a checkpoint of `ledger` that are still whole, whatever became of the rest.
+/// They are ordered by their number; each is read by [`Reader::read`].
+///
+/// # Errors
+///
+/// [`JournalError::Io`] when the file is missing or cannot be read.
+pub(crate) fn scan_checkpoint(path: &Path, ledger: LedgerId) -> Result<Scan, JournalError> {
+    scan_in_chunks(path, ledger, Wanted::Checkpoint, CHUNK)
 }
 
 impl Scan {
@@ -141,7 +151,7 @@ impl Scan {
         let torn = fork.is_none()
             && beyond.clone().all(|frame| frame.first - u64::from(frame.lead) <= next);
         let beyond = beyond.fold(None, |span: Option<(u64, u64)>, frame| {
-            let (first, last) = span.unwrap_or((frame.first, frame.last()));
+            let (first, last) = span.unwrap_or_else(|| (frame.first, frame.last()));
             Some((first.min(frame.first), last.max(frame.last())))
         });
         Run {
@@ -305,11 +315,11 @@ impl Reader<'_> {
 fn scan_in_chunks(
     path: &Path,
     ledger: LedgerId,
-    base: SeqNo,
+    wanted: Wanted,
     chunk: usize,
 ) -> Result<Scan, JournalError> {
     let mut file = File::open(path).map_err(failed("open", path))?;
-    let mut search = Search { ledger, base, finder: Finder::new(&MAGIC), ..Search::default() };
+    let mut search = Search::of(ledger, wanted);
     let mut window = Vec::with_capacity(chunk + MAX_FRAME);
     loop {
         let read = (&mut file)
@@ -336,7 +346,7 @@ fn scan_in_chunks(
 
 struct Search<'a> {
     ledger: LedgerId,
-    base: SeqNo,
+    wanted: Wanted,
     finder: Finder<'a>,
     /// Where in the file the window begins.
     at: u64,
@@ -346,21 +356,35 @@ struct Search<'a> {
     of_others: u64,
 }
 
-impl Default for Search<'_> {
-    fn default() -> Self {
-        Self {
-            ledger: LedgerId([0; 16]),
-            base: SeqNo::ZERO,
-            finder: Finder::new(&MAGIC),
-            at: 0,
-            frames: Vec::new(),
-            settled: 0,
-            of_others: 0,
+/// Which frames are kept.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Records { after: SeqNo },
+    Checkpoint,
+}
+
+impl Wanted {
+    const fn holds(self, head: &FrameHead) -> bool {
+        match (head.kind, self) {
+            (Kind::Records, Self::Records { after }) => head.last() > after.get(),
+            (Kind::Records, Self::Checkpoint) => false,
+            (
+                Kind::Entries | Kind::Index | Kind::Metadata | Kind::Summary,
+                Self::Records { .. },
+            ) => false,
+            (Kind::Entries | Kind::Index | Kind::Metadata | Kind::Summary, Self::Checkpoint) => {
+                true
+            }
         }
     }
 }
 
 impl Search<'_> {
+    fn of(ledger: LedgerId, wanted: Wanted) -> Self {
+        let finder = Finder::new(&MAGIC);
+        Self { ledger, wanted, finder, at: 0, frames: Vec::new(), settled: 0, of_others: 0 }
+    }
+
     /// Takes what is in the window and returns how much of it is done with; the rest is to be seen
     /// again with more behind it, unless this is the `end` of the file.
     fn pass(&mut self, window: &[u8], end: bool) -> usize {
@@ -400,7 +424,7 @@ impl Search<'_> {
     }
 
     fn take(&mut self, head: &FrameHead, offset: u64) {
-        if head.kind != Kind::Records || head.last() <= self.base.get() {
+        if !self.wanted.holds(head) {
             return;
         }
         self.frames.push(FrameAt {

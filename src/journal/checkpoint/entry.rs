@@ -16,8 +16,8 @@
 //! revoke failure (bit 6)
 //! output         (bit 7)   unless absent
 //!
-//! id "\x01a" succeeded in attempt 1 of epoch 1, last record 7 of 9, 1 us after the base for 2 us,
-//! output c0:    02 01 61  0b  8d  01  02  01  02 04  01 01 c0
+//! id "\x01a" succeeded in attempt 1 of epoch 1, last record 7 of 9, from the base of
+//! the times for 2 us, output c0:    02 01 61  0b  8d  01  02  01  00 04  01 01 c0
 //! ```
 //!
 //! An entry is valid if and only if all its fields are there, state and nobody-or-who are known, the

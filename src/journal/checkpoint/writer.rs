@@ -209,7 +209,7 @@ impl CheckpointWriter {
 /// [`JournalError::Io`].
 fn sync_directory_of(path: &Path) -> Result<(), JournalError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory.unwrap_or_else(|| Path::new("."));
     let opened = File::open(directory).map_err(failed("open", directory))?;
     opened.sync_all().map_err(failed("sync", directory))
 }
