@@ -7,15 +7,29 @@
 pub(crate) mod aside;
 pub(crate) mod ballast;
 pub(crate) mod chain;
+pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub(crate) mod directory;
+pub(crate) mod durable;
+pub(crate) mod fault;
 pub(crate) mod files;
+pub(crate) mod fold;
+pub(crate) mod frame;
+pub(crate) mod judge;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod memory;
 pub(crate) mod migrate;
+pub(crate) mod open;
+pub(crate) mod roll;
+pub(crate) mod salvage;
+pub(crate) mod scan;
+pub(crate) mod sled;
+pub(crate) mod wire;
 pub(crate) mod witness;
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 #[cfg(test)]
 pub(crate) mod conformance;
 
