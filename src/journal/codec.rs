@@ -2,7 +2,7 @@
 use crate::error::IdError;
 use crate::id::MAX_ID_BYTES;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 /// Memory that decoding one id may ask for. More than its encoded length, since numbers are
 /// written in fewer bytes than they take in memory.
@@ -38,6 +38,19 @@ pub(crate) fn decode_id<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, IdError>
             bytes.len()
         ))),
         Err(error) => Err(IdError::NoRoundTrip(error.to_string())),
+    }
+}
+
+/// Reads an id whose type only `seed` knows, from all of `bytes`.
+pub(crate) fn decode_id_seed<'de, S: DeserializeSeed<'de>>(
+    seed: S,
+    bytes: &'de [u8],
+) -> Result<S::Value, String> {
+    let config = ID.with_limit::<ID_DECODE_LIMIT>();
+    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok((_, used)) => Err(format!("{} bytes too many", bytes.len() - used)),
+        Err(error) => Err(error.to_string()),
     }
 }
 
