@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How often a type is traced: each time shows one more variant of each enum, twice. An enum with
-/// a catch-all variant (`#[serde(other)]`) would otherwise be traced for ever.
+/// How often a type is traced: each time shows one more variant of each enum, twice. An enum that
+/// does not tell its variants apart by their numbers would otherwise be traced for ever.
 const MAX_ROUNDS: usize = 1024;
 
 /// Numbers above this are no variants: while it has not found out a variant's number,
