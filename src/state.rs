@@ -39,8 +39,14 @@ pub enum TaskState {
 
 impl TaskState {
     /// Every state, in the order they are listed in reports.
-    pub const ALL: [Self; 6] =
-        [Self::NotFound, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Revoking];
+    pub const ALL: [Self; 6] = [
+        Self::NotFound,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Revoking,
+    ];
 
     /// The lower-case name used by the dump tool and in messages.
     #[must_use]
