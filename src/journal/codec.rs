@@ -33,10 +33,9 @@ pub(crate) fn decode_id<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, IdError>
     let config = ID.with_limit::<ID_DECODE_LIMIT>();
     match bincode::serde::decode_from_slice(bytes, config) {
         Ok((id, used)) if used == bytes.len() => Ok(id),
-        Ok((_, used)) => Err(IdError::NoRoundTrip(format!(
-            "{used} of its {} bytes are read",
-            bytes.len()
-        ))),
+        Ok((_, used)) => {
+            Err(IdError::NoRoundTrip(format!("{used} of its {} bytes are read", bytes.len())))
+        }
         Err(error) => Err(IdError::NoRoundTrip(error.to_string())),
     }
 }
