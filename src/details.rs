@@ -127,3 +127,6 @@ impl TaskDetails {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
