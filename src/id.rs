@@ -41,15 +41,15 @@ pub trait Lookup<K: ?Sized>: Serialize {}
 
 impl<K: Serialize> Lookup<K> for K {}
 impl Lookup<String> for str {}
-impl Lookup<Box<str>> for str {}
-impl Lookup<Arc<str>> for str {}
-impl Lookup<Cow<'static, str>> for str {}
+impl Lookup<Box<Self>> for str {}
+impl Lookup<Arc<Self>> for str {}
+impl Lookup<Cow<'static, Self>> for str {}
 impl<T: Serialize> Lookup<Vec<T>> for [T] {}
 impl<T: Serialize> Lookup<Box<[T]>> for [T] {}
 impl<T: Serialize> Lookup<Arc<[T]>> for [T] {}
 impl<T: Serialize + Clone + 'static> Lookup<Cow<'static, [T]>> for [T] {}
 impl Lookup<PathBuf> for Path {}
-impl Lookup<Box<Path>> for Path {}
+impl Lookup<Box<Self>> for Path {}
 impl Lookup<ByteId> for [u8] {}
 impl Lookup<ByteId> for str {}
 

@@ -215,12 +215,10 @@ proptest! {
             if apply(life.details.state(), &event).is_err() {
                 continue;
             }
-            let event = match event {
-                Event::Started { epoch, .. } => {
-                    Event::Started { attempt: life.details.attempt().next(), epoch }
-                }
-                other => other,
-            };
+            let mut event = event;
+            if let Event::Started { attempt, .. } = &mut event {
+                *attempt = life.details.attempt().next();
+            }
             let before = life.details.clone();
             let record = life.record(event);
             let after = before.clone().after(&record);

@@ -67,7 +67,7 @@ impl ByteId {
         }
         #[cfg(not(unix))]
         {
-            str::from_utf8(&self.0).ok().map(PathBuf::from)
+            std::str::from_utf8(&self.0).ok().map(PathBuf::from)
         }
     }
 }

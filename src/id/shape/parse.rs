@@ -46,7 +46,7 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 
 fn push_text(plain: Plain, text: &str, out: &mut Vec<u8>) -> Result<(), String> {
     let bytes = unescape(text).map_err(|error| error.to_string())?;
-    if plain == Plain::Str && str::from_utf8(&bytes).is_err() {
+    if plain == Plain::Str && std::str::from_utf8(&bytes).is_err() {
         return Err("a string must be UTF-8".to_owned());
     }
     // Text, bytes and a sequence of u8 are all a length and the bytes themselves.
@@ -312,7 +312,7 @@ impl<'a> Parser<'a> {
             Plain::Char => {
                 self.must("'")?;
                 let bytes = unescape(self.quoted('\'')?).map_err(|error| error.to_string())?;
-                let mut chars = str::from_utf8(&bytes).unwrap_or_default().chars();
+                let mut chars = std::str::from_utf8(&bytes).unwrap_or_default().chars();
                 match (chars.next(), chars.next()) {
                     (Some(char), None) => encode_into(out, &char),
                     _ => return Err(self.expected("one character before the quote")),

@@ -258,13 +258,13 @@ impl<'de> Visitor<'de> for Part<'_, '_> {
             What::Shape(shape) => shape,
             What::Fields(fields) => return self.print_fields(fields, &mut seq),
             What::Enum(variants) => {
-                let number: u32 = seq.next_element()?.ok_or_else(|| missing())?;
+                let number: u32 = seq.next_element()?.ok_or_else(missing)?;
                 let (variant, fields) =
                     variants.get(&number).ok_or_else(|| A::Error::custom("no such variant"))?;
                 self.printer.print(name(variant))?;
                 return seq
                     .next_element_seed(self.reborrow(What::Fields(fields)))?
-                    .ok_or_else(|| missing());
+                    .ok_or_else(missing);
             }
             What::Bytes => return Err(A::Error::custom("not a sequence")),
         };
@@ -327,7 +327,7 @@ impl<'a> Part<'a, '_> {
             Fields::Unit => Ok(()),
             Fields::NewType(inner) => {
                 self.printer.print("(")?;
-                seq.next_element_seed(self.shape(inner))?.ok_or_else(|| missing())?;
+                seq.next_element_seed(self.shape(inner))?.ok_or_else(missing)?;
                 self.printer.print(")")
             }
             Fields::Tuple(shapes) => {
@@ -339,7 +339,7 @@ impl<'a> Part<'a, '_> {
                 for (at, (field, shape)) in fields.iter().enumerate() {
                     let comma = if at == 0 { "" } else { "," };
                     self.printer.print(format_args!("{comma} {}: ", name(field)))?;
-                    seq.next_element_seed(self.shape(shape))?.ok_or_else(|| missing())?;
+                    seq.next_element_seed(self.shape(shape))?.ok_or_else(missing)?;
                 }
                 self.printer.print(" }")
             }
@@ -354,7 +354,7 @@ impl<'a> Part<'a, '_> {
         self.printer.print("(")?;
         for (at, shape) in shapes.iter().enumerate() {
             self.printer.print(if at == 0 { "" } else { ", " })?;
-            seq.next_element_seed(self.shape(shape))?.ok_or_else(|| missing())?;
+            seq.next_element_seed(self.shape(shape))?.ok_or_else(missing)?;
         }
         self.printer.print(if shapes.len() == 1 { ",)" } else { ")" })
     }
