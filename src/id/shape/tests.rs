@@ -425,6 +425,21 @@ fn what_is_written_differently_is_not() {
     assert!(!alike::<OrderId, Payment>());
 }
 
+/// Tracing numbers variants from 0 on; what is stored may say otherwise.
+#[test]
+fn variants_are_their_numbers() {
+    let numbered = |number| {
+        let variants = BTreeMap::from([(number, ("V".to_owned(), Fields::Unit))]);
+        IdShape(Knowledge::Complete(Schema {
+            root: Shape::Type("A".to_owned()),
+            types: BTreeMap::from([("A".to_owned(), Named::Enum(variants))]),
+        }))
+    };
+    assert!(numbered(1).compatible(&numbered(1)));
+    assert!(!numbered(1).compatible(&numbered(0)));
+    check_text(&numbered(300), &300_u32, "V");
+}
+
 #[test]
 fn hostile_descriptions() {
     assert!(IdShape::from_bytes(b"").is_err());
