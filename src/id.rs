@@ -41,13 +41,15 @@ pub trait Lookup<K: ?Sized>: Serialize {}
 
 impl<K: Serialize> Lookup<K> for K {}
 impl Lookup<String> for str {}
-impl Lookup<Box<str>> for str {}
-impl Lookup<Arc<str>> for str {}
-impl Lookup<Cow<'static, str>> for str {}
+impl Lookup<Box<Self>> for str {}
+impl Lookup<Arc<Self>> for str {}
+impl Lookup<Cow<'static, Self>> for str {}
 impl<T: Serialize> Lookup<Vec<T>> for [T] {}
 impl<T: Serialize> Lookup<Box<[T]>> for [T] {}
 impl<T: Serialize> Lookup<Arc<[T]>> for [T] {}
+impl<T: Serialize + Clone + 'static> Lookup<Cow<'static, [T]>> for [T] {}
 impl Lookup<PathBuf> for Path {}
+impl Lookup<Box<Self>> for Path {}
 impl Lookup<ByteId> for [u8] {}
 impl Lookup<ByteId> for str {}
 
@@ -79,8 +81,9 @@ impl EncodedId {
     /// Decodes and encodes again: an id that does not come back to its own bytes could never be
     /// listed, or would be listed as another one.
     pub(crate) fn check_round_trip<K: TaskId>(&self) -> Result<(), IdError> {
-        let again: K = self.decode().map_err(|error| IdError::NoRoundTrip(error.to_string()))?;
-        codec::with_encoded_id(&again, |bytes| bytes == self.as_bytes())?
+        let again: K = self.decode()?;
+        codec::with_encoded_id(&again, |bytes| bytes == self.as_bytes())
+            .map_err(|error| IdError::NoRoundTrip(format!("once read back, {error}")))?
             .then_some(())
             .ok_or_else(|| IdError::NoRoundTrip("it encodes to other bytes when read back".into()))
     }
@@ -97,3 +100,6 @@ impl fmt::Debug for EncodedId {
         fmt::Display::fmt(&self.0.escape_ascii(), f)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ mod views;
 mod watch;
 mod writer;
 
-pub use builder::Builder;
+pub use builder::{AcceptLoss, Builder};
 pub use ledger::{Health, Ledger, TaskOutput};
 pub use recovery::Recovery;
 pub use task::Task;

@@ -1,7 +1,7 @@
 //! The only file that knows bincode.
 use crate::error::IdError;
 use crate::id::MAX_ID_BYTES;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
 /// Memory that decoding one id may ask for. More than its encoded length, since numbers are
@@ -37,6 +37,19 @@ pub(crate) fn decode_id<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, IdError>
             Err(IdError::NoRoundTrip(format!("{used} of its {} bytes are read", bytes.len())))
         }
         Err(error) => Err(IdError::NoRoundTrip(error.to_string())),
+    }
+}
+
+/// Reads an id whose type only `seed` knows, from all of `bytes`.
+pub(crate) fn decode_id_seed<'de, S: DeserializeSeed<'de>>(
+    seed: S,
+    bytes: &'de [u8],
+) -> Result<S::Value, String> {
+    let config = ID.with_limit::<ID_DECODE_LIMIT>();
+    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok((_, used)) => Err(format!("{} bytes too many", bytes.len() - used)),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -103,7 +103,8 @@ impl SledJournal {
                         scan.frames().get(*at).is_some_and(|frame| frame.last() < seq.get())
                     });
                     let frame = run.get(at).and_then(|at| scan.frames().get(*at));
-                    return frame.map_or_else(|| Ok(Vec::new()), |frame| scan.reader().records(frame));
+                    return frame
+                        .map_or_else(|| Ok(Vec::new()), |frame| scan.reader().records(frame));
                 }
                 None => None,
             }

@@ -29,6 +29,7 @@ use crate::state::{Epoch, SeqNo, TaskState, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Memory for the records of one round, where nothing else is asked for.
 pub(crate) const FOLD_MEMORY: usize = 128 * 1024 * 1024;
@@ -73,7 +74,7 @@ pub(crate) struct Folded {
 }
 
 /// Folds `old` and the records of `logs`, in this order, into a new checkpoint, holding about
-/// `memory` bytes of records at a time.
+/// `memory` bytes of records at a time. Gives up soon after `stop` is set.
 ///
 /// # Errors
 ///
@@ -85,6 +86,7 @@ pub(crate) fn fold(
     mode: Mode,
     target: &Target<'_>,
     memory: usize,
+    stop: &AtomicBool,
 ) -> Result<Folded, JournalError> {
     let mut round = Round::after(old, mode);
     let mut so_far: Option<Checkpoint> = None;
@@ -99,6 +101,9 @@ pub(crate) fn fold(
                 so_far = Some(round.write(so_far.as_ref().or(old), &part)?);
                 // It stays readable until it is dropped, and never becomes a leftover.
                 std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(JournalError::Store("asked to stop".into()));
             }
             for record in reader.records(frame)? {
                 round.take(record)?;

@@ -45,11 +45,7 @@ pub(crate) struct Whole {
 /// # Errors
 ///
 /// What is wrong, and which records are known to be gone.
-pub(crate) fn judge(
-    base: Position,
-    logs: &[Scanned],
-    witness: Position,
-) -> Result<Whole, Damage> {
+pub(crate) fn judge(base: Position, logs: &[Scanned], witness: Position) -> Result<Whole, Damage> {
     let mut runs: Vec<Run> = Vec::with_capacity(logs.len());
     let mut end = base;
     for (number, log) in logs.iter().enumerate() {
@@ -93,10 +89,8 @@ fn held_against(
 ) -> Result<(), Damage> {
     let place = logs.last().map_or_else(|| "log".to_owned(), |log| log.name.clone());
     if witness.seq > end.seq {
-        let what = format!(
-            "the log ends at record {}, but record {} was durable",
-            end.seq, witness.seq
-        );
+        let what =
+            format!("the log ends at record {}, but record {} was durable", end.seq, witness.seq);
         return Err(Damage { place, what, lost: Some((end.seq.next(), witness.seq)) });
     }
     let known = if witness.seq == base.seq {

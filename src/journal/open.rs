@@ -101,8 +101,8 @@ fn out_of_space(path: &Path, error: JournalError) -> OpenError {
 
 fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
     // The process may change its current directory while the ledger is open.
-    let dir = std::path::absolute(&options.path)
-        .map_err(JournalError::io("find", &options.path))?;
+    let dir =
+        std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
     if directory::judge(&dir, Access::Write, has_frames)? == Found::Missing {
         files::create_dir(&dir)?;
     }
@@ -201,9 +201,7 @@ impl Opening<'_> {
         match found {
             Ok(evidence) => self.settle(evidence),
             Err(JournalError::Damaged(damage)) => self.salvaged(damage.to_string()),
-            Err(error @ JournalError::Illegal { .. }) => {
-                self.salvaged(crate::error::chain(&error))
-            }
+            Err(error @ JournalError::Illegal { .. }) => self.salvaged(crate::error::chain(&error)),
             Err(error) => Err(error.into()),
         }
     }
@@ -276,7 +274,9 @@ impl Opening<'_> {
             Err(why) => {
                 if fits {
                     tracing::warn!(why, "the log is rebuilt from its own frames");
-                    self.report.repaired.push(format!("{}: {why}; rebuilt without loss", last.name));
+                    self.report
+                        .repaired
+                        .push(format!("{}: {why}; rebuilt without loss", last.name));
                 }
                 logs.push(last);
                 self.rebuild(checkpoint.as_ref(), &logs, &whole)?;
@@ -319,9 +319,7 @@ impl Opening<'_> {
         match compare(&mut log, &scanned.scan, run) {
             Ok(None) => Ok(log),
             Ok(Some(difference)) => Err(difference),
-            Err(error) => {
-                Err(format!("the store cannot be read: {}", crate::error::chain(&error)))
-            }
+            Err(error) => Err(format!("the store cannot be read: {}", crate::error::chain(&error))),
         }
     }
 
@@ -346,8 +344,7 @@ impl Opening<'_> {
             .map(|(log, run)| fold::Log { scan: &log.scan, frames: &run.frames })
             .collect();
         let never = AtomicBool::new(false);
-        let folded =
-            fold::fold(checkpoint, &sources, Mode::Strict, target, FOLD_MEMORY, &never)?;
+        let folded = fold::fold(checkpoint, &sources, Mode::Strict, &target, FOLD_MEMORY, &never)?;
         folded.checkpoint.check()?;
         self.start_afresh(number, whole.end)
     }
@@ -376,7 +373,8 @@ fn compare(log: &mut Log, scan: &Scan, run: &[usize]) -> Result<Option<String>, 
     let mut difference = None;
     log.visit(|first, bytes| {
         let Some(frame) = expected.next() else {
-            difference = Some(format!("the store has an entry at record {first} that is not in its file"));
+            difference =
+                Some(format!("the store has an entry at record {first} that is not in its file"));
             return Ok(false);
         };
         if frame.first != first.get() || reader.read(frame)? != bytes {

@@ -95,12 +95,13 @@ impl Roller {
         self.helpers.retain(|helper| !helper.is_finished());
         let (answer, answered) = channel();
         let refused = answer.clone();
-        let spawned = std::thread::Builder::new().name("taskledger-helper".into()).spawn(move || {
-            let done = catch_unwind(AssertUnwindSafe(work))
-                .unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))));
-            // The journal may be gone.
-            drop(answer.send(done));
-        });
+        let spawned =
+            std::thread::Builder::new().name("taskledger-helper".into()).spawn(move || {
+                let done = catch_unwind(AssertUnwindSafe(work))
+                    .unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))));
+                // The journal may be gone.
+                drop(answer.send(done));
+            });
         match spawned {
             Ok(helper) => self.helpers.push(helper),
             Err(error) => {
@@ -242,7 +243,8 @@ impl SledJournal {
         self.checkpoint = Some(Arc::new(checkpoint));
         self.roller.succeeded();
         tracing::info!(last = %frozen.end.seq, bytes = self.checkpoint.as_ref().map(|c| c.bytes()), "checkpoint");
-        let unwanted = Unwanted { frozen, before, dir: self.dir.clone(), ballast: self.roller.ballast };
+        let unwanted =
+            Unwanted { frozen, before, dir: self.dir.clone(), ballast: self.roller.ballast };
         // Whether it succeeds matters to nobody: the next open removes what is left.
         drop(self.roller.spawn(move || unwanted.remove()));
         Ok(())
@@ -291,7 +293,8 @@ impl FoldJob {
             chain: self.end.chain,
         };
         let logs = [fold::Log { scan: &scan, frames: &run.frames }];
-        let folded = fold::fold(self.old.as_deref(), &logs, Mode::Strict, target, FOLD_MEMORY, stop)?;
+        let folded =
+            fold::fold(self.old.as_deref(), &logs, Mode::Strict, &target, FOLD_MEMORY, stop)?;
         // The log goes once this is believed: read it back first.
         folded.checkpoint.check()?;
         Ok(folded.checkpoint)

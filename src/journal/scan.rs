@@ -119,6 +119,39 @@ pub(crate) fn scan_checkpoint(path: &Path, ledger: LedgerId) -> Result<Scan, Jou
     scan_in_chunks(path, ledger, Wanted::Checkpoint, CHUNK)
 }
 
+/// Whether the file holds a valid frame of records, of whichever ledger. A missing file holds none.
+///
+/// # Errors
+///
+/// [`JournalError::Io`].
+pub(crate) fn has_any_frame(path: &Path) -> Result<bool, JournalError> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed("open", path)(error)),
+    };
+    let finder = Finder::new(&MAGIC);
+    let mut window = Vec::new();
+    loop {
+        let read = Read::by_ref(&mut file).take(CHUNK as u64).read_to_end(&mut window);
+        let read = read.map_err(failed("read", path))?;
+        for at in finder.find_iter(&window) {
+            let bytes = window.get(at..).unwrap_or_default();
+            let ledger = bytes.get(MAGIC.len()..).and_then(|bytes| bytes.first_chunk());
+            let head = ledger.and_then(|id| frame::parse(LedgerId(*id), bytes).ok());
+            if head.is_some_and(|(head, _)| head.kind == Kind::Records) {
+                return Ok(true);
+            }
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+        // A frame may lie across the border.
+        let seen = window.len().saturating_sub(MAX_FRAME);
+        window.drain(..seen);
+    }
+}
+
 impl Scan {
     /// The frames that were found, ordered by their first record.
     pub(crate) fn frames(&self) -> &[FrameAt] {

@@ -121,14 +121,16 @@ impl Log {
 
     /// Bytes of its file.
     pub(crate) fn bytes(&self) -> Result<u64, JournalError> {
-        self.file.metadata().map(|found| found.len()).map_err(JournalError::io("look at", &self.dir))
+        self.file
+            .metadata()
+            .map(|found| found.len())
+            .map_err(JournalError::io("look at", &self.dir))
     }
 
     /// That nothing has spilled into files that sled never syncs.
     pub(crate) fn check_no_blobs(&self) -> Result<(), JournalError> {
         let blobs = self.dir.join("blobs");
-        let mut spilled =
-            std::fs::read_dir(&blobs).map_err(JournalError::io("read", &blobs))?;
+        let mut spilled = std::fs::read_dir(&blobs).map_err(JournalError::io("read", &blobs))?;
         match spilled.next() {
             None => Ok(()),
             Some(_) => Err(JournalError::Store(format!(

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes read at once.
-const READ_AHEAD: usize = 1024 * 1024;
+pub(super) const READ_AHEAD: usize = 1024 * 1024;
 
 /// A valid frame.
 pub(super) struct Whole<'a> {
