@@ -25,8 +25,8 @@
 //! ```
 //!
 //! Frames (frame.rs) are numbered from 0 through the whole file and each names the checksum of the
-//! one before it, the first that of the head. Frames of entries and of the tail are at most 64 KiB,
-//! or hold a single item.
+//! one before it, the first that of the head. Frames of entries are at most 16 KiB, since
+//! looking up one id reads one of them, those of the tail 64 KiB; or they hold a single item.
 //!
 //! A checkpoint is valid if and only if head, frames and end follow each other without a gap to the
 //! last byte of the file, all their checksums and that of the whole are right, every frame links to
@@ -50,8 +50,9 @@ use crate::journal::fault::{damaged, failed};
 use crate::journal::frame::{self, FrameHead, ITEM_LIMIT, Kind, MAX_FRAME, take};
 use crate::journal::wire::BytesWire;
 use crate::state::{Epoch, SeqNo, TaskState};
-use entry::Origin;
+use entry::EntriesOf;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -164,8 +165,16 @@ impl Checkpoint {
         if (head.kind, head.first) != (Kind::Entries, number as u64) {
             return Err(damaged(&self.path, format!("frame {number} is another")));
         }
-        let entries = self.decode(&head, body)?;
-        Ok(entries.into_iter().find(|(other, _)| other == id).map(|(_, details)| details))
+        let wrong = |what| damaged(&self.path, format!("frame {number}: {what}"));
+        let mut entries = EntriesOf::new(self.summary.last_seq, &head, body).map_err(wrong)?;
+        while let Some((other, details)) = entries.next().map_err(wrong)? {
+            match other.cmp(id) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(details)),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
     }
 
     /// That every byte is as it was written, without decoding the entries.
@@ -360,13 +369,12 @@ fn decode_entries(
     head: &FrameHead,
     body: &[u8],
 ) -> Result<Vec<(EncodedId, TaskDetails)>, String> {
-    let mut rest = body;
-    let at = codec::decode_front::<u64, ITEM_LIMIT>(&mut rest)?;
-    let origin = Origin { last_seq, at };
-    let entries = (0..head.count)
-        .map(|_| entry::decode_entry(&mut rest, origin))
-        .collect::<Result<Vec<_>, _>>()?;
-    if rest.is_empty() { Ok(entries) } else { Err(format!("{} bytes too many", rest.len())) }
+    let mut entries = EntriesOf::new(last_seq, head, body)?;
+    let mut all = Vec::new();
+    while let Some(entry) = entries.next()? {
+        all.push(entry);
+    }
+    Ok(all)
 }
 
 fn judge_head(
