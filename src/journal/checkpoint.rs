@@ -46,7 +46,7 @@ use crate::error::JournalError;
 use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::codec;
-use crate::journal::fault::{damaged, failed};
+use crate::journal::fault::damaged;
 use crate::journal::frame::{self, FrameHead, ITEM_LIMIT, Kind, MAX_FRAME, take};
 use crate::journal::wire::BytesWire;
 use crate::state::{Epoch, SeqNo, TaskState};
@@ -114,18 +114,18 @@ impl Checkpoint {
         last_seq: SeqNo,
         chain: Chain,
     ) -> Result<Self, JournalError> {
-        let file = File::open(path).map_err(failed("open", path))?;
-        let bytes = file.metadata().map_err(failed("read", path))?.len();
+        let file = File::open(path).map_err(JournalError::io("open", path))?;
+        let bytes = file.metadata().map_err(JournalError::io("read", path))?.len();
         let least = (HEAD_BYTES + END_BYTES) as u64;
         if bytes < least {
             return Err(damaged(path, format!("{bytes} bytes are no checkpoint")));
         }
         let mut head = [0; HEAD_BYTES];
-        file.read_exact_at(&mut head, 0).map_err(failed("read", path))?;
+        file.read_exact_at(&mut head, 0).map_err(JournalError::io("read", path))?;
         judge_head(&head, ledger, last_seq, chain).map_err(|what| damaged(path, what))?;
         let mut end = [0; END_BYTES];
         let end_at = bytes - END_BYTES as u64;
-        file.read_exact_at(&mut end, end_at).map_err(failed("read", path))?;
+        file.read_exact_at(&mut end, end_at).map_err(JournalError::io("read", path))?;
         let tail = end.split_first_chunk().and_then(|(magic, mut rest)| {
             (*magic == END_MAGIC).then(|| take(&mut rest).map(u64::from_le_bytes)).flatten()
         });
@@ -159,7 +159,9 @@ impl Checkpoint {
         let Some(number) = after.checked_sub(1) else { return Ok(None) };
         let Some(place) = self.places.get(number) else { return Ok(None) };
         let mut bytes = vec![0; place.length as usize];
-        self.file.read_exact_at(&mut bytes, place.offset).map_err(failed("read", &self.path))?;
+        self.file
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(JournalError::io("read", &self.path))?;
         let (head, body) = frame::parse(self.ledger, &bytes)
             .map_err(|error| damaged(&self.path, format!("frame {number}: {error}")))?;
         if (head.kind, head.first) != (Kind::Entries, number as u64) {
@@ -191,12 +193,14 @@ impl Checkpoint {
             let wanted =
                 usize::try_from(end - at).unwrap_or(stream::READ_AHEAD).min(stream::READ_AHEAD);
             let chunk = buffer.get_mut(..wanted).unwrap_or_default();
-            self.file.read_exact_at(chunk, at).map_err(failed("read", &self.path))?;
+            self.file.read_exact_at(chunk, at).map_err(JournalError::io("read", &self.path))?;
             whole.update(chunk);
             at += wanted as u64;
         }
         let mut checksum = [0; CHECKSUM as usize];
-        self.file.read_exact_at(&mut checksum, end).map_err(failed("read", &self.path))?;
+        self.file
+            .read_exact_at(&mut checksum, end)
+            .map_err(JournalError::io("read", &self.path))?;
         if u64::from_le_bytes(checksum) == whole.digest() {
             return Ok(());
         }
@@ -320,7 +324,10 @@ impl Entries<'_> {
         let checkpoint = self.checkpoint;
         let mut end = [0; END_BYTES];
         let at = checkpoint.bytes - END_BYTES as u64;
-        checkpoint.file.read_exact_at(&mut end, at).map_err(failed("read", &checkpoint.path))?;
+        checkpoint
+            .file
+            .read_exact_at(&mut end, at)
+            .map_err(JournalError::io("read", &checkpoint.path))?;
         if let Some((before, checksum)) = end.split_last_chunk() {
             self.whole.update(before);
             if self.whole.digest() != u64::from_le_bytes(*checksum) {
