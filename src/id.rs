@@ -57,8 +57,15 @@ impl Lookup<ByteId> for [u8] {}
 impl Lookup<ByteId> for str {}
 
 /// The bytes of an id.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EncodedId(SmallVec<[u8; 24]>);
+
+impl Clone for EncodedId {
+    fn clone(&self) -> Self {
+        // The derived one goes byte by byte.
+        Self::from_bytes(self.as_bytes())
+    }
+}
 
 impl EncodedId {
     /// The id with these bytes, which some id type encoded.
