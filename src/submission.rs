@@ -425,3 +425,6 @@ impl Forming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
