@@ -5,9 +5,11 @@
 //! are `Debug` and `Error` without asking that of the future.
 
 use crate::state::{IllegalTransition, SeqNo, TaskState, Timestamp};
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,8 +110,8 @@ pub enum LaunchError<F> {
         /// The future, unpolled.
         future: F,
     },
-    /// It was recorded as started, but its runtime went down before it could run.
-    /// It is recorded as cancelled, or will be found as crashed.
+    /// It was submitted, but its runtime went down before anything could be told. The ledger knows
+    /// what became of it: [`wait`](crate::Ledger::wait), then [`record`](crate::Ledger::record).
     Lost,
 }
 
@@ -128,7 +130,7 @@ impl<F> fmt::Display for LaunchError<F> {
         match self {
             Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
             Self::Rejected { .. } => f.write_str("rejected"),
-            Self::Lost => f.write_str("the runtime went down before the future could run"),
+            Self::Lost => f.write_str("the runtime went down before the start could be told"),
         }
     }
 }
@@ -197,6 +199,9 @@ pub enum AttemptError<F, V, E> {
         /// What the future itself ended in.
         outcome: Outcome<V, E>,
     },
+    /// It was submitted, but its runtime went down before anything could be told. The ledger knows
+    /// what became of it: [`wait`](crate::Ledger::wait), then [`record`](crate::Ledger::record).
+    Lost,
 }
 
 /// What the future of an attempt, or of a revoke, ended in.
@@ -230,6 +235,7 @@ impl<F, V, E> fmt::Display for AttemptError<F, V, E> {
             Self::Superseded { .. } => {
                 f.write_str("superseded: another attempt has taken the place of this one")
             }
+            Self::Lost => f.write_str("the runtime went down before the end could be told"),
         }
     }
 }
@@ -251,6 +257,7 @@ impl<F, V, E> fmt::Debug for AttemptError<F, V, E> {
                 f.debug_struct("InDoubt").field("poison", poison).finish_non_exhaustive()
             }
             Self::Superseded { .. } => f.debug_struct("Superseded").finish_non_exhaustive(),
+            Self::Lost => f.write_str("Lost"),
         }
     }
 }
@@ -265,7 +272,8 @@ impl<F, V, E> Error for AttemptError<F, V, E> {
             | Self::Panicked(_)
             | Self::Cancelled(_)
             | Self::TimedOut
-            | Self::Superseded { .. } => None,
+            | Self::Superseded { .. }
+            | Self::Lost => None,
         }
     }
 }
@@ -555,6 +563,20 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         text.push_str(": ");
         text.push_str(&next.to_string());
         cause = next.source();
+    }
+    text
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(a panic without a message)".to_owned());
+    // A payload may panic when it is dropped, and so may that panic's own payload.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
     }
     text
 }

@@ -13,7 +13,7 @@ use crate::shared::Shared;
 use crate::state::{Cell, Output, TaskState};
 use crate::submission::{Answer, Errand, Phase, Request};
 use crate::sync::Arc;
-use crate::task::{Start, Task, gone_with_runtime};
+use crate::task::{Start, Task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -302,7 +302,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let plan =
             Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
         match self.start(plan, future, Waiter::End(reply)).await {
-            Ok(()) => end.await.unwrap_or_else(|_| Err(gone_with_runtime())),
+            Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
         }
     }

@@ -14,6 +14,7 @@
 //! ```
 
 use crate::details::TaskDetails;
+pub(crate) use crate::error::panic_text;
 use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain};
 use crate::id::EncodedId;
 use crate::index::Change;
@@ -26,7 +27,6 @@ use crate::state::{
 use crate::submission::{Answer, AttemptKey, Errand, Group, Request, Taken};
 use crate::sync::Arc;
 use crate::watch::Watch;
-use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
@@ -378,20 +378,6 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, JournalError>) -> Result<T, Poiso
         Ok(Err(error)) => Err(Poison::Failed(chain(&error).into())),
         Err(panic) => Err(Poison::Panicked(panic_text(panic).into())),
     }
-}
-
-/// The message of a panic.
-pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(a panic without a message)".to_owned());
-    // A payload may panic when it is dropped, and so may that panic's own payload.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
-    text
 }
 
 #[cfg(test)]
