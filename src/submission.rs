@@ -323,8 +323,11 @@ impl Submissions {
         let (requests, group) = {
             let mut forming = lock(&self.forming);
             match forming.phase {
-                Phase::Open | Phase::Closing => forming.phase = Phase::Poisoned(poison.clone()),
-                Phase::Poisoned(_) | Phase::Ended => return Vec::new(),
+                // The last call into the store, its close, may be what fails.
+                Phase::Open | Phase::Closing | Phase::Ended => {
+                    forming.phase = Phase::Poisoned(poison.clone());
+                }
+                Phase::Poisoned(_) => return Vec::new(),
             }
             forming.errands.clear();
             self.wake(&mut forming);

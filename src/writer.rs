@@ -325,10 +325,12 @@ impl Writer {
         }
         let result = match poisoned {
             None => {
-                let turn = self.watch.arm(Group::new(), Arc::default());
+                let stuck = Poison::Stuck { after: self.shared.options.sync_deadline };
+                let turn = Group::new();
+                let watched = self.watch.arm(Arc::clone(&turn), Arc::default());
                 let closed = close(self.journal);
-                drop(turn);
-                closed
+                drop(watched);
+                if turn.decide_durable() { closed } else { Err(CloseError::Poisoned(stuck)) }
             }
             Some(poison) => {
                 let poison = self.outlive(poison);
@@ -345,7 +347,8 @@ impl Writer {
     }
 }
 
-fn close(mut journal: Box<dyn Journal>) -> Result<(), CloseError> {
+/// Closes a journal and lets go of it.
+pub(crate) fn close(mut journal: Box<dyn Journal>) -> Result<(), CloseError> {
     let closed = catch_unwind(AssertUnwindSafe(|| journal.close()));
     let error = match closed {
         Ok(Ok(())) => {

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use taskledger::{
@@ -151,6 +151,8 @@ pub(crate) struct Hooked {
     inner: MemoryJournal,
     appends: usize,
     hook: Box<dyn FnMut(Call) -> Then + Send>,
+    /// Whether checkpoints fail, which the log survives.
+    pub(crate) checkpoints_fail: Arc<AtomicBool>,
 }
 
 impl Hooked {
@@ -158,7 +160,12 @@ impl Hooked {
         inner: &MemoryJournal,
         hook: impl FnMut(Call) -> Then + Send + 'static,
     ) -> Self {
-        Self { inner: inner.clone(), appends: 0, hook: Box::new(hook) }
+        Self {
+            inner: inner.clone(),
+            appends: 0,
+            hook: Box::new(hook),
+            checkpoints_fail: Arc::default(),
+        }
     }
 
     /// Does this at one append, and nothing else.
@@ -210,6 +217,11 @@ impl Journal for Hooked {
     }
 
     fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
+        if wanted.is_some() && self.checkpoints_fail.load(Ordering::SeqCst) {
+            let mut upkeep = Upkeep::default();
+            upkeep.failed = Some(JournalError::Store("no room to fold".into()));
+            return Ok(upkeep);
+        }
         self.call(Call::Upkeep, |inner| inner.upkeep(wanted))
     }
 
