@@ -229,7 +229,7 @@ impl Updating<'_> {
                 let before = *entry.get();
                 let after = change(before)?;
                 if after.state == TaskState::NotFound {
-                    drop(entry.remove());
+                    let _ = entry.remove();
                 } else {
                     *entry.get_mut() = after;
                 }

@@ -13,7 +13,7 @@ use crate::shared::{ID_SHAPE, Shared};
 use crate::state::{Cell, Output, TaskState};
 use crate::submission::{Answer, Errand, Phase, Request};
 use crate::sync::Arc;
-use crate::task::{Start, Task, gone_with_runtime};
+use crate::task::{Start, Task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Never waits: running attempts finish and are recorded, then the writer frees the lock.
-        self.shared.submissions.close();
+        self.shared.close();
     }
 }
 
@@ -302,7 +302,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let plan =
             Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
         match self.start(plan, future, Waiter::End(reply)).await {
-            Ok(()) => end.await.unwrap_or_else(|_| Err(gone_with_runtime())),
+            Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
         }
     }
@@ -466,8 +466,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`]: details are read from disk by the writer, so a closed or poisoned ledger has
-    /// none, apart from whether they are in doubt.
+    /// [`ReadError`]: details are read from disk by the writer, so a closed ledger has none, nor has
+    /// one whose store panicked or is stuck. After a failed write they are still there, marked where
+    /// a later change is [in doubt](TaskDetails::in_doubt).
     ///
     /// # Panics
     ///
@@ -581,7 +582,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             Phase::Open | Phase::Closing | Phase::Ended => CheckpointError::Closed,
         };
         self.shared().submissions.send(Errand::Checkpoint { reply }).map_err(gone)?;
-        done.await.unwrap_or_else(|_| Err(gone(self.shared().submissions.phase())))
+        let done = self.shared().reply(done).await;
+        done.unwrap_or_else(|| Err(gone(self.shared().submissions.phase())))
     }
 
     /// How the ledger is.
@@ -626,7 +628,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if attempt::is_within(self.shared()) {
             return Err(CloseError::FromWithinAttempt);
         }
-        self.shared().submissions.close();
+        self.shared().close();
         self.shared().wait_closed().await
     }
 
@@ -689,19 +691,20 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     async fn read(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {
-        let cell = self.cell(&id);
-        if cell == Cell::ABSENT {
+        if self.cell(&id) == Cell::ABSENT {
             return Ok(None);
         }
         let (reply, read) = oneshot::channel();
-        let in_doubt = self.shared().index.in_doubt(id.as_bytes());
         let gone = |phase| match phase {
             Phase::Poisoned(poison) => ReadError::Poisoned(poison),
             Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,
         };
-        self.shared().submissions.send(Errand::Read { id, cell, reply }).map_err(gone)?;
-        let details = read.await.map_err(|_| gone(self.shared().submissions.phase()))??;
-        Ok(Some(TaskDetails { in_doubt, ..details }))
+        let errand = Errand::Read { id: id.clone(), reply };
+        self.shared().submissions.send(errand).map_err(gone)?;
+        let details = self.shared().reply(read).await;
+        let details = details.ok_or_else(|| gone(self.shared().submissions.phase()))??;
+        let in_doubt = self.shared().index.in_doubt(id.as_bytes());
+        Ok(details.map(|details| TaskDetails { in_doubt, ..details }))
     }
 
     async fn change(&self, request: Request) -> Result<(), ChangeError> {
