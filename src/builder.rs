@@ -1,5 +1,6 @@
 //! The few options of an open.
 
+use crate::error::panic_text;
 use crate::error::{JournalError, OpenError};
 use crate::id::{EncodedId, IdShape, TaskId};
 use crate::journal::open::{self, StoreOptions};
@@ -10,7 +11,7 @@ use crate::shared::{Options, Shared};
 use crate::submission::Group;
 use crate::sync::{Arc, Mutex, lock};
 use crate::watch::Watch;
-use crate::writer::{Writer, close, panic_text};
+use crate::writer::{Writer, close};
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;

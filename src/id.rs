@@ -81,6 +81,14 @@ impl EncodedId {
         &self.0
     }
 
+    /// Hands the bytes of an id to `then` without keeping them: for look-ups.
+    pub(crate) fn with_bytes<K: ?Sized, Q: Lookup<K> + ?Sized, R>(
+        id: &Q,
+        then: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, IdError> {
+        caught(|| codec::with_encoded_id(id, then), IdError::NotSerializable)
+    }
+
     pub(crate) fn encode<K: ?Sized, Q: Lookup<K> + ?Sized>(id: &Q) -> Result<Self, IdError> {
         caught(|| codec::with_encoded_id(id, Self::from_bytes), IdError::NotSerializable)
     }

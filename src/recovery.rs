@@ -6,12 +6,13 @@
 //! a success again. Resets are ordinary records: a process that dies among them
 //! leaves a legal log, and the next open resets the rest.
 
+use crate::error::panic_text;
 use crate::error::{Damage, IdError, JournalError, OpenError};
 use crate::id::{EncodedId, TaskId};
 use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record, Replayed};
 use crate::state::{Cell, Epoch, Event, Failure, SeqNo, TaskState, Timestamp};
-use crate::writer::{Core, panic_text};
+use crate::writer::Core;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};

@@ -23,8 +23,8 @@
 use super::files;
 use super::frame::Frame;
 use crate::error::JournalError;
+use crate::error::panic_text;
 use crate::state::SeqNo;
-use crate::writer::panic_text;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
