@@ -129,9 +129,9 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
                 Ok(Ok((journal, _))) if !turn.decide_durable() => drop(close(journal)),
                 Ok(Ok((journal, recovered))) => self.serve(journal, recovered, &reply),
                 Ok(Err(error)) => reply.send(Err(error)),
-                Err(panic) => reply.send(Err(OpenError::Journal(
-                    crate::error::JournalError::Panicked(panic_text(panic)),
-                ))),
+                Err(panic) => {
+                    reply.send(Err(OpenError::Journal(JournalError::Panicked(panic_text(panic)))))
+                }
             }
         })?;
         opened.await.unwrap_or(Err(OpenError::Stuck { after: deadline }))
