@@ -1,3 +1,5 @@
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
+
 use super::*;
 use crate::state::{Attempt, SeqNo};
 use proptest::prelude::*;

@@ -12,10 +12,11 @@ use taskledger::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-type Call_<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+type Calling<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+type Named = (&'static str, fn(&Tasks) -> Calling<'_>);
 
 /// One call of every kind, on ids of which "failed" failed, "done" succeeded and "runs" runs.
-const CALLS: [(&str, fn(&Tasks) -> Call_<'_>); 15] = [
+const CALLS: [Named; 15] = [
     ("launch", |l| Box::pin(async { drop(l.launch(name("new"), ok(1)).await) })),
     ("launch_block", |l| Box::pin(async { drop(l.launch_block(name("new"), ok(1)).await) })),
     ("launch again", |l| Box::pin(async { drop(l.launch(name("failed"), ok(1)).await) })),
