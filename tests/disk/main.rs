@@ -8,3 +8,4 @@ mod child;
 mod lab;
 
 mod killed;
+mod power_cut;

@@ -55,7 +55,11 @@ type Node = usize;
 #[derive(Clone, Debug)]
 enum Change {
     /// The flag: `sync_file_range` has put it on the disk.
-    Write { offset: u64, data: Vec<u8>, ranged: bool },
+    Write {
+        offset: u64,
+        data: Vec<u8>,
+        ranged: bool,
+    },
     Length(u64),
 }
 
@@ -281,7 +285,10 @@ impl File {
                     let end = offset + rng.below(data.len() as u64 + 1);
                     let end = (end - end % 512).saturating_sub(*offset) as usize;
                     let torn = data[..end.min(data.len())].to_vec();
-                    apply(&mut bytes, &Change::Write { offset: *offset, data: torn, ranged: false });
+                    apply(
+                        &mut bytes,
+                        &Change::Write { offset: *offset, data: torn, ranged: false },
+                    );
                 }
                 (Fate::Torn, change) => apply(&mut bytes, change),
                 (Fate::Sectors, change) => scattered(&mut bytes, change, 512, length, rng),
