@@ -7,5 +7,6 @@
 mod child;
 mod lab;
 
+mod damaged;
 mod killed;
 mod power_cut;
