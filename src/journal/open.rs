@@ -116,7 +116,7 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
     let mut report = OpenReport::default();
     let manifest = read_manifest(&dir, &mut report)?;
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
-    let opening = Opening { dir, lock, manifest, options, report };
+    let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
     if options.accept_loss { opening.salvage_or_open() } else { opening.open() }
 }
 
@@ -178,6 +178,18 @@ pub(crate) struct Opening<'a> {
     pub(crate) manifest: Manifest,
     pub(crate) options: &'a StoreOptions,
     pub(crate) report: OpenReport,
+    /// Whether the log has been rebuilt by this open: a fresh one that differs as well is no damage.
+    pub(crate) rebuilt: bool,
+}
+
+/// What became of opening the store of a log.
+enum Opened {
+    /// It holds exactly what the scan found.
+    Same(Log),
+    /// It does not, for this reason.
+    Differs(String),
+    /// It was not tried: the scan could not be kept.
+    TooLong,
 }
 
 /// What was found without touching anything.
@@ -265,20 +277,17 @@ impl Opening<'_> {
             return Err(JournalError::damaged("manifest", "it names no log").into());
         };
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
-        let opened = if fits {
-            self.open_log(&last, &run.frames)
-        } else {
-            Err("the log is too long to be kept in memory while it is opened".to_owned())
-        };
+        let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
         let log = match opened {
-            Ok(log) => log,
-            Err(why) => {
-                if fits {
+            Opened::Same(log) => log,
+            Opened::Differs(why) if self.rebuilt => return Err(JournalError::Store(why).into()),
+            Opened::Differs(_) | Opened::TooLong => {
+                if let Opened::Differs(why) = opened {
                     tracing::warn!(why, "the log is rebuilt from its own frames");
-                    self.report
-                        .repaired
-                        .push(format!("{}: {why}; rebuilt without loss", last.name));
+                    let repaired = format!("{}: {why}; rebuilt without loss", last.name);
+                    self.report.repaired.push(repaired);
                 }
+                self.rebuilt = true;
                 logs.push(last);
                 self.rebuild(checkpoint.as_ref(), &logs, &whole)?;
                 drop(witness);
@@ -312,15 +321,22 @@ impl Opening<'_> {
         Ok((journal, self.report))
     }
 
-    /// Opens the store and holds what it has against the scan. The error says what is wrong with it.
-    fn open_log(&self, scanned: &Scanned, run: &[usize]) -> Result<Log, String> {
+    /// Opens the store and holds what it has against the scan. What the operating system refuses,
+    /// and a store that somebody else has open, say nothing about the log and are errors.
+    fn open_log(&self, scanned: &Scanned, run: &[usize]) -> Result<Opened, JournalError> {
         let dir = self.dir.join(&scanned.name);
-        let mut log = Log::open(&dir, self.manifest.segment_size)
-            .map_err(|error| format!("the store does not open: {}", crate::error::chain(&error)))?;
-        match compare(&mut log, &scanned.scan, run) {
-            Ok(None) => Ok(log),
-            Ok(Some(difference)) => Err(difference),
-            Err(error) => Err(format!("the store cannot be read: {}", crate::error::chain(&error))),
+        let opened = Log::open(&dir, self.manifest.segment_size)
+            .and_then(|mut log| Ok((compare(&mut log, &scanned.scan, run)?, log)));
+        match opened {
+            Ok((None, log)) => Ok(Opened::Same(log)),
+            Ok((Some(difference), _)) => Ok(Opened::Differs(difference)),
+            Err(JournalError::Io { action, path, source }) if source.raw_os_error().is_some() => {
+                Err(JournalError::Io { action, path, source })
+            }
+            Err(error) => {
+                let why = format!("the store cannot be used: {}", crate::error::chain(&error));
+                Ok(Opened::Differs(why))
+            }
         }
     }
 
