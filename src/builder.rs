@@ -252,8 +252,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         };
         let Recovered { index, core, base, recovery } = recovered;
         tracing::info!(epoch = %recovery.epoch(), took = ?recovery.took(), "opened");
-        let shape = IdShape::of_type::<K>();
-        let shared = Shared::new(options, index, recovery, base.metadata, Some(shape));
+        let shared = Shared::new(options, index, recovery, base.metadata, IdShape::of_type::<K>());
         let shared = Arc::new(shared);
         let watch = Watch::default();
         let guarded = Arc::clone(&shared);
@@ -278,7 +277,9 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
 }
 
 /// The one answer of an open: the opener's, or the watchdog's.
-struct Reply<T>(Arc<Mutex<Option<oneshot::Sender<Result<T, OpenError>>>>>);
+struct Reply<T>(Arc<Mutex<Option<Answer<T>>>>);
+
+type Answer<T> = oneshot::Sender<Result<T, OpenError>>;
 
 impl<T> Reply<T> {
     fn send(&self, result: Result<T, OpenError>) {

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 use std::borrow::{Borrow, Cow};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ impl<T: Serialize> Lookup<Arc<[T]>> for [T] {}
 impl<T: Serialize + Clone + 'static> Lookup<Cow<'static, [T]>> for [T] {}
 impl Lookup<PathBuf> for Path {}
 impl Lookup<Box<Self>> for Path {}
+impl Lookup<Cow<'static, Self>> for Path {}
+impl Lookup<OsString> for OsStr {}
 impl Lookup<ByteId> for [u8] {}
 impl Lookup<ByteId> for str {}
 

@@ -252,9 +252,8 @@ impl Published {
             TaskState::Running => _ = self.running.remove(&id),
             TaskState::Revoking => _ = self.revoking.remove(&id),
         }
-        match from {
-            TaskState::NotFound => {}
-            from => self.count(from, |count| count.saturating_sub(1)),
+        if from != TaskState::NotFound {
+            self.count(from, |count| count.saturating_sub(1));
         }
         match to {
             TaskState::NotFound => return,

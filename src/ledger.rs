@@ -7,9 +7,9 @@ use crate::error::{
     AttemptError, CancelError, ChangeError, CheckpointError, CloseError, IdError, LaunchError,
     OpenError, Poison, ReadError, Rejection, WaitError,
 };
-use crate::id::{EncodedId, Lookup, TaskId};
+use crate::id::{EncodedId, IdShape, Lookup, TaskId};
 use crate::recovery::Recovery;
-use crate::shared::Shared;
+use crate::shared::{ID_SHAPE, Shared};
 use crate::state::{Cell, Output, TaskState};
 use crate::submission::{Answer, Errand, Phase, Request};
 use crate::sync::Arc;
@@ -359,8 +359,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// None.
     pub async fn mark_succeeded(&self, id: K) -> Result<(), ChangeError> {
-        let id = self.new_id(&id)?;
-        self.change(Request::Mark { id }).await
+        let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
+        self.check_new(&id, &encoded).await?;
+        self.change(Request::Mark { id: encoded }).await
     }
 
     /// Drops all that is known of an id: it is not found afterwards, and may run again. Only a
@@ -665,13 +666,26 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         self.shared().index.cell(id.as_bytes())
     }
 
-    /// Encodes an id that may become known: it must come back as itself.
-    fn new_id(&self, id: &K) -> Result<EncodedId, Rejection> {
-        let encoded = EncodedId::encode::<K, K>(id)?;
-        if self.cell(&encoded) == Cell::ABSENT {
-            encoded.check_round_trip::<K>()?;
+    /// An id that is about to become known must come back as itself. The first one tells what ids
+    /// look like where the type could not.
+    pub(crate) async fn check_new(&self, id: &K, encoded: &EncodedId) -> Result<(), Rejection> {
+        if self.cell(encoded) != Cell::ABSENT {
+            return Ok(());
         }
-        Ok(encoded)
+        encoded.check_round_trip::<K>()?;
+        if self.shared().shape.get().is_none() {
+            self.permit().await?;
+            let shape = IdShape::of_value(id);
+            let value = Some(shape.to_bytes()).filter(|bytes| bytes.len() <= MAX_METADATA_ENTRY);
+            if self.shared().shape.set(shape).is_ok() {
+                let name = ID_SHAPE.to_owned();
+                // Nobody waits for it: it is there for people who look into the ledger.
+                drop(self.shared().submissions.submit(Request::SetMetadata { name, value })?);
+            } else {
+                self.shared().permits.add_permits(1);
+            }
+        }
+        Ok(())
     }
 
     async fn read(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {

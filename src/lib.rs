@@ -18,6 +18,9 @@ mod views;
 mod watch;
 mod writer;
 
+#[cfg(feature = "internals")]
+pub mod internals;
+
 pub use builder::{AcceptLoss, Builder};
 pub use ledger::{Health, Ledger, TaskOutput};
 pub use recovery::Recovery;

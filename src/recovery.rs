@@ -117,7 +117,7 @@ pub(crate) fn recover(
     let mut base = journal.replay(&mut |found| replay.take(found))?;
     let Replay { span, told, ids, records, .. } = replay;
     told.iter().for_each(|event| base.told(event));
-    let (first, last) = span.unwrap_or((base.last_seq.next(), base.last_seq));
+    let (first, last) = span.unwrap_or_else(|| (base.last_seq.next(), base.last_seq));
     if first != base.last_seq.next() {
         return Err(gap(base.last_seq.next(), first).into());
     }

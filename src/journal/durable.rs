@@ -87,7 +87,7 @@ impl SledJournal {
         }
         self.last_read = self.records_around(seq)?;
         among(&self.last_read)
-            .ok_or_else(|| JournalError::damaged("log", &format!("record {seq} is not there")))
+            .ok_or_else(|| JournalError::damaged("log", format!("record {seq} is not there")))
     }
 
     /// The records of the frame that has this one.
@@ -110,7 +110,7 @@ impl SledJournal {
             }
         };
         let Some(bytes) = bytes else { return Ok(Vec::new()) };
-        let wrong = |error: frame::FrameError| JournalError::damaged("log", &error.to_string());
+        let wrong = |error: frame::FrameError| JournalError::damaged("log", error.to_string());
         let (head, body) = frame::parse(ledger, &bytes).map_err(wrong)?;
         frame::decode_records(&head, body).map_err(wrong)
     }

@@ -20,7 +20,6 @@ use crate::id::EncodedId;
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::journal::codec;
-use crate::journal::fault::failed;
 use crate::journal::frame::ITEM_LIMIT;
 use crate::journal::scan::Scan;
 use crate::journal::wire::EventWire;
@@ -100,7 +99,7 @@ pub(crate) fn fold(
                 let part = Target { path: &path, ..*target };
                 so_far = Some(round.write(so_far.as_ref().or(old), &part)?);
                 // It stays readable until it is dropped, and never becomes a leftover.
-                std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+                std::fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
             }
             if stop.load(Ordering::Relaxed) {
                 return Err(JournalError::Store("asked to stop".into()));

@@ -74,11 +74,12 @@ pub(crate) fn open(options: &StoreOptions) -> Result<(SledJournal, OpenReport), 
         }
         opened => return opened,
     };
-    let freed = match ballast::release(&options.path) {
-        ballast::Ballast::Released(freed) if freed > 0 => freed,
-        _ => return Err(out_of_space(&options.path, full)),
-    };
-    tracing::warn!(freed, error = %crate::error::chain(&full), "disk full: the ballast is given up");
+    tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
+    let released = ballast::release(&options.path);
+    released.log();
+    if !matches!(released, ballast::Ballast::Released(1..)) {
+        return Err(out_of_space(&options.path, full));
+    }
     match open_once(options) {
         Err(OpenError::Journal(error)) if error.is_full() => {
             Err(out_of_space(&options.path, error))
@@ -138,7 +139,7 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
         logs: vec![LogRef { number: 1 }],
         next_number: 2,
     };
-    ballast::refill_if_room(dir, options.ballast);
+    ballast::refill_if_room(dir, options.ballast).log();
     Witness::create(dir, manifest.ledger)?;
     drop(Log::create(&dir.join(directory::log_dir(1)), manifest.segment_size)?);
     manifest.write(dir)?;
@@ -164,7 +165,7 @@ fn read_manifest(dir: &Path, report: &mut OpenReport) -> Result<Manifest, OpenEr
                 return Err(JournalError::damaged(super::manifest::NAME, "it is missing").into());
             }
             Judged::Damaged(what) => {
-                return Err(JournalError::damaged(super::manifest::NAME, &what).into());
+                return Err(JournalError::damaged(super::manifest::NAME, what).into());
             }
         }
     }
@@ -285,7 +286,7 @@ impl Opening<'_> {
                 return self.settle(evidence);
             }
         };
-        ballast::refill_if_room(&self.dir, self.options.ballast);
+        ballast::refill_if_room(&self.dir, self.options.ballast).log();
         let mut runs = whole.runs;
         let run = runs.pop().map(|run| run.frames).unwrap_or_default();
         let frozen = runs.pop().zip(logs.pop());

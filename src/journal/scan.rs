@@ -20,7 +20,7 @@
 use crate::error::JournalError;
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};
-use crate::journal::fault::{damaged, failed};
+use crate::journal::fault::damaged;
 use crate::journal::frame::{self, FrameError, FrameHead, HEAD, Kind, MAGIC, MAX_FRAME, TAIL};
 use crate::state::SeqNo;
 use memchr::memmem::Finder;
@@ -128,13 +128,13 @@ pub(crate) fn has_any_frame(path: &Path) -> Result<bool, JournalError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed("open", path)(error)),
+        Err(error) => return Err(JournalError::io("open", path)(error)),
     };
     let finder = Finder::new(&MAGIC);
     let mut window = Vec::new();
     loop {
         let read = Read::by_ref(&mut file).take(CHUNK as u64).read_to_end(&mut window);
-        let read = read.map_err(failed("read", path))?;
+        let read = read.map_err(JournalError::io("read", path))?;
         for at in finder.find_iter(&window) {
             let bytes = window.get(at..).unwrap_or_default();
             let ledger = bytes.get(MAGIC.len()..).and_then(|bytes| bytes.first_chunk());
@@ -335,7 +335,7 @@ impl Reader<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.buffer.clear();
-                    return Err(failed("read", &self.scan.path)(error));
+                    return Err(JournalError::io("read", &self.scan.path)(error));
                 }
             }
         }
@@ -351,14 +351,14 @@ fn scan_in_chunks(
     wanted: Wanted,
     chunk: usize,
 ) -> Result<Scan, JournalError> {
-    let mut file = File::open(path).map_err(failed("open", path))?;
+    let mut file = File::open(path).map_err(JournalError::io("open", path))?;
     let mut search = Search::of(ledger, wanted);
     let mut window = Vec::with_capacity(chunk + MAX_FRAME);
     loop {
         let read = (&mut file)
             .take(chunk as u64)
             .read_to_end(&mut window)
-            .map_err(failed("read", path))?;
+            .map_err(JournalError::io("read", path))?;
         let passed = search.pass(&window, read == 0);
         window.drain(..passed);
         search.at += passed as u64;
