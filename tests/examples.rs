@@ -3,6 +3,9 @@
 //! They are run as the programs they are. `cargo test` builds them before it runs this; after
 //! `cargo test --test examples` alone they may be missing or stale: `cargo build --examples` first.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::indexing_slicing, reason = "likewise")]
+
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -39,7 +42,7 @@ impl Tree {
     fn new() -> Self {
         let tree = Self { dir: tempfile::tempdir().unwrap() };
         for number in 0..40 {
-            tree.write(&format!("sub/{}/file {number}", number % 4), &format!("content {number}"));
+            tree.write(format!("sub/{}/file {number}", number % 4), &format!("content {number}"));
         }
         tree.write(OsStr::from_bytes(b"caf\xe9 \xff"), "not UTF-8");
         tree.write("two\nlines", "a newline");
@@ -172,7 +175,7 @@ fn a_reader_that_leaves_is_no_error() {
     let tree = Tree::new();
     // More than a pipe holds.
     for number in 0..1000 {
-        tree.write(&format!("{}{number}", "long ".repeat(40)), "");
+        tree.write(format!("{}{number}", "long ".repeat(40)), "");
     }
     let mut child =
         tree.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
