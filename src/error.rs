@@ -9,8 +9,10 @@ mod open;
 pub use open::{Damage, Holder, JournalError, OpenError};
 
 use crate::state::TaskState;
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -110,8 +112,8 @@ pub enum LaunchError<F> {
         /// The future, unpolled.
         future: F,
     },
-    /// It was recorded as started, but its runtime went down before it could run.
-    /// It is recorded as cancelled, or will be found as crashed.
+    /// It was submitted, but its runtime went down before anything could be told. The ledger knows
+    /// what became of it: [`wait`](crate::Ledger::wait), then [`record`](crate::Ledger::record).
     Lost,
 }
 
@@ -130,7 +132,7 @@ impl<F> fmt::Display for LaunchError<F> {
         match self {
             Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
             Self::Rejected { .. } => f.write_str("rejected"),
-            Self::Lost => f.write_str("the runtime went down before the future could run"),
+            Self::Lost => f.write_str("the runtime went down before the start could be told"),
         }
     }
 }
@@ -199,6 +201,9 @@ pub enum AttemptError<F, V, E> {
         /// What the future itself ended in.
         outcome: Outcome<V, E>,
     },
+    /// It was submitted, but its runtime went down before anything could be told. The ledger knows
+    /// what became of it: [`wait`](crate::Ledger::wait), then [`record`](crate::Ledger::record).
+    Lost,
 }
 
 /// What the future of an attempt, or of a revoke, ended in.
@@ -232,6 +237,7 @@ impl<F, V, E> fmt::Display for AttemptError<F, V, E> {
             Self::Superseded { .. } => {
                 f.write_str("superseded: another attempt has taken the place of this one")
             }
+            Self::Lost => f.write_str("the runtime went down before the end could be told"),
         }
     }
 }
@@ -253,6 +259,7 @@ impl<F, V, E> fmt::Debug for AttemptError<F, V, E> {
                 f.debug_struct("InDoubt").field("poison", poison).finish_non_exhaustive()
             }
             Self::Superseded { .. } => f.debug_struct("Superseded").finish_non_exhaustive(),
+            Self::Lost => f.write_str("Lost"),
         }
     }
 }
@@ -267,7 +274,8 @@ impl<F, V, E> Error for AttemptError<F, V, E> {
             | Self::Panicked(_)
             | Self::Cancelled(_)
             | Self::TimedOut
-            | Self::Superseded { .. } => None,
+            | Self::Superseded { .. }
+            | Self::Lost => None,
         }
     }
 }
@@ -377,6 +385,20 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         text.push_str(": ");
         text.push_str(&next.to_string());
         cause = next.source();
+    }
+    text
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(a panic without a message)".to_owned());
+    // A payload may panic when it is dropped, and so may that panic's own payload.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
     }
     text
 }

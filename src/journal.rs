@@ -96,19 +96,15 @@ pub enum LedgerEvent {
 }
 
 /// What [`Journal::replay`] hands over, in this order: any number of `Base`, then any number of
-/// `Record`, the records dense and in order.
+/// `Records`. They come in chunks of at most a few thousand, so that one thread can read while
+/// another applies.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Replayed<'a> {
-    /// What the last checkpoint says of one id, each id at most once.
-    Base {
-        /// The id.
-        id: &'a EncodedId,
-        /// All that is known of it.
-        details: &'a TaskDetails,
-    },
-    /// A record after the last checkpoint.
-    Record(&'a Record),
+pub enum Replayed {
+    /// What the last checkpoint says of some ids, each id once in the whole replay.
+    Base(Vec<(EncodedId, Cell)>),
+    /// Records after the last checkpoint, dense and in order over all chunks.
+    Records(Vec<Record>),
 }
 
 /// What the journal knows about the whole, beside the ids and the records.
@@ -123,8 +119,8 @@ pub struct Base {
     pub metadata: BTreeMap<String, Vec<u8>>,
 }
 
-/// Told of each thing found by a replay; an error ends the replay and is returned by it.
-pub type Visit<'a> = dyn FnMut(Replayed<'_>) -> Result<(), JournalError> + 'a;
+/// Takes what a replay finds; an error ends the replay and is returned by it.
+pub type Visit<'a> = dyn FnMut(Replayed) -> Result<(), JournalError> + 'a;
 
 /// A durable, ordered log of [`Record`]s.
 ///

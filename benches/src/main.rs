@@ -33,9 +33,24 @@ struct Options {
     /// Ids for reopening and querying.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000])]
     ids: Vec<u64>,
+    /// Launchers at once, for the throughput.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1024])]
+    launchers: Vec<usize>,
     /// Also write the figures as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+impl Options {
+    /// Launchers, and tasks for about a second of work.
+    fn launchers(&self) -> impl Iterator<Item = (usize, usize)> {
+        let tasks = |launchers| match launchers {
+            0..16 => 2_000,
+            16..512 => 60_000,
+            _ => 300_000,
+        };
+        self.launchers.iter().map(move |launchers| (*launchers, tasks(*launchers)))
+    }
 }
 
 fn main() -> Result<()> {
@@ -47,7 +62,7 @@ fn main() -> Result<()> {
     let wants = |what: &str| options.what.is_empty() || options.what.iter().any(|w| w == what);
     let mut figures = Vec::new();
     if wants("throughput") {
-        for (launchers, tasks) in [(1, 2_000), (64, 60_000), (1024, 300_000)] {
+        for (launchers, tasks) in options.launchers() {
             figures.extend(runtime.block_on(throughput(&options, launchers, tasks))?);
         }
     }

@@ -86,10 +86,14 @@ impl From<JournalError> for OpenError {
         match error {
             JournalError::Io { action, path, source } => Self::Io { action, path, source },
             JournalError::Damaged(damage) => Self::Damaged(damage),
-            JournalError::Illegal { .. }
-            | JournalError::Store(_)
-            | JournalError::Panicked(_)
-            | JournalError::Moved { .. } => Self::Journal(error),
+            JournalError::Illegal { seq, source } => Self::Damaged(Damage {
+                place: "log".to_owned(),
+                what: format!("record {seq}: {source}"),
+                lost: None,
+            }),
+            JournalError::Store(_) | JournalError::Panicked(_) | JournalError::Moved { .. } => {
+                Self::Journal(error)
+            }
         }
     }
 }

@@ -28,6 +28,9 @@ use crate::sync::Arc;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// Entries of the checkpoint that are handed over at once.
+const CHUNK: usize = 4096;
+
 /// A ledger's directory, opened.
 #[derive(Debug)]
 pub(crate) struct SledJournal {
@@ -128,18 +131,31 @@ impl Journal for SledJournal {
     fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
         let mut base = Base::default();
         if let Some(checkpoint) = &self.checkpoint {
-            checkpoint.visit(|id, details| visit(Replayed::Base { id, details }))?;
+            let mut entries = checkpoint.entries();
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                while let Some((id, details)) = entries.next()? {
+                    chunk.push((id, details.cell));
+                    if chunk.len() == CHUNK {
+                        break;
+                    }
+                }
+                if chunk.is_empty() {
+                    break;
+                }
+                visit(Replayed::Base(chunk))?;
+            }
             let summary = checkpoint.summary();
             base.last_seq = summary.last_seq;
             base.epoch = summary.epoch;
             base.metadata = summary.metadata.clone();
         }
-        let mut visit = |record: &Record| visit(Replayed::Record(record));
+        let mut records = |records| visit(Replayed::Records(records));
         if let Some(Frozen { reader: FrozenReader::Scan(scan, run), .. }) = &self.frozen {
-            scan.visit(run, &mut visit)?;
+            scan.visit_frames(run, &mut records)?;
         }
         if let Some((scan, run)) = self.to_replay.take() {
-            scan.visit(&run, &mut visit)?;
+            scan.visit_frames(&run, &mut records)?;
         }
         Ok(base)
     }

@@ -252,11 +252,22 @@ impl Scan {
         frames: &[usize],
         mut visit: impl FnMut(&Record) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
+        self.visit_frames(frames, |records| records.iter().try_for_each(&mut visit))
+    }
+
+    /// As [`visit`](Self::visit), the records of a frame at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`visit`](Self::visit).
+    pub(crate) fn visit_frames(
+        &self,
+        frames: &[usize],
+        mut visit: impl FnMut(Vec<Record>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let mut reader = self.reader();
         for frame in frames.iter().filter_map(|number| self.frames.get(*number)) {
-            for record in &reader.records(frame)? {
-                visit(record)?;
-            }
+            visit(reader.records(frame)?)?;
         }
         Ok(())
     }

@@ -17,23 +17,31 @@
 //!   runs under `catch_unwind`, on a thread that a watchdog looks after; after a
 //!   panic the store is leaked, never dropped.
 //!
+//! Its lock may outlive it for a moment, since jobs of its threads keep a clone, and so does a child
+//! that is just being forked; whoever opens has our own lock already, so it is waited for.
+//!
 //! A kill while it opens may leave `snap.*.generating`, which makes every later
 //! open fail though nothing is lost; it is removed before.
 
 use super::files;
 use super::frame::Frame;
 use crate::error::JournalError;
+use crate::error::panic_text;
 use crate::state::SeqNo;
-use crate::writer::panic_text;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The segment size of new logs. What spills is a quarter of it.
 pub(crate) const SEGMENT_SIZE: u64 = 8 * 1024 * 1024;
 
 /// Memory that sled may use for pages. A log is written, seldom read.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How long the lock of a store is waited for that was dropped a moment ago.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open log directory.
 #[derive(Debug)]
@@ -73,10 +81,7 @@ impl Log {
             .flush_every_ms(None)
             .use_compression(false)
             .mode(sled::Mode::HighThroughput);
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(db) => db.map_err(|error| store(dir, error))?,
-            Err(panic) => return Err(JournalError::Panicked(panic_text(panic))),
-        };
+        let db = open_unlocked(&config, dir)?;
         let path = dir.join("db");
         let file = File::options()
             .read(true)
@@ -172,6 +177,29 @@ impl Drop for Log {
     }
 }
 
+/// Opens the store, waiting for the lock of one that has just been dropped.
+fn open_unlocked(config: &sled::Config, dir: &Path) -> Result<sled::Db, JournalError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(error)) => error,
+            Err(panic) => return Err(JournalError::Panicked(panic_text(panic))),
+        };
+        if !is_locked(&error) || Instant::now() >= deadline {
+            return Err(store(dir, error));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Nothing but its text tells a lock that is taken from other errors.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
 /// The file in a log directory that holds its frames.
 pub(crate) fn data_file(dir: &Path) -> PathBuf {
     dir.join("db")
@@ -197,5 +225,35 @@ fn store(dir: &Path, error: sled::Error) -> JournalError {
         | sled::Error::Unsupported(_)
         | sled::Error::ReportableBug(_)
         | sled::Error::Corruption { .. }) => JournalError::Store(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_one_that_is_being_dropped_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = Log::create(&path, SEGMENT_SIZE).unwrap();
+        let opened = std::thread::scope(|scope| {
+            let opener = scope.spawn(|| Log::open(&path, SEGMENT_SIZE));
+            // Whether the opener has found it locked by now does not matter to the outcome.
+            std::thread::yield_now();
+            drop(log);
+            opener.join().unwrap()
+        });
+        assert!(opened.is_ok(), "{opened:?}");
+    }
+
+    #[test]
+    fn a_lock_is_told_from_other_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
+        let refused = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize).open();
+        assert!(is_locked(&refused.unwrap_err()));
+        assert!(!is_locked(&sled::Error::Io(std::io::ErrorKind::StorageFull.into())));
     }
 }
