@@ -168,7 +168,7 @@ pub trait Journal: Send + 'static {
     /// # Errors
     ///
     /// [`JournalError`] when the journal can no longer be appended to. A checkpoint that failed is
-    /// no error but an [`Upkeep::checkpoint`].
+    /// no error but an [`Upkeep::failed`].
     fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
         Ok(Upkeep { checkpointed: wanted.unwrap_or_default(), ..Upkeep::default() })
     }

@@ -43,7 +43,8 @@ impl fmt::Display for SeqNo {
     }
 }
 
-/// Which try of an id this is, counted since the id was last [`TaskState::NotFound`]; the first is 1.
+/// Which try of an id this is, counted since the id was last
+/// [`NotFound`](crate::TaskState::NotFound); the first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attempt(u32);
 
