@@ -24,7 +24,7 @@ use super::lock::DirLock;
 use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
-use super::scan::{Scan, has_any_frame, scan_file};
+use super::scan::{self, Scan, scan_file};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
 use super::{OpenReport, ballast, files, salvage};
@@ -120,7 +120,7 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
 }
 
 fn has_frames(log: &Path) -> Result<bool, JournalError> {
-    has_any_frame(&data_file(log))
+    Ok(scan::owner(&data_file(log))?.is_some())
 }
 
 /// Everything that a new ledger consists of, the manifest last: until then it is only leftovers.
