@@ -3,6 +3,7 @@
 mod attempt;
 mod builder;
 mod details;
+pub mod dump;
 mod error;
 mod id;
 mod index;

@@ -135,8 +135,14 @@ impl<'a> Merge<'a> {
         end: Option<&EncodedId>,
     ) -> Result<Option<Told>, JournalError> {
         if self.ahead.is_none() && !self.ended {
-            self.ahead = self.known.next()?;
-            self.ended = self.ahead.is_none();
+            let next = self.known.next();
+            self.ended = match (&next, &self.known) {
+                (Ok(next), _) => next.is_none(),
+                // What follows the damage would be believed of a checkpoint that is not sound.
+                (Err(_), Known::Nothing | Known::Checkpoint(_)) => true,
+                (Err(_), Known::Salvaged(_)) => false,
+            };
+            self.ahead = next?;
         }
         let known = self.ahead.take_if(|(id, _)| {
             end.is_none_or(|end| *id < *end)

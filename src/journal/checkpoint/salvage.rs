@@ -66,6 +66,11 @@ impl Salvage {
         Ok(Self { path: path.to_owned(), ledger, last_seq, scan, epoch, metadata })
     }
 
+    /// Bytes of the file.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.scan.file_bytes
+    }
+
     /// Every entry that is in a whole frame, ascending by id; what is out of order is left out.
     pub(crate) fn entries(&self) -> SalvagedEntries<'_> {
         SalvagedEntries {
