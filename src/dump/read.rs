@@ -277,6 +277,14 @@ pub struct Selected<'a> {
     left: Option<usize>,
 }
 
+impl<'a> Selected<'a> {
+    /// Where they come from.
+    #[must_use]
+    pub const fn inspection(&self) -> &'a Inspection {
+        self.tasks.inspection
+    }
+}
+
 impl Iterator for Selected<'_> {
     type Item = Result<(EncodedId, TaskDetails), JournalError>;
 

@@ -44,15 +44,26 @@ impl Inspection {
     ///
     /// [`JournalError::Io`] when something cannot be read, so that nobody knows.
     pub fn verify(&self) -> Result<Report, JournalError> {
+        self.verify_with(|| ())
+    }
+
+    /// As [`verify`](Self::verify), telling of every record and every task as it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_with(&self, mut step: impl FnMut()) -> Result<Report, JournalError> {
         let mut report = Report { notes: self.notes.clone(), ..Report::default() };
         self.damage.iter().for_each(|damage| report.find(damage.clone()));
         for record in self.records(SeqNo::ZERO) {
+            step();
             match record {
                 Ok(_) => report.records += 1,
                 Err(error) => report.find(self.finding(error)?),
             }
         }
         for task in self.tasks() {
+            step();
             match task {
                 Ok(_) => report.tasks += 1,
                 Err(error) => report.find(self.finding(error)?),
