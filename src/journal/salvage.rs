@@ -172,6 +172,8 @@ pub(crate) fn reconstruct(dir: &Path) -> Result<Option<Manifest>, JournalError> 
 /// The ledger that most of the files name: one of them may have been put in by mistake.
 fn owner(dir: &Path, logs: &[u64], checkpoints: &[u64]) -> Result<Option<LedgerId>, JournalError> {
     let mut named = witness::owners(dir)?;
+    // A file has one vote.
+    named.dedup();
     for number in checkpoints {
         let glimpse = Checkpoint::glimpse(&dir.join(directory::checkpoint(*number)))?;
         named.extend(glimpse.map(|(ledger, ..)| ledger));
