@@ -1,5 +1,7 @@
 //! The `taskledger` command, run as people run it.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
 mod damage;
 mod formats;
 mod ids;

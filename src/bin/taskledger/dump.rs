@@ -123,8 +123,9 @@ fn csv(rows: &mut Rows<'_>) -> Result<(), Failure> {
 
 /// A closed pipe must stay one.
 fn output_error(error: csv::Error) -> Failure {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => Failure::Output(error),
-        other => Failure::Output(io::Error::other(format!("{other:?}"))),
+    let text = error.to_string();
+    if let csv::ErrorKind::Io(error) = error.into_kind() {
+        return Failure::Output(error);
     }
+    Failure::Output(io::Error::other(text))
 }

@@ -50,6 +50,7 @@ impl Row {
                 Err(_) => output_bytes = Some(output::hex(bytes)),
             },
             Output::NotKept(why) => output_not_kept = Some(why.to_string()),
+            Output::Absent => {}
             _ => {}
         }
         Self {

@@ -55,10 +55,12 @@ fn task(event: &Event) -> String {
                 Output::NotKept(why) => {
                     format!("by={by} output_not_kept={}", clean(&why.to_string()))
                 }
-                _ => format!("by={by}"),
+                Output::Absent => format!("by={by}"),
+                _ => format!("by={by} output=unknown"),
             }
         }
         Event::Failed { failure } | Event::RevokeFailed { failure } => clean(&failure.to_string()),
+        Event::Queued | Event::RevokeStarted | Event::Revoked | Event::Forgotten => String::new(),
         _ => String::new(),
     }
 }
@@ -67,10 +69,10 @@ fn ledger(event: &LedgerEvent) -> (&'static str, String) {
     match event {
         LedgerEvent::EpochOpened { epoch } => ("epoch opened", format!("epoch={epoch}")),
         LedgerEvent::LossAccepted { what } => ("loss accepted", clean(what)),
-        LedgerEvent::MetadataSet { name, value: Some(value) } => {
-            ("metadata set", format!("{}={}", clean(name), output::hex(value)))
-        }
-        LedgerEvent::MetadataSet { name, value: None } => ("metadata removed", clean(name)),
+        LedgerEvent::MetadataSet { name, value } => match value {
+            Some(value) => ("metadata set", format!("{}={}", clean(name), output::hex(value))),
+            None => ("metadata removed", clean(name)),
+        },
         _ => ("unknown", String::new()),
     }
 }
