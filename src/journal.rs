@@ -19,6 +19,7 @@ pub(crate) mod judge;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod memory;
+pub(crate) mod merge;
 pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod roll;

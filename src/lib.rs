@@ -96,6 +96,7 @@
 mod attempt;
 mod builder;
 mod details;
+pub mod dump;
 mod error;
 mod id;
 mod index;

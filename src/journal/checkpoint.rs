@@ -38,7 +38,7 @@ mod salvage;
 mod stream;
 mod writer;
 
-pub(crate) use salvage::salvage;
+pub(crate) use salvage::{Salvage, SalvagedEntries, salvage};
 pub(crate) use writer::CheckpointWriter;
 
 use crate::details::TaskDetails;
@@ -47,6 +47,7 @@ use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::codec;
 use crate::journal::fault::damaged;
+use crate::journal::files;
 use crate::journal::frame::{self, FrameHead, ITEM_LIMIT, Kind, MAX_FRAME, take};
 use crate::journal::wire::BytesWire;
 use crate::state::{Epoch, SeqNo, TaskState};
@@ -137,6 +138,18 @@ impl Checkpoint {
             return Err(damaged(path, "head and summary differ"));
         }
         Ok(Self { path: path.into(), file, ledger, bytes, head, tail, places, summary })
+    }
+
+    /// What the head of a checkpoint says when nothing else tells which ledger's it is and where
+    /// it stands; `None` if it has no sound head.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub(crate) fn glimpse(path: &Path) -> Result<Option<(LedgerId, SeqNo, Chain)>, JournalError> {
+        let bytes = files::read(path, HEAD_BYTES as u64)?.unwrap_or_default();
+        let Some(head) = bytes.first_chunk() else { return Ok(None) };
+        Ok(read_head(head).ok())
     }
 
     /// What it says of itself.
@@ -390,6 +403,17 @@ fn judge_head(
     last_seq: SeqNo,
     chain: Chain,
 ) -> Result<(), String> {
+    let (found, found_seq, found_chain) = read_head(head)?;
+    if found != ledger {
+        return Err(format!("it belongs to ledger {found}"));
+    }
+    if (found_seq, found_chain) != (last_seq, chain) {
+        return Err(format!("it stands at record {found_seq}, not at {last_seq} as it should"));
+    }
+    Ok(())
+}
+
+fn read_head(head: &[u8; HEAD_BYTES]) -> Result<(LedgerId, SeqNo, Chain), String> {
     let mut rest = head.as_slice();
     if take(&mut rest) != Some(HEAD_MAGIC) {
         return Err("it does not begin as a checkpoint of this version".into());
@@ -398,16 +422,10 @@ fn judge_head(
     if Chain(xxh3_64(sealed)) != head_checksum(head) {
         return Err("the checksum of its head is wrong".into());
     }
-    let found = LedgerId(take(&mut rest).unwrap_or_default());
-    if found != ledger {
-        return Err(format!("it belongs to ledger {found}"));
-    }
-    let found_seq = SeqNo::new(take(&mut rest).map_or(0, u64::from_le_bytes));
-    let found_chain = Chain(take(&mut rest).map_or(0, u64::from_le_bytes));
-    if (found_seq, found_chain) != (last_seq, chain) {
-        return Err(format!("it stands at record {found_seq}, not at {last_seq} as it should"));
-    }
-    Ok(())
+    let ledger = LedgerId(take(&mut rest).unwrap_or_default());
+    let last_seq = SeqNo::new(take(&mut rest).map_or(0, u64::from_le_bytes));
+    let chain = Chain(take(&mut rest).map_or(0, u64::from_le_bytes));
+    Ok((ledger, last_seq, chain))
 }
 
 fn head_checksum(head: &[u8; HEAD_BYTES]) -> Chain {

@@ -247,7 +247,7 @@ fn remove_where(dir: &Path, unwanted: impl Fn(Name) -> bool) -> Result<Vec<Strin
 }
 
 /// The names in the directory and what they mean, sorted.
-fn list(dir: &Path) -> Result<Vec<(OsString, Name)>, JournalError> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<(OsString, Name)>, JournalError> {
     let mut names = std::fs::read_dir(dir)
         .and_then(|entries| {
             entries

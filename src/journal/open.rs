@@ -24,7 +24,8 @@ use super::lock::DirLock;
 use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
-use super::scan::{Scan, has_any_frame, scan_file};
+use super::salvage::Basis;
+use super::scan::{self, Scan, scan_file};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
 use super::{OpenReport, ballast, files, salvage};
@@ -104,24 +105,43 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
     // The process may change its current directory while the ledger is open.
     let dir =
         std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
-    if directory::judge(&dir, Access::Write, has_frames)? == Found::Missing {
+    if judge_path(&dir, options)? == Found::Missing {
         files::create_dir(&dir)?;
     }
     let lock = DirLock::acquire(&dir, options.lock_wait)?;
     // Again, since somebody may have been faster.
-    match directory::judge(&dir, Access::Write, has_frames)? {
+    match judge_path(&dir, options)? {
         Found::Ledger => {}
         Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(&dir, options)?,
     }
     let mut report = OpenReport::default();
-    let manifest = read_manifest(&dir, &mut report)?;
+    let (manifest, damage) = match read_manifest(&dir, &mut report) {
+        Err(OpenError::Damaged(damage)) if options.accept_loss => {
+            let made_up = salvage::reconstruct(&dir)?;
+            (made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?, Some(damage))
+        }
+        manifest => (manifest?, None),
+    };
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
     let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
-    if options.accept_loss { opening.salvage_or_open() } else { opening.open() }
+    match damage {
+        Some(damage) => opening.salvaged(Basis::Reconstructed, damage.to_string()),
+        None if options.accept_loss => opening.salvage_or_open(),
+        None => opening.open(),
+    }
 }
 
-fn has_frames(log: &Path) -> Result<bool, JournalError> {
-    has_any_frame(&data_file(log))
+/// What is at the path. A ledger without a manifest is one that is left to be repaired if its loss
+/// is accepted.
+fn judge_path(dir: &Path, options: &StoreOptions) -> Result<Found, OpenError> {
+    match directory::judge(dir, Access::Write, has_frames) {
+        Err(OpenError::Damaged(_)) if options.accept_loss => Ok(Found::Ledger),
+        found => found,
+    }
+}
+
+pub(crate) fn has_frames(log: &Path) -> Result<bool, JournalError> {
+    Ok(scan::owner(&data_file(log))?.is_some())
 }
 
 /// Everything that a new ledger consists of, the manifest last: until then it is only leftovers.
@@ -213,15 +233,21 @@ impl Opening<'_> {
         });
         match found {
             Ok(evidence) => self.settle(evidence),
-            Err(JournalError::Damaged(damage)) => self.salvaged(damage.to_string()),
-            Err(error @ JournalError::Illegal { .. }) => self.salvaged(crate::error::chain(&error)),
+            Err(JournalError::Damaged(damage)) => self.salvaged(Basis::Read, damage.to_string()),
+            Err(error @ JournalError::Illegal { .. }) => {
+                self.salvaged(Basis::Read, crate::error::chain(&error))
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn salvaged(mut self, damage: String) -> Result<(SledJournal, OpenReport), OpenError> {
+    fn salvaged(
+        mut self,
+        basis: Basis,
+        damage: String,
+    ) -> Result<(SledJournal, OpenReport), OpenError> {
         tracing::warn!(damage, "accepting the loss");
-        let what = salvage::salvage(&mut self, &damage)?;
+        let what = salvage::salvage(&mut self, basis, &damage)?;
         self.report.loss_accepted = Some(what);
         self.open()
     }

@@ -119,15 +119,15 @@ pub(crate) fn scan_checkpoint(path: &Path, ledger: LedgerId) -> Result<Scan, Jou
     scan_in_chunks(path, ledger, Wanted::Checkpoint, CHUNK)
 }
 
-/// Whether the file holds a valid frame of records, of whichever ledger. A missing file holds none.
+/// Whose the first valid frame of records in the file is. A missing file holds none.
 ///
 /// # Errors
 ///
 /// [`JournalError::Io`].
-pub(crate) fn has_any_frame(path: &Path) -> Result<bool, JournalError> {
+pub(crate) fn owner(path: &Path) -> Result<Option<LedgerId>, JournalError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(JournalError::io("open", path)(error)),
     };
     let finder = Finder::new(&MAGIC);
@@ -137,14 +137,14 @@ pub(crate) fn has_any_frame(path: &Path) -> Result<bool, JournalError> {
         let read = read.map_err(JournalError::io("read", path))?;
         for at in finder.find_iter(&window) {
             let bytes = window.get(at..).unwrap_or_default();
-            let ledger = bytes.get(MAGIC.len()..).and_then(|bytes| bytes.first_chunk());
-            let head = ledger.and_then(|id| frame::parse(LedgerId(*id), bytes).ok());
-            if head.is_some_and(|(head, _)| head.kind == Kind::Records) {
-                return Ok(true);
+            let id = bytes.get(MAGIC.len()..).and_then(|bytes| bytes.first_chunk());
+            let Some(ledger) = id.map(|id| LedgerId(*id)) else { continue };
+            if frame::parse(ledger, bytes).is_ok_and(|(head, _)| head.kind == Kind::Records) {
+                return Ok(Some(ledger));
             }
         }
         if read == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         // A frame may lie across the border.
         let seen = window.len().saturating_sub(MAX_FRAME);

@@ -1,6 +1,6 @@
 //! One binary; its modules are named after what goes wrong.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
 
 mod cancelled;
