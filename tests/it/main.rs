@@ -1,6 +1,6 @@
 //! One binary; its modules are named after what goes wrong.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
 
 mod cancelled;
@@ -8,6 +8,9 @@ mod counted;
 mod faults;
 mod model;
 mod porting;
+mod printed;
 mod refusals;
+mod replayed;
+mod stuck;
 mod support;
 mod traced;
