@@ -12,13 +12,13 @@
 //! submits one. It is declared so that it is dropped after the future, because
 //! the end of an attempt says that its future and all it held are gone.
 
+use crate::error::panic_text;
 use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection};
 use crate::id::EncodedId;
 use crate::shared::Shared;
 use crate::state::{Cell, Event, Failure, NotKept, Output, SuccessBy, TaskState};
 use crate::submission::{Answer, AttemptKey, Request, Ticket};
 use crate::sync::Arc;
-use crate::writer::panic_text;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 use std::future::{Future, poll_fn};

@@ -1,7 +1,9 @@
 //! The few options of an open.
 
+use crate::error::panic_text;
 use crate::error::{JournalError, OpenError};
-use crate::id::{IdShape, TaskId};
+use crate::id::{EncodedId, IdShape, TaskId};
+use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
 use crate::ledger::{Ledger, TaskOutput};
 use crate::recovery::{Recovered, recover};
@@ -9,11 +11,12 @@ use crate::shared::{Options, Shared};
 use crate::submission::Group;
 use crate::sync::{Arc, Mutex, lock};
 use crate::watch::Watch;
-use crate::writer::{Writer, close, panic_text};
+use crate::writer::{Writer, close};
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -24,7 +27,22 @@ pub struct Builder<K, V = ()> {
     sync_deadline: Duration,
     open_deadline: Duration,
     max_pending: usize,
+    checkpoint_after: u64,
+    lock_wait: Duration,
+    ballast_bytes: u64,
+    accept_loss: bool,
     types: PhantomData<fn(K) -> V>,
+}
+
+/// Whether a damaged ledger is to be opened at the price of what is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third answer")]
+pub enum AcceptLoss {
+    /// No: a damaged ledger is refused, and nothing is changed.
+    #[default]
+    No,
+    /// Yes.
+    Yes,
 }
 
 /// The largest cap of an output: with its id it must fit into a record.
@@ -37,6 +55,10 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
             sync_deadline: Duration::from_secs(60),
             open_deadline: Duration::from_secs(300),
             max_pending: 4096,
+            checkpoint_after: 64 * 1024 * 1024,
+            lock_wait: Duration::from_secs(1),
+            ballast_bytes: 16 * 1024 * 1024,
+            accept_loss: false,
             types: PhantomData,
         }
     }
@@ -73,6 +95,42 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         self
     }
 
+    /// How long the log may get, in bytes on disk, before it is folded into a checkpoint in the
+    /// background; it may always be as long as the checkpoint itself. Default 64 MiB. Lower it to
+    /// save space and make opening faster, at the price of folding more often.
+    #[must_use]
+    pub const fn checkpoint_after(mut self, bytes: u64) -> Self {
+        self.checkpoint_after = bytes;
+        self
+    }
+
+    /// How long an open waits for a ledger that somebody else has open. Default 1 s, which covers
+    /// the last handle having been dropped just before.
+    #[must_use]
+    pub const fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Space kept back in a file of its own, given up when the disk is full so that the ledger can
+    /// still be opened, which itself writes a little. Default 16 MiB; 0 for none, when something
+    /// else makes sure that there is room.
+    #[must_use]
+    pub const fn ballast_bytes(mut self, bytes: u64) -> Self {
+        self.ballast_bytes = bytes;
+        self
+    }
+
+    /// Goes on where the open would be refused as [`Damaged`](OpenError::Damaged): everything that
+    /// can still be read is kept, what is gone is gone, and that is recorded. **An id whose success
+    /// was lost may run again.** The damaged files are kept in `damaged/` inside the directory.
+    /// Changes nothing about a sound ledger. Default: not accepted.
+    #[must_use]
+    pub const fn accept_loss(mut self, accept: AcceptLoss) -> Self {
+        self.accept_loss = matches!(accept, AcceptLoss::Yes);
+        self
+    }
+
     /// Opens the ledger that `journal` holds: [`MemoryJournal`](crate::MemoryJournal) for tests and
     /// for ledgers that need not outlive the process, or one of your own.
     ///
@@ -96,9 +154,49 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
             .await
     }
 
-    /// stub
-    pub async fn open(self, _path: impl AsRef<std::path::Path>) -> Result<Ledger<K, V>, OpenError> {
-        todo!()
+    /// Opens the ledger in the directory `path`, or creates it there. See [`Ledger::open`].
+    ///
+    /// # Durability
+    ///
+    /// As [`Ledger::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Ledger::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::open`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<Ledger<K, V>, OpenError> {
+        let shape = IdShape::of_type::<K>();
+        let options = StoreOptions {
+            path: path.as_ref().to_owned(),
+            lock_wait: self.lock_wait,
+            checkpoint_after: self.checkpoint_after,
+            ballast: self.ballast_bytes,
+            accept_loss: self.accept_loss,
+            shape: shape.to_bytes(),
+            judge_shape: Box::new(move |stored| {
+                let stored = IdShape::from_bytes(stored)?;
+                if stored.compatible(&shape) {
+                    return Ok(());
+                }
+                Err(format!("{stored}, not {shape}"))
+            }),
+            judge_id: Box::new(|id| {
+                let id = EncodedId::from_bytes(id);
+                id.check_round_trip::<K>().map_err(|error| format!("stored id {id:?}: {error}"))
+            }),
+        };
+        self.open_with(move || {
+            let (journal, report) = open::open(&options)?;
+            Ok((Box::new(journal) as Box<dyn Journal>, report))
+        })
+        .await
     }
 
     /// Opens on a thread of its own, which then becomes the writer.
@@ -166,8 +264,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         };
         let Recovered { index, core, base, recovery } = recovered;
         tracing::info!(epoch = %recovery.epoch(), took = ?recovery.took(), "opened");
-        let shape = IdShape::of_type::<K>();
-        let shared = Shared::new(options, index, recovery, base.metadata, Some(shape));
+        let shared = Shared::new(options, index, recovery, base.metadata, IdShape::of_type::<K>());
         let shared = Arc::new(shared);
         let watch = Watch::default();
         let guarded = Arc::clone(&shared);
@@ -192,7 +289,9 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
 }
 
 /// The one answer of an open: the opener's, or the watchdog's.
-struct Reply<T>(Arc<Mutex<Option<oneshot::Sender<Result<T, OpenError>>>>>);
+struct Reply<T>(Arc<Mutex<Option<Answer<T>>>>);
+
+type Answer<T> = oneshot::Sender<Result<T, OpenError>>;
 
 impl<T> Reply<T> {
     fn send(&self, result: Result<T, OpenError>) {

@@ -169,3 +169,6 @@ impl TaskDetails {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 use std::borrow::{Borrow, Cow};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -42,19 +43,30 @@ pub trait Lookup<K: ?Sized>: Serialize {}
 
 impl<K: Serialize> Lookup<K> for K {}
 impl Lookup<String> for str {}
-impl Lookup<Box<str>> for str {}
-impl Lookup<Arc<str>> for str {}
-impl Lookup<Cow<'static, str>> for str {}
+impl Lookup<Box<Self>> for str {}
+impl Lookup<Arc<Self>> for str {}
+impl Lookup<Cow<'static, Self>> for str {}
 impl<T: Serialize> Lookup<Vec<T>> for [T] {}
 impl<T: Serialize> Lookup<Box<[T]>> for [T] {}
 impl<T: Serialize> Lookup<Arc<[T]>> for [T] {}
+impl<T: Serialize + Clone + 'static> Lookup<Cow<'static, [T]>> for [T] {}
 impl Lookup<PathBuf> for Path {}
+impl Lookup<Box<Self>> for Path {}
+impl Lookup<Cow<'static, Self>> for Path {}
+impl Lookup<OsString> for OsStr {}
 impl Lookup<ByteId> for [u8] {}
 impl Lookup<ByteId> for str {}
 
 /// The bytes of an id.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EncodedId(SmallVec<[u8; 24]>);
+
+impl Clone for EncodedId {
+    fn clone(&self) -> Self {
+        // The derived one goes byte by byte.
+        Self::from_bytes(self.as_bytes())
+    }
+}
 
 impl EncodedId {
     /// The id with these bytes, which some id type encoded.
@@ -69,6 +81,14 @@ impl EncodedId {
         &self.0
     }
 
+    /// Hands the bytes of an id to `then` without keeping them: for look-ups.
+    pub(crate) fn with_bytes<K: ?Sized, Q: Lookup<K> + ?Sized, R>(
+        id: &Q,
+        then: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, IdError> {
+        caught(|| codec::with_encoded_id(id, then), IdError::NotSerializable)
+    }
+
     pub(crate) fn encode<K: ?Sized, Q: Lookup<K> + ?Sized>(id: &Q) -> Result<Self, IdError> {
         caught(|| codec::with_encoded_id(id, Self::from_bytes), IdError::NotSerializable)
     }
@@ -80,8 +100,9 @@ impl EncodedId {
     /// Decodes and encodes again: an id that does not come back to its own bytes could never be
     /// listed, or would be listed as another one.
     pub(crate) fn check_round_trip<K: TaskId>(&self) -> Result<(), IdError> {
-        let again: K = self.decode().map_err(|error| IdError::NoRoundTrip(error.to_string()))?;
-        codec::with_encoded_id(&again, |bytes| bytes == self.as_bytes())?
+        let again: K = self.decode()?;
+        codec::with_encoded_id(&again, |bytes| bytes == self.as_bytes())
+            .map_err(|error| IdError::NoRoundTrip(format!("once read back, {error}")))?
             .then_some(())
             .ok_or_else(|| IdError::NoRoundTrip("it encodes to other bytes when read back".into()))
     }
@@ -107,3 +128,6 @@ impl fmt::Debug for EncodedId {
         fmt::Display::fmt(&self.0.escape_ascii(), f)
     }
 }
+
+#[cfg(test)]
+mod tests;

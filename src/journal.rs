@@ -4,10 +4,33 @@
 //! shortest honest implementation, [`SledJournal`] the one that outlives the
 //! power. Both pass the same `conformance` suite.
 
+pub(crate) mod aside;
+pub(crate) mod ballast;
 pub(crate) mod chain;
+pub(crate) mod checkpoint;
 pub(crate) mod codec;
+pub(crate) mod directory;
+pub(crate) mod durable;
+pub(crate) mod fault;
+pub(crate) mod files;
+pub(crate) mod fold;
+pub(crate) mod frame;
+pub(crate) mod judge;
+pub(crate) mod lock;
+pub(crate) mod manifest;
 pub(crate) mod memory;
+pub(crate) mod merge;
+pub(crate) mod migrate;
+pub(crate) mod open;
+pub(crate) mod roll;
+pub(crate) mod salvage;
+pub(crate) mod scan;
+pub(crate) mod sled;
+pub(crate) mod wire;
+pub(crate) mod witness;
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 #[cfg(test)]
 pub(crate) mod conformance;
 
@@ -74,19 +97,15 @@ pub enum LedgerEvent {
 }
 
 /// What [`Journal::replay`] hands over, in this order: any number of `Base`, then any number of
-/// `Record`, the records dense and in order.
+/// `Records`. They come in chunks of at most a few thousand, so that one thread can read while
+/// another applies.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Replayed<'a> {
-    /// What the last checkpoint says of one id, each id at most once.
-    Base {
-        /// The id.
-        id: &'a EncodedId,
-        /// All that is known of it.
-        details: &'a TaskDetails,
-    },
-    /// A record after the last checkpoint.
-    Record(&'a Record),
+pub enum Replayed {
+    /// What the last checkpoint says of some ids, each id once in the whole replay.
+    Base(Vec<(EncodedId, Cell)>),
+    /// Records after the last checkpoint, dense and in order over all chunks.
+    Records(Vec<Record>),
 }
 
 /// What the journal knows about the whole, beside the ids and the records.
@@ -101,8 +120,8 @@ pub struct Base {
     pub metadata: BTreeMap<String, Vec<u8>>,
 }
 
-/// Told of each thing found by a replay; an error ends the replay and is returned by it.
-pub type Visit<'a> = dyn FnMut(Replayed<'_>) -> Result<(), JournalError> + 'a;
+/// Takes what a replay finds; an error ends the replay and is returned by it.
+pub type Visit<'a> = dyn FnMut(Replayed) -> Result<(), JournalError> + 'a;
 
 /// A durable, ordered log of [`Record`]s.
 ///
@@ -150,7 +169,7 @@ pub trait Journal: Send + 'static {
     /// # Errors
     ///
     /// [`JournalError`] when the journal can no longer be appended to. A checkpoint that failed is
-    /// no error but an [`Upkeep::checkpoint`].
+    /// no error but an [`Upkeep::failed`].
     fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
         Ok(Upkeep { checkpointed: wanted.unwrap_or_default(), ..Upkeep::default() })
     }

@@ -15,6 +15,9 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+/// The name in the metadata of the description of an id type that only a value told.
+pub(crate) const ID_SHAPE: &str = "taskledger.id_shape";
+
 /// The options that matter after the open.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -31,6 +34,7 @@ pub(crate) struct Shared {
     /// Back-pressure: one permit for each request that is submitted and not answered.
     pub(crate) permits: Semaphore,
     pub(crate) recovery: Recovery,
+    /// What ids look like, once that is known.
     pub(crate) shape: OnceLock<IdShape>,
     /// How to reach what runs. Held for a look-up.
     controls: Mutex<HashMap<AttemptKey, Arc<Control>>>,
@@ -47,8 +51,10 @@ impl Shared {
         index: Index,
         recovery: Recovery,
         metadata: BTreeMap<String, Vec<u8>>,
-        shape: Option<IdShape>,
+        shape: IdShape,
     ) -> Self {
+        let sampled = || IdShape::from_bytes(metadata.get(ID_SHAPE)?).ok();
+        let shape = if shape.is_opaque() { sampled() } else { Some(shape) };
         Self {
             permits: Semaphore::new(options.max_pending.min(Semaphore::MAX_PERMITS)),
             options,

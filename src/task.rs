@@ -5,7 +5,7 @@ use crate::error::{AttemptError, LaunchError, Rejection};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
 use crate::shared::Shared;
-use crate::state::{Cell, Event, TaskState};
+use crate::state::{Event, TaskState};
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -158,9 +158,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if !startable {
             return Err(Turned::Refused(cell.state));
         }
-        if cell == Cell::ABSENT {
-            id.check_round_trip::<K>().map_err(Rejection::Id)?;
-        }
+        self.check_new(&start.id, &id).await?;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Rejection::NoRuntime.into());
         }

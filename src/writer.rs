@@ -14,8 +14,7 @@
 //! ```
 
 use crate::details::TaskDetails;
-pub(crate) use crate::error::panic_text;
-use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain};
+use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
 use crate::id::EncodedId;
 use crate::index::Change;
 use crate::journal::{Entry, Journal, LedgerEvent, Record};

@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
 
 use super::*;
+use crate::id::IdShape;
 use crate::index::Index;
 use crate::journal::{MemoryJournal, OpenReport};
 use crate::shared::Options;
@@ -90,7 +91,7 @@ fn shared(output_cap: usize) -> Shared {
     let report = OpenReport::default();
     let recovered = crate::recovery::recover(&mut journal, report, Instant::now()).unwrap();
     let options = Options { output_cap, sync_deadline: Duration::MAX, max_pending: usize::MAX };
-    Shared::new(options, Index::new(), recovered.recovery, BTreeMap::new(), None)
+    Shared::new(options, Index::new(), recovered.recovery, BTreeMap::new(), IdShape::default())
 }
 
 fn output_of<V: Serialize>(value: &V, cap: usize) -> Output {

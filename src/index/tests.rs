@@ -79,11 +79,11 @@ proptest! {
 #[test]
 fn what_is_restored_counts_like_what_is_published() {
     let index = Index::new();
-    index.restore(&id(1), cell(TaskState::Running));
-    index.restore(&id(1), cell(TaskState::Failed));
-    index.restore(&id(2), cell(TaskState::Revoking));
-    index.restore(&id(3), cell(TaskState::Succeeded));
-    index.restore(&id(3), Cell::ABSENT);
+    index.restore(vec![(id(1), cell(TaskState::Running))]);
+    index.restore(vec![(id(1), cell(TaskState::Failed))]);
+    index.restore(vec![(id(2), cell(TaskState::Revoking))]);
+    index.restore(vec![(id(3), cell(TaskState::Succeeded))]);
+    index.restore(vec![(id(3), Cell::ABSENT)]);
     let plain = [(1, TaskState::Failed), (2, TaskState::Revoking)].into();
     check(&index, &plain);
     assert_eq!(index.runs(&2_u16.to_be_bytes()), None, "nobody runs it in this process");

@@ -1,8 +1,8 @@
 //! The only file that knows bincode.
 use crate::error::IdError;
 use crate::id::MAX_ID_BYTES;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::{Deserialize, Serialize};
 
 /// Memory that decoding one id may ask for. More than its encoded length, since numbers are
 /// written in fewer bytes than they take in memory.
@@ -40,6 +40,19 @@ pub(crate) fn decode_id<K: DeserializeOwned>(bytes: &[u8]) -> Result<K, IdError>
     }
 }
 
+/// Reads an id whose type only `seed` knows, from all of `bytes`.
+pub(crate) fn decode_id_seed<'de, S: DeserializeSeed<'de>>(
+    seed: S,
+    bytes: &'de [u8],
+) -> Result<S::Value, String> {
+    let config = ID.with_limit::<ID_DECODE_LIMIT>();
+    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok((_, used)) => Err(format!("{} bytes too many", bytes.len() - used)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Appends `value`, one of our own wire types, to `out`.
 ///
 /// # Panics
@@ -60,6 +73,19 @@ pub(crate) fn decode<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> R
         Ok((_, used)) => Err(format!("{} bytes too many", bytes.len() - used)),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Reads one of our own wire types from the front of `bytes` and moves past it. What is read borrows
+/// its texts and bytes, so a hostile length finds too few bytes and asks for no memory; `LIMIT`
+/// bounds the work all the same.
+pub(crate) fn decode_front<'a, T: Deserialize<'a>, const LIMIT: usize>(
+    bytes: &mut &'a [u8],
+) -> Result<T, String> {
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    let (value, used) =
+        bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|e| e.to_string())?;
+    *bytes = bytes.get(used..).unwrap_or_default();
+    Ok(value)
 }
 
 struct CountBytes(usize);

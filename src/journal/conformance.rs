@@ -319,17 +319,19 @@ impl Subject {
     /// Opens, and compares what the replay hands over with all that was appended.
     fn open_and_check(&mut self) {
         let mut journal = (self.open)().unwrap();
-        let mut details = BTreeMap::new();
+        let mut cells: BTreeMap<EncodedId, Cell> = BTreeMap::new();
         let mut records: Vec<Record> = Vec::new();
         let mut base = journal
             .replay(&mut |found| {
                 match found {
-                    Replayed::Base { id, details: known } => {
+                    Replayed::Base(known) => {
                         assert!(records.is_empty(), "the checkpoint comes first");
-                        let twice = details.insert(id.clone(), known.clone());
-                        assert!(twice.is_none(), "{id:?} is in the checkpoint twice");
+                        for (id, cell) in known {
+                            let twice = cells.insert(id.clone(), cell);
+                            assert!(twice.is_none(), "{id:?} is in the checkpoint twice");
+                        }
                     }
-                    Replayed::Record(record) => records.push(record.clone()),
+                    Replayed::Records(found) => records.extend(found),
                 }
                 Ok(())
             })
@@ -338,14 +340,21 @@ impl Subject {
         let folded = usize::try_from(base.last_seq.get()).unwrap();
         assert_eq!(records, &self.records[folded..], "records after {folded}");
         self.replayed = records.len();
-        self.ids_from_checkpoint = details.len();
+        self.ids_from_checkpoint = cells.len();
         for record in &records {
             match &record.entry {
-                Entry::Task { id, .. } => fold(&mut details, id, record),
+                Entry::Task { id, prev, event } => {
+                    let before = cells.remove(id).unwrap_or(Cell::ABSENT);
+                    let cell = before.apply(record.seq, *prev, event).unwrap();
+                    if cell != Cell::ABSENT {
+                        cells.insert(id.clone(), cell);
+                    }
+                }
                 Entry::Ledger(event) => base.told(event),
             }
         }
-        assert_eq!(details, self.details);
+        let known = self.details.iter().map(|(id, details)| (id.clone(), details.cell));
+        assert_eq!(cells, known.collect());
         assert_eq!((base.epoch, &base.metadata), (self.base.epoch, &self.base.metadata));
         self.journal = Some(journal);
     }

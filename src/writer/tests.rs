@@ -427,7 +427,13 @@ fn writer(journal: Scripted, watch: &Watch) -> (Arc<Shared>, Writer) {
     let recovered = recover(&mut memory, OpenReport::default(), Instant::now()).unwrap();
     let options =
         Options { output_cap: 100, sync_deadline: Duration::from_secs(60), max_pending: 8 };
-    let shared = Shared::new(options, recovered.index, recovered.recovery, BTreeMap::new(), None);
+    let shared = Shared::new(
+        options,
+        recovered.index,
+        recovered.recovery,
+        BTreeMap::new(),
+        crate::id::IdShape::default(),
+    );
     let shared = Arc::new(shared);
     let writer = Writer {
         shared: Arc::clone(&shared),

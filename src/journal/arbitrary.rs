@@ -1,0 +1,148 @@
+//! Records for property tests: any at all, and legal histories.
+
+use crate::id::EncodedId;
+use crate::journal::{Entry, LedgerEvent, Record};
+use crate::state::{
+    Attempt, Cell, Epoch, Event, Failure, NotKept, Output, SeqNo, SuccessBy, TaskState, Timestamp,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// An id of any bytes, the empty one and the longest among them.
+pub(crate) fn id() -> impl Strategy<Value = EncodedId> {
+    prop_oneof![
+        8 => vec(any::<u8>(), 0..40),
+        1 => vec(any::<u8>(), 1024),
+    ]
+    .prop_map(|bytes| EncodedId::from_bytes(&bytes))
+}
+
+/// Any failure.
+pub(crate) fn failure() -> impl Strategy<Value = Failure> {
+    prop_oneof![
+        ".{0,40}".prop_map(Failure::Error),
+        ".{0,40}".prop_map(Failure::Panicked),
+        ".{0,40}".prop_map(Failure::Cancelled),
+        Just(Failure::TimedOut),
+        Just(Failure::Crashed),
+    ]
+}
+
+/// Any output.
+pub(crate) fn output() -> impl Strategy<Value = Output> {
+    prop_oneof![
+        2 => Just(Output::Absent),
+        4 => vec(any::<u8>(), 0..100).prop_map(Output::Kept),
+        1 => vec(any::<u8>(), 20_000..32_768).prop_map(Output::Kept),
+        1 => any::<u64>().prop_map(|size| Output::NotKept(NotKept::TooLarge { size })),
+        1 => ".{0,40}".prop_map(|text| Output::NotKept(NotKept::NotSerializable(text))),
+    ]
+}
+
+/// Any event.
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark)];
+    prop_oneof![
+        Just(Event::Queued),
+        (any::<u32>(), any::<u64>()).prop_map(|(attempt, epoch)| Event::Started {
+            attempt: Attempt::new(attempt),
+            epoch: Epoch::new(epoch),
+        }),
+        (by, output()).prop_map(|(by, output)| Event::Succeeded { by, output }),
+        failure().prop_map(|failure| Event::Failed { failure }),
+        Just(Event::RevokeStarted),
+        failure().prop_map(|failure| Event::RevokeFailed { failure }),
+        Just(Event::Revoked),
+        Just(Event::Forgotten),
+    ]
+}
+
+/// Any event of the ledger.
+pub(crate) fn ledger_event() -> impl Strategy<Value = LedgerEvent> {
+    prop_oneof![
+        any::<u64>().prop_map(|epoch| LedgerEvent::EpochOpened { epoch: Epoch::new(epoch) }),
+        ".{0,40}".prop_map(|what| LedgerEvent::LossAccepted { what }),
+        ("[a-d]", proptest::option::of(vec(any::<u8>(), 0..40)))
+            .prop_map(|(name, value)| LedgerEvent::MetadataSet { name, value }),
+    ]
+}
+
+/// Any one record, legal or not, that follows an earlier one.
+pub(crate) fn record() -> impl Strategy<Value = Record> {
+    let task = (id(), any::<prop::sample::Index>(), event());
+    let entry = prop_oneof![
+        6 => task.prop_map(Ok),
+        1 => ledger_event().prop_map(Err),
+    ];
+    (1..u64::MAX / 2, any::<u64>(), entry).prop_map(|(seq, at, entry)| Record {
+        seq: SeqNo::new(seq),
+        at: Timestamp::from_micros(at),
+        entry: match entry {
+            Ok((id, prev, event)) => {
+                let prev = SeqNo::new(prev.index(seq.min(1 << 40) as usize) as u64);
+                Entry::Task { id, prev, event }
+            }
+            Err(event) => Entry::Ledger(event),
+        },
+    })
+}
+
+/// Any records, dense from some position.
+pub(crate) fn records(
+    count: impl Into<prop::collection::SizeRange>,
+) -> impl Strategy<Value = Vec<Record>> {
+    (1..u64::MAX / 2, vec(record(), count)).prop_map(|(first, mut records)| {
+        for (record, seq) in records.iter_mut().zip(first..) {
+            record.seq = SeqNo::new(seq);
+            if let Entry::Task { prev, .. } = &mut record.entry {
+                *prev = SeqNo::new(prev.get() % seq);
+            }
+        }
+        records
+    })
+}
+
+/// A history of few ids that the state machine allows, from record 1 on.
+pub(crate) fn history(
+    count: impl Into<prop::collection::SizeRange>,
+) -> impl Strategy<Value = Vec<Record>> {
+    let step = (0_u8..12, any::<prop::sample::Index>(), output(), failure(), ledger_event());
+    vec(step, count).prop_map(|steps| {
+        let mut cells = BTreeMap::new();
+        let mut records = Vec::new();
+        for (number, choice, output, failure, told) in steps {
+            let seq = SeqNo::new(records.len() as u64 + 1);
+            let entry = if number == 0 {
+                Entry::Ledger(told)
+            } else {
+                let id = EncodedId::from_bytes(format!("id-{number}").as_bytes());
+                let cell: &mut Cell = cells.entry(id.clone()).or_insert(Cell::ABSENT);
+                let legal = legal_events(*cell, seq, &output, &failure);
+                let event = choice.get(&legal).clone();
+                let prev = cell.seq;
+                *cell = cell.apply(seq, prev, &event).expect("chosen among the legal ones");
+                Entry::Task { id, prev, event }
+            };
+            let at = Timestamp::from_micros(1_700_000_000_000_000 + seq.get() * 1_000);
+            records.push(Record { seq, at, entry });
+        }
+        records
+    })
+}
+
+fn legal_events(cell: Cell, seq: SeqNo, output: &Output, failure: &Failure) -> Vec<Event> {
+    let started = Event::Started { attempt: cell.attempt.next(), epoch: Epoch::new(seq.get() / 9) };
+    let succeeded = |by| Event::Succeeded { by, output: output.clone() };
+    let failure = failure.clone();
+    match cell.state {
+        TaskState::NotFound => vec![Event::Queued, started, succeeded(SuccessBy::Mark)],
+        TaskState::Queued => vec![started, Event::Forgotten],
+        TaskState::Running => vec![succeeded(SuccessBy::Attempt), Event::Failed { failure }],
+        TaskState::Succeeded => vec![Event::RevokeStarted, Event::Forgotten],
+        TaskState::Failed => {
+            vec![Event::Queued, started, succeeded(SuccessBy::Mark), Event::Forgotten]
+        }
+        TaskState::Revoking => vec![Event::Revoked, Event::RevokeFailed { failure }],
+    }
+}

@@ -1,0 +1,207 @@
+//! One entry of a checkpoint: an id and all that is known of it, small.
+//!
+//! ```text
+//! id         bytes, with their length in front
+//! shape      1   state (1 queued, 2 running, 3 succeeded, 4 failed, 5 revoking)
+//!                + 8 * succeeded by (0 nobody, 1 the attempt, 2 a mark)
+//! present    1   which of the optional fields follow, lowest bit first
+//! attempt    u32
+//! back       u64 distance from the entry's last record to the checkpoint's
+//! epoch      u64 (bit 0)
+//! queued     i64 (bit 1)   times, each as distance to the present one before it, the first
+//! started    i64 (bit 2)   as distance to the base of the frame, in microseconds
+//! ended      i64 (bit 3)
+//! revoking   i64 (bit 4)
+//! failure        (bit 5)   as in wire.rs
+//! revoke failure (bit 6)
+//! output         (bit 7)   unless absent
+//!
+//! id "\x01a" succeeded in attempt 1 of epoch 1, last record 7 of 9, from the base of
+//! the times for 2 us, output c0:    02 01 61  0b  8d  01  02  01  00 04  01 01 c0
+//! ```
+//!
+//! An entry is valid if and only if all its fields are there, state and nobody-or-who are known, the
+//! id is not longer than an id may be, and `back` leads to record 1 or later.
+
+use crate::details::TaskDetails;
+use crate::id::{EncodedId, MAX_ID_BYTES};
+use crate::journal::codec;
+use crate::journal::frame::{FrameHead, ITEM_LIMIT};
+use crate::journal::wire::{BytesWire, FailureWire, OutputWire};
+use crate::state::{Attempt, Cell, Epoch, Failure, Output, SeqNo, SuccessBy, TaskState, Timestamp};
+use serde::Deserialize;
+
+/// What the entries of one frame are measured from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// The last record of the checkpoint.
+    pub(super) last_seq: SeqNo,
+    /// The base of the times.
+    pub(super) at: u64,
+}
+
+impl Origin {
+    /// For a frame that begins with these details.
+    pub(super) fn of(last_seq: SeqNo, details: &TaskDetails) -> Self {
+        let at = times(details).into_iter().flatten().next();
+        Self { last_seq, at: at.map_or(0, Timestamp::as_micros) }
+    }
+}
+
+/// The entries in the body of a frame, read one after the other.
+pub(super) struct EntriesOf<'a> {
+    origin: Origin,
+    left: u32,
+    rest: &'a [u8],
+}
+
+impl<'a> EntriesOf<'a> {
+    pub(super) fn new(last_seq: SeqNo, head: &FrameHead, body: &'a [u8]) -> Result<Self, String> {
+        let mut rest = body;
+        let origin = Origin { last_seq, at: field(&mut rest)? };
+        Ok(Self { origin, left: head.count, rest })
+    }
+
+    /// The next entry; `None` when all that were promised are read and nothing is left over.
+    pub(super) fn next(&mut self) -> Result<Option<(EncodedId, TaskDetails)>, String> {
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            decode_entry(&mut self.rest, self.origin).map(Some)
+        } else if self.rest.is_empty() {
+            Ok(None)
+        } else {
+            Err(format!("{} bytes too many", self.rest.len()))
+        }
+    }
+}
+
+/// Appends an entry. `None`, and nothing appended, if nothing is known of the id or its last record
+/// lies after the checkpoint's.
+pub(super) fn encode_entry(
+    out: &mut Vec<u8>,
+    origin: Origin,
+    id: &EncodedId,
+    details: &TaskDetails,
+) -> Option<()> {
+    let shape = state_code(details.cell.state)? | by_code(details.succeeded_by) << 3;
+    let back = origin.last_seq.get().checked_sub(details.cell.seq.get())?;
+    codec::encode_into(out, &BytesWire(id.as_bytes()));
+    out.extend_from_slice(&[shape, present(details)]);
+    codec::encode_into(out, &details.cell.attempt.get());
+    codec::encode_into(out, &back);
+    if let Some(epoch) = details.epoch {
+        codec::encode_into(out, &epoch.get());
+    }
+    let mut before = origin.at;
+    for time in times(details).into_iter().flatten() {
+        codec::encode_into(out, &(time.as_micros().wrapping_sub(before) as i64));
+        before = time.as_micros();
+    }
+    for failure in [&details.failure, &details.revoke_failure].into_iter().flatten() {
+        codec::encode_into(out, &FailureWire::from(failure));
+    }
+    if details.output != Output::Absent {
+        codec::encode_into(out, &OutputWire::from(&details.output));
+    }
+    Some(())
+}
+
+/// Reads the entry at the front of `rest`.
+fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDetails), String> {
+    let BytesWire(id) = field(rest)?;
+    if id.len() > MAX_ID_BYTES {
+        return Err(format!("an id of {} bytes", id.len()));
+    }
+    let (shape, present): (u8, u8) = (field(rest)?, field(rest)?);
+    let has = |bit: u8| present & 1 << bit != 0;
+    let attempt = Attempt::new(field(rest)?);
+    let back: u64 = field(rest)?;
+    let seq = origin.last_seq.get().checked_sub(back).filter(|seq| *seq > 0);
+    let seq = SeqNo::new(seq.ok_or_else(|| format!("an entry goes back {back}"))?);
+    let epoch = has(0).then(|| field(rest)).transpose()?.map(Epoch::new);
+    let mut before = origin.at;
+    let mut time = |bit| -> Result<Option<Timestamp>, String> {
+        if !has(bit) {
+            return Ok(None);
+        }
+        before = before.wrapping_add(field::<i64>(rest)? as u64);
+        Ok(Some(Timestamp::from_micros(before)))
+    };
+    let (queued_at, started_at, ended_at) = (time(1)?, time(2)?, time(3)?);
+    let revoke_started_at = time(4)?;
+    let failure = has(5).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
+    let revoke_failure = has(6).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
+    let output = has(7).then(|| field::<OutputWire<'_>>(rest)).transpose()?;
+    let details = TaskDetails {
+        cell: Cell { state: state_of(shape & 7)?, attempt, seq },
+        epoch,
+        queued_at,
+        started_at,
+        ended_at,
+        revoke_started_at,
+        failure: failure.map(Failure::from),
+        revoke_failure: revoke_failure.map(Failure::from),
+        succeeded_by: by_of(shape >> 3)?,
+        output: output.map_or(Output::Absent, Output::from),
+        in_doubt: false,
+    };
+    Ok((EncodedId::from_bytes(id), details))
+}
+
+fn field<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, String> {
+    codec::decode_front::<T, ITEM_LIMIT>(rest)
+}
+
+const fn times(details: &TaskDetails) -> [Option<Timestamp>; 4] {
+    [details.queued_at, details.started_at, details.ended_at, details.revoke_started_at]
+}
+
+fn present(details: &TaskDetails) -> u8 {
+    let [queued, started, ended, revoking] = times(details).map(|time| time.is_some());
+    let epoch = details.epoch.is_some();
+    let (failure, revoke_failure) = (details.failure.is_some(), details.revoke_failure.is_some());
+    let output = details.output != Output::Absent;
+    [epoch, queued, started, ended, revoking, failure, revoke_failure, output]
+        .into_iter()
+        .rev()
+        .fold(0, |bits, bit| bits << 1 | u8::from(bit))
+}
+
+const fn state_code(state: TaskState) -> Option<u8> {
+    match state {
+        TaskState::NotFound => None,
+        TaskState::Queued => Some(1),
+        TaskState::Running => Some(2),
+        TaskState::Succeeded => Some(3),
+        TaskState::Failed => Some(4),
+        TaskState::Revoking => Some(5),
+    }
+}
+
+fn state_of(code: u8) -> Result<TaskState, String> {
+    match code {
+        1 => Ok(TaskState::Queued),
+        2 => Ok(TaskState::Running),
+        3 => Ok(TaskState::Succeeded),
+        4 => Ok(TaskState::Failed),
+        5 => Ok(TaskState::Revoking),
+        _ => Err(format!("state {code}")),
+    }
+}
+
+const fn by_code(by: Option<SuccessBy>) -> u8 {
+    match by {
+        None => 0,
+        Some(SuccessBy::Attempt) => 1,
+        Some(SuccessBy::Mark) => 2,
+    }
+}
+
+fn by_of(code: u8) -> Result<Option<SuccessBy>, String> {
+    match code {
+        0 => Ok(None),
+        1 => Ok(Some(SuccessBy::Attempt)),
+        2 => Ok(Some(SuccessBy::Mark)),
+        _ => Err(format!("succeeded by {code}")),
+    }
+}

@@ -1,0 +1,200 @@
+//! The journal that outlives the power.
+//!
+//! ```text
+//! append:  the directory is still ours? -> frames -> sled insert, flush, our fdatasync
+//!          -> the witness notes the position (not synced)
+//! ```
+//!
+//! If we die before the fdatasync, any prefix of the batch may be found, and
+//! nobody was told. After it, all of it is. The witness may be one batch behind,
+//! which the next open takes for what it is.
+
+use super::chain::LedgerId;
+use super::checkpoint::Checkpoint;
+use super::frame;
+use super::judge::Position;
+use super::lock::DirLock;
+use super::manifest::Manifest;
+use super::roll::Roller;
+use super::scan::Scan;
+use super::sled::Log;
+use super::witness::Witness;
+use super::{Base, Journal, Record, Replayed, Upkeep, Visit};
+use crate::details::TaskDetails;
+use crate::error::JournalError;
+use crate::id::EncodedId;
+use crate::state::{Cell, SeqNo};
+use crate::sync::Arc;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Entries of the checkpoint that are handed over at once.
+const CHUNK: usize = 4096;
+
+/// A ledger's directory, opened.
+#[derive(Debug)]
+pub(crate) struct SledJournal {
+    pub(crate) dir: PathBuf,
+    pub(crate) manifest: Manifest,
+    pub(crate) witness: Witness,
+    pub(crate) checkpoint: Option<Arc<Checkpoint>>,
+    /// What is appended to.
+    pub(crate) log: Log,
+    /// Where that begins.
+    pub(crate) log_base: Position,
+    pub(crate) end: Position,
+    /// The log before, while it is folded into a checkpoint.
+    pub(crate) frozen: Option<Frozen>,
+    /// What the open found in the log, until it is replayed.
+    pub(crate) to_replay: Option<(Scan, Vec<usize>)>,
+    pub(crate) roller: Roller,
+    /// The frame that was read last: reads of one id come from few frames.
+    pub(crate) last_read: Vec<Record>,
+    /// The last field: freed after everything else is.
+    pub(crate) lock: DirLock,
+}
+
+/// A log that nothing is appended to any more.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) end: Position,
+    pub(crate) reader: FrozenReader,
+}
+
+/// How a frozen log is read.
+#[derive(Debug)]
+pub(crate) enum FrozenReader {
+    /// Through the store that wrote it.
+    Store(Log),
+    /// Through a scan: it was frozen when the ledger was opened.
+    Scan(Scan, Vec<usize>),
+}
+
+impl SledJournal {
+    pub(crate) const fn ledger(&self) -> LedgerId {
+        self.manifest.ledger
+    }
+
+    /// The end of what is folded into the checkpoint.
+    pub(crate) fn base(&self) -> Position {
+        position_of(self.checkpoint.as_deref())
+    }
+
+    fn record(&mut self, seq: SeqNo) -> Result<Record, JournalError> {
+        let among = |records: &[Record]| {
+            let first = records.first()?.seq.get();
+            records.get(usize::try_from(seq.get().checked_sub(first)?).ok()?).cloned()
+        };
+        if let Some(record) = among(&self.last_read) {
+            return Ok(record);
+        }
+        self.last_read = self.records_around(seq)?;
+        among(&self.last_read)
+            .ok_or_else(|| JournalError::damaged("log", format!("record {seq} is not there")))
+    }
+
+    /// The records of the frame that has this one.
+    fn records_around(&mut self, seq: SeqNo) -> Result<Vec<Record>, JournalError> {
+        let ledger = self.ledger();
+        let bytes = if seq > self.log_base.seq {
+            self.log.frame_with(seq)?
+        } else {
+            match &mut self.frozen {
+                Some(Frozen { reader: FrozenReader::Store(log), .. }) => log.frame_with(seq)?,
+                Some(Frozen { reader: FrozenReader::Scan(scan, run), .. }) => {
+                    let at = run.partition_point(|at| {
+                        scan.frames().get(*at).is_some_and(|frame| frame.last() < seq.get())
+                    });
+                    let frame = run.get(at).and_then(|at| scan.frames().get(*at));
+                    return frame
+                        .map_or_else(|| Ok(Vec::new()), |frame| scan.reader().records(frame));
+                }
+                None => None,
+            }
+        };
+        let Some(bytes) = bytes else { return Ok(Vec::new()) };
+        let wrong = |error: frame::FrameError| JournalError::damaged("log", error.to_string());
+        let (head, body) = frame::parse(ledger, &bytes).map_err(wrong)?;
+        frame::decode_records(&head, body).map_err(wrong)
+    }
+}
+
+/// Where a checkpoint stands.
+pub(crate) fn position_of(checkpoint: Option<&Checkpoint>) -> Position {
+    checkpoint.map_or(Position::START, |checkpoint| Position {
+        seq: checkpoint.summary().last_seq,
+        chain: checkpoint.summary().chain,
+    })
+}
+
+impl Journal for SledJournal {
+    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
+        let mut base = Base::default();
+        if let Some(checkpoint) = &self.checkpoint {
+            let mut entries = checkpoint.entries();
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                while let Some((id, details)) = entries.next()? {
+                    chunk.push((id, details.cell));
+                    if chunk.len() == CHUNK {
+                        break;
+                    }
+                }
+                if chunk.is_empty() {
+                    break;
+                }
+                visit(Replayed::Base(chunk))?;
+            }
+            let summary = checkpoint.summary();
+            base.last_seq = summary.last_seq;
+            base.epoch = summary.epoch;
+            base.metadata = summary.metadata.clone();
+        }
+        let mut records = |records| visit(Replayed::Records(records));
+        if let Some(Frozen { reader: FrozenReader::Scan(scan, run), .. }) = &self.frozen {
+            scan.visit_frames(run, &mut records)?;
+        }
+        if let Some((scan, run)) = self.to_replay.take() {
+            scan.visit_frames(&run, &mut records)?;
+        }
+        Ok(base)
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let Some(last) = records.last() else { return Ok(()) };
+        self.lock.still_ours()?;
+        let (frames, chain) = frame::encode_records(self.ledger(), self.end.chain, records)
+            .map_err(|error| JournalError::Store(error.to_string()))?;
+        self.log.append(frames)?;
+        self.end = Position { seq: last.seq, chain };
+        self.witness.note(last.seq, chain, Instant::now())
+    }
+
+    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError> {
+        let checkpoint = self.checkpoint.clone();
+        let base = self.base().seq;
+        TaskDetails::trace(
+            cell,
+            base,
+            |seq| self.record(seq),
+            || checkpoint.map_or(Ok(None), |checkpoint| checkpoint.get(id)),
+        )
+    }
+
+    fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
+        let now = Instant::now();
+        if self.witness.due(now) == Some(Duration::ZERO) {
+            self.witness.sync()?;
+            self.log.check_no_blobs()?;
+        }
+        let rolled = self.roll(wanted, now)?;
+        let again = [self.witness.due(now), rolled.again_after].into_iter().flatten().min();
+        Ok(Upkeep { again_after: again, ..rolled })
+    }
+
+    fn close(&mut self) -> Result<(), JournalError> {
+        self.roller.stop();
+        self.witness.sync()?;
+        self.log.check_no_blobs()
+    }
+}

@@ -1,0 +1,448 @@
+//! Opening a ledger's directory.
+//!
+//! ```text
+//!  what is at the path? -> lock -> manifest: newer, other ids, damaged are refused here,
+//!                                  nothing changed; older is migrated
+//!   -> leftovers go -> checkpoint verified -> logs scanned, judged against the witness
+//!   -> sled opened, compared with the scan --same--> replay
+//!                          |
+//!                          +--anything else--> rebuilt from the scan: new checkpoint, fresh log
+//! ```
+//!
+//! Nothing that could destroy evidence happens before the logs are found whole:
+//! a damaged ledger is left exactly as it was found, and is its own untouched
+//! copy. What sled makes of its directory is held against the scan, entry by
+//! entry; if it has dropped anything, cannot be opened, or panics, the scan is
+//! what counts.
+
+use super::checkpoint::Checkpoint;
+use super::directory::{self, Access, Found};
+use super::durable::{Frozen, FrozenReader, SledJournal, position_of};
+use super::fold::{self, FOLD_MEMORY, Mode, Target};
+use super::judge::{Position, Scanned, Whole, judge};
+use super::lock::DirLock;
+use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
+use super::migrate::{self, FORMAT_VERSION, STEPS};
+use super::roll::Roller;
+use super::salvage::Basis;
+use super::scan::{self, Scan, scan_file};
+use super::sled::{Log, SEGMENT_SIZE, data_file};
+use super::witness::Witness;
+use super::{OpenReport, ballast, files, salvage};
+use crate::error::{Damage, JournalError, OpenError};
+use crate::state::Timestamp;
+use crate::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+/// Frames up to this many bytes are kept in memory while sled opens its log; a longer log is
+/// folded into a checkpoint before, so that sled never touches the only copy.
+const KEEP_IN_MEMORY: u64 = 256 * 1024 * 1024;
+
+/// Ids of the checkpoint that are tried with the id type.
+const IDS_TRIED: usize = 1000;
+
+/// Bytes that an open writes at most before it can give the ballast back, roughly.
+const OPEN_NEEDS: u64 = 2 * SEGMENT_SIZE;
+
+/// Judges the bytes of something that only the layer above understands.
+pub(crate) type JudgeBytes = Box<dyn Fn(&[u8]) -> Result<(), String> + Send>;
+
+/// How to open a directory.
+pub(crate) struct StoreOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) lock_wait: Duration,
+    pub(crate) checkpoint_after: u64,
+    pub(crate) ballast: u64,
+    pub(crate) accept_loss: bool,
+    /// The description of the id type, for a new ledger.
+    pub(crate) shape: Vec<u8>,
+    /// Whether the ledger's description fits the id type.
+    pub(crate) judge_shape: JudgeBytes,
+    /// Whether a stored id is one of the id type.
+    pub(crate) judge_id: JudgeBytes,
+}
+
+/// Opens or creates the ledger. On a full disk gives up the ballast and tries once more.
+pub(crate) fn open(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
+    let full = match open_once(options) {
+        Err(OpenError::Journal(error)) if error.is_full() => error,
+        Err(OpenError::Io { action, path, source })
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            JournalError::Io { action, path, source }
+        }
+        opened => return opened,
+    };
+    tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
+    let released = ballast::release(&options.path);
+    released.log();
+    if !matches!(released, ballast::Ballast::Released(1..)) {
+        return Err(out_of_space(&options.path, full));
+    }
+    match open_once(options) {
+        Err(OpenError::Journal(error)) if error.is_full() => {
+            Err(out_of_space(&options.path, error))
+        }
+        Err(OpenError::Io { action, path, source })
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            Err(out_of_space(&options.path, JournalError::Io { action, path, source }))
+        }
+        opened => opened,
+    }
+}
+
+fn out_of_space(path: &Path, error: JournalError) -> OpenError {
+    match ballast::available(path) {
+        Ok(available) => OpenError::Full { needed: OPEN_NEEDS, available },
+        Err(_) => error.into(),
+    }
+}
+
+fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
+    // The process may change its current directory while the ledger is open.
+    let dir =
+        std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
+    if judge_path(&dir, options)? == Found::Missing {
+        files::create_dir(&dir)?;
+    }
+    let lock = DirLock::acquire(&dir, options.lock_wait)?;
+    // Again, since somebody may have been faster.
+    match judge_path(&dir, options)? {
+        Found::Ledger => {}
+        Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(&dir, options)?,
+    }
+    let mut report = OpenReport::default();
+    let (manifest, damage) = match read_manifest(&dir, &mut report) {
+        Err(OpenError::Damaged(damage)) if options.accept_loss => {
+            let made_up = salvage::reconstruct(&dir)?;
+            (made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?, Some(damage))
+        }
+        manifest => (manifest?, None),
+    };
+    (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
+    let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
+    match damage {
+        Some(damage) => opening.salvaged(Basis::Reconstructed, damage.to_string()),
+        None if options.accept_loss => opening.salvage_or_open(),
+        None => opening.open(),
+    }
+}
+
+/// What is at the path. A ledger without a manifest is one that is left to be repaired if its loss
+/// is accepted.
+fn judge_path(dir: &Path, options: &StoreOptions) -> Result<Found, OpenError> {
+    match directory::judge(dir, Access::Write, has_frames) {
+        Err(OpenError::Damaged(_)) if options.accept_loss => Ok(Found::Ledger),
+        found => found,
+    }
+}
+
+pub(crate) fn has_frames(log: &Path) -> Result<bool, JournalError> {
+    Ok(scan::owner(&data_file(log))?.is_some())
+}
+
+/// Everything that a new ledger consists of, the manifest last: until then it is only leftovers.
+fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
+    directory::remove_leftovers_of_creation(dir)?;
+    let mut ledger = [0; 16];
+    getrandom::fill(&mut ledger)
+        .map_err(|error| JournalError::Store(format!("no random numbers: {error}")))?;
+    let manifest = Manifest {
+        ledger: super::chain::LedgerId(ledger),
+        created_at: Timestamp::from(SystemTime::now()),
+        shape: options.shape.clone(),
+        segment_size: SEGMENT_SIZE,
+        checkpoint: None,
+        logs: vec![LogRef { number: 1 }],
+        next_number: 2,
+    };
+    ballast::refill_if_room(dir, options.ballast).log();
+    Witness::create(dir, manifest.ledger)?;
+    drop(Log::create(&dir.join(directory::log_dir(1)), manifest.segment_size)?);
+    manifest.write(dir)?;
+    files::sync_parent(dir)?;
+    tracing::info!(path = ?dir, ledger = %manifest.ledger, "created");
+    Ok(())
+}
+
+fn read_manifest(dir: &Path, report: &mut OpenReport) -> Result<Manifest, OpenError> {
+    loop {
+        match Manifest::read(dir)? {
+            Judged::Current(manifest) => return Ok(manifest),
+            Judged::Newer(found) => {
+                let (path, supported) = (dir.to_owned(), FORMAT_VERSION);
+                return Err(OpenError::Newer { path, found, supported });
+            }
+            Judged::Older(found, body) => {
+                let step = &mut |from| tracing::info!(from, "migrating");
+                let done = migrate::migrate(dir, found, body, STEPS, FORMAT_VERSION, step)?;
+                report.migrated = Some((done.from, done.to));
+            }
+            Judged::Missing => {
+                return Err(JournalError::damaged(super::manifest::NAME, "it is missing").into());
+            }
+            Judged::Damaged(what) => {
+                return Err(JournalError::damaged(super::manifest::NAME, what).into());
+            }
+        }
+    }
+}
+
+/// A directory whose lock is held and whose manifest is understood.
+pub(crate) struct Opening<'a> {
+    pub(crate) dir: PathBuf,
+    pub(crate) lock: DirLock,
+    pub(crate) manifest: Manifest,
+    pub(crate) options: &'a StoreOptions,
+    pub(crate) report: OpenReport,
+    /// Whether the log has been rebuilt by this open: a fresh one that differs as well is no damage.
+    pub(crate) rebuilt: bool,
+}
+
+/// What became of opening the store of a log.
+enum Opened {
+    /// It holds exactly what the scan found.
+    Same(Log),
+    /// It does not, for this reason.
+    Differs(String),
+    /// It was not tried: the scan could not be kept.
+    TooLong,
+}
+
+/// What was found without touching anything.
+pub(crate) struct Evidence {
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) logs: Vec<Scanned>,
+    pub(crate) witness: Witness,
+    pub(crate) whole: Whole,
+}
+
+impl Opening<'_> {
+    fn open(self) -> Result<(SledJournal, OpenReport), OpenError> {
+        let evidence = self.evidence()?;
+        self.settle(evidence)
+    }
+
+    fn salvage_or_open(self) -> Result<(SledJournal, OpenReport), OpenError> {
+        let found = self.evidence().and_then(|evidence| {
+            salvage::check_legal(&evidence)?;
+            Ok(evidence)
+        });
+        match found {
+            Ok(evidence) => self.settle(evidence),
+            Err(JournalError::Damaged(damage)) => self.salvaged(Basis::Read, damage.to_string()),
+            Err(error @ JournalError::Illegal { .. }) => {
+                self.salvaged(Basis::Read, crate::error::chain(&error))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn salvaged(
+        mut self,
+        basis: Basis,
+        damage: String,
+    ) -> Result<(SledJournal, OpenReport), OpenError> {
+        tracing::warn!(damage, "accepting the loss");
+        let what = salvage::salvage(&mut self, basis, &damage)?;
+        self.report.loss_accepted = Some(what);
+        self.open()
+    }
+
+    /// Reads and judges everything; changes nothing but removing what the manifest does not name.
+    fn evidence(&self) -> Result<Evidence, JournalError> {
+        let checkpoint = match self.manifest.checkpoint {
+            Some(at) => Some(self.checkpoint(at)?),
+            None => None,
+        };
+        let base = position_of(checkpoint.as_ref());
+        let logs = self.scans(base)?;
+        let witness = Witness::open(&self.dir, self.manifest.ledger)?;
+        let (seq, chain) = witness.position();
+        let whole = judge(base, &logs, Position { seq, chain }).map_err(JournalError::Damaged)?;
+        Ok(Evidence { checkpoint, logs, witness, whole })
+    }
+
+    fn checkpoint(&self, at: CheckpointRef) -> Result<Checkpoint, JournalError> {
+        let name = directory::checkpoint(at.number);
+        let path = self.dir.join(&name);
+        missing_is_damage(&path, &name)?;
+        let checkpoint = Checkpoint::open(&path, self.manifest.ledger, at.last_seq, at.chain)?;
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    fn scans(&self, base: Position) -> Result<Vec<Scanned>, JournalError> {
+        let scanned = |log: &LogRef| {
+            let name = directory::log_dir(log.number);
+            let file = data_file(&self.dir.join(&name));
+            missing_is_damage(&file, &name)?;
+            let scan = scan_file(&file, self.manifest.ledger, base.seq)?;
+            Ok(Scanned { name, scan })
+        };
+        self.manifest.logs.iter().map(scanned).collect()
+    }
+
+    /// Opens the store of logs that are whole, or rebuilds it from the scan.
+    fn settle(mut self, evidence: Evidence) -> Result<(SledJournal, OpenReport), OpenError> {
+        if let Some(checkpoint) = &evidence.checkpoint {
+            let mut entries = checkpoint.entries();
+            for _ in 0..IDS_TRIED {
+                let Some((id, _)) = entries.next()? else { break };
+                (self.options.judge_id)(id.as_bytes()).map_err(OpenError::OtherIdType)?;
+            }
+        }
+        for name in directory::remove_leftovers(&self.dir, &self.manifest)? {
+            tracing::info!(name, "removed what the last process left unfinished");
+        }
+        let Evidence { checkpoint, mut logs, witness, whole } = evidence;
+        let (Some(mut last), Some(run)) = (logs.pop(), whole.runs.last()) else {
+            return Err(JournalError::damaged("manifest", "it names no log").into());
+        };
+        let fits = last.scan.load(KEEP_IN_MEMORY)?;
+        let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
+        let log = match opened {
+            Opened::Same(log) => log,
+            Opened::Differs(why) if self.rebuilt => return Err(JournalError::Store(why).into()),
+            Opened::Differs(_) | Opened::TooLong => {
+                if let Opened::Differs(why) = opened {
+                    tracing::warn!(why, "the log is rebuilt from its own frames");
+                    let repaired = format!("{}: {why}; rebuilt without loss", last.name);
+                    self.report.repaired.push(repaired);
+                }
+                self.rebuilt = true;
+                logs.push(last);
+                self.rebuild(checkpoint.as_ref(), &logs, &whole)?;
+                drop(witness);
+                let evidence = self.evidence()?;
+                return self.settle(evidence);
+            }
+        };
+        ballast::refill_if_room(&self.dir, self.options.ballast).log();
+        let mut runs = whole.runs;
+        let run = runs.pop().map(|run| run.frames).unwrap_or_default();
+        let frozen = runs.pop().zip(logs.pop());
+        let frozen = frozen.map(|(run, log)| Frozen {
+            end: Position { seq: run.end, chain: run.chain },
+            reader: FrozenReader::Scan(log.scan, run.frames),
+        });
+        let base = position_of(checkpoint.as_ref());
+        let journal = SledJournal {
+            log_base: frozen.as_ref().map_or(base, |frozen| frozen.end),
+            dir: self.dir,
+            manifest: self.manifest,
+            witness,
+            checkpoint: checkpoint.map(Arc::new),
+            log,
+            end: whole.end,
+            frozen,
+            to_replay: Some((last.scan, run)),
+            roller: Roller::new(self.options.checkpoint_after, self.options.ballast),
+            last_read: Vec::new(),
+            lock: self.lock,
+        };
+        Ok((journal, self.report))
+    }
+
+    /// Opens the store and holds what it has against the scan. What the operating system refuses,
+    /// and a store that somebody else has open, say nothing about the log and are errors.
+    fn open_log(&self, scanned: &Scanned, run: &[usize]) -> Result<Opened, JournalError> {
+        let dir = self.dir.join(&scanned.name);
+        let opened = Log::open(&dir, self.manifest.segment_size)
+            .and_then(|mut log| Ok((compare(&mut log, &scanned.scan, run)?, log)));
+        match opened {
+            Ok((None, log)) => Ok(Opened::Same(log)),
+            Ok((Some(difference), _)) => Ok(Opened::Differs(difference)),
+            Err(JournalError::Io { action, path, source }) if source.raw_os_error().is_some() => {
+                Err(JournalError::Io { action, path, source })
+            }
+            Err(error) => {
+                let why = format!("the store cannot be used: {}", crate::error::chain(&error));
+                Ok(Opened::Differs(why))
+            }
+        }
+    }
+
+    /// Folds the frames of all logs into a new checkpoint and begins a fresh log. The old log stays
+    /// until the manifest no longer names it.
+    fn rebuild(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        logs: &[Scanned],
+        whole: &Whole,
+    ) -> Result<(), JournalError> {
+        let number = self.manifest.next_number;
+        let target = Target {
+            path: &self.dir.join(directory::checkpoint(number)),
+            ledger: self.manifest.ledger,
+            last_seq: whole.end.seq,
+            chain: whole.end.chain,
+        };
+        let sources: Vec<fold::Log<'_>> = logs
+            .iter()
+            .zip(&whole.runs)
+            .map(|(log, run)| fold::Log { scan: &log.scan, frames: &run.frames })
+            .collect();
+        let never = AtomicBool::new(false);
+        let folded = fold::fold(checkpoint, &sources, Mode::Strict, &target, FOLD_MEMORY, &never)?;
+        folded.checkpoint.check()?;
+        self.start_afresh(number, whole.end)
+    }
+
+    /// The checkpoint with this number, which stands at `end`, and a fresh log become the ledger.
+    pub(crate) fn start_afresh(&mut self, number: u64, end: Position) -> Result<(), JournalError> {
+        let log = self.dir.join(directory::log_dir(number + 1));
+        files::remove(&log)?;
+        drop(Log::create(&log, self.manifest.segment_size)?);
+        let manifest = Manifest {
+            checkpoint: Some(CheckpointRef { number, last_seq: end.seq, chain: end.chain }),
+            logs: vec![LogRef { number: number + 1 }],
+            next_number: number + 2,
+            ..self.manifest.clone()
+        };
+        manifest.write(&self.dir)?;
+        self.manifest = manifest;
+        Ok(())
+    }
+}
+
+/// Where the store's entries are not exactly the frames of the scan; `None` if they are.
+fn compare(log: &mut Log, scan: &Scan, run: &[usize]) -> Result<Option<String>, JournalError> {
+    let mut reader = scan.reader();
+    let mut expected = run.iter().filter_map(|at| scan.frames().get(*at));
+    let mut difference = None;
+    log.visit(|first, bytes| {
+        let Some(frame) = expected.next() else {
+            difference =
+                Some(format!("the store has an entry at record {first} that is not in its file"));
+            return Ok(false);
+        };
+        if frame.first != first.get() || reader.read(frame)? != bytes {
+            difference = Some(format!("the store has dropped or changed record {}", frame.first));
+            return Ok(false);
+        }
+        Ok(true)
+    })?;
+    if difference.is_none() {
+        difference = expected
+            .next()
+            .map(|frame| format!("the store has dropped all from record {} on", frame.first));
+    }
+    Ok(difference)
+}
+
+fn missing_is_damage(path: &Path, name: &str) -> Result<(), JournalError> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(JournalError::Damaged(Damage {
+                place: name.to_owned(),
+                what: "it is missing, or part of it".to_owned(),
+                lost: None,
+            }))
+        }
+        _ => Ok(()),
+    }
+}

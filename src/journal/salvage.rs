@@ -1,0 +1,269 @@
+//! Going on after a loss that the owner accepted.
+//!
+//! What can still be read - every whole frame of the logs, every whole frame of
+//! the checkpoint - is folded into a new checkpoint, in order, over the gaps.
+//! Each event fixes the state it leaves behind, so what is found after a gap is
+//! believed: a success recorded after the gap stays a success. The damaged files
+//! are kept in `damaged/`.
+//!
+//! ```text
+//!                                     if we die on this line
+//! new checkpoint, durable             a leftover; the ledger is as damaged as before
+//! evidence kept in damaged/           likewise
+//! fresh witness at the new end        likewise; the repair is begun again
+//! fresh log, manifest names both      done
+//! ```
+//!
+//! A manifest that is itself damaged or missing is made up from what is there:
+//! the ledger that most of the files name, the last checkpoint, every log. It is
+//! never written; the repair that it makes possible writes the new one, last, as
+//! any repair does.
+
+use super::aside;
+use super::chain::LedgerId;
+use super::checkpoint::{self, Checkpoint, CheckpointWriter};
+use super::directory::{self, Name};
+use super::fold::{self, FOLD_MEMORY, Mode, Target};
+use super::judge::Position;
+use super::manifest::{CheckpointRef, LogRef, Manifest};
+use super::open::{Evidence, Opening};
+use super::scan::{self, Scan, scan_file};
+use super::sled::{SEGMENT_SIZE, data_file};
+use super::witness::{self, Witness};
+use crate::error::{JournalError, OpenError};
+use crate::id::{EncodedId, IdShape};
+use crate::journal::Entry;
+use crate::state::{Cell, SeqNo, Timestamp};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// That every record follows legally. An open finds this out in its replay; a repair wants to know
+/// before it leaves things as they are.
+pub(crate) fn check_legal(evidence: &Evidence) -> Result<(), JournalError> {
+    let mut cells: HashMap<EncodedId, Cell> = HashMap::new();
+    if let Some(checkpoint) = &evidence.checkpoint {
+        checkpoint.visit(|id, details| {
+            cells.insert(id.clone(), details.cell);
+            Ok(())
+        })?;
+    }
+    for (log, run) in evidence.logs.iter().zip(&evidence.whole.runs) {
+        log.scan.visit(&run.frames, |record| {
+            if let Entry::Task { id, prev, event } = &record.entry {
+                let cell = cells.entry(id.clone()).or_insert(Cell::ABSENT);
+                *cell = cell
+                    .apply(record.seq, *prev, event)
+                    .map_err(|source| JournalError::Illegal { seq: record.seq, source })?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Where the manifest of an [`Opening`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// It was read: what it does not name is no part of the ledger.
+    Read,
+    /// It was [`reconstruct`]ed: whatever is there may be part of the ledger.
+    Reconstructed,
+}
+
+/// Makes a sound ledger of what can be read of a damaged one. Returns what is to be recorded.
+pub(crate) fn salvage(
+    opening: &mut Opening<'_>,
+    basis: Basis,
+    damage: &str,
+) -> Result<String, OpenError> {
+    let dir = opening.dir.clone();
+    let ledger = opening.manifest.ledger;
+    let evidence = match basis {
+        Basis::Read => {
+            // Anything of an earlier try, but nothing that the manifest names.
+            directory::remove_leftovers(&dir, &opening.manifest)?;
+            damaged_names(opening)
+        }
+        Basis::Reconstructed => all_names(&dir)?,
+    };
+    let old = old_checkpoint(opening)?;
+    let base = super::durable::position_of(old.as_ref());
+    let scans = scans(opening, base.seq)?;
+    let mut end = base;
+    let mut picked = Vec::new();
+    for scan in &scans {
+        let frames = scan.salvage(end.seq, end.chain);
+        if let Some(last) = frames.last().and_then(|at| scan.frames().get(*at)) {
+            end = Position { seq: SeqNo::new(last.last()), chain: last.checksum };
+        }
+        picked.push(frames);
+    }
+    let read_up_to = end.seq;
+    // Numbers that were acknowledged are not used again.
+    if let Ok((seq, chain)) = witness::peek(&dir, ledger) {
+        if seq > end.seq {
+            end = Position { seq, chain };
+        }
+    }
+    if let Some(at) = opening.manifest.checkpoint.filter(|at| at.last_seq > end.seq) {
+        end = Position { seq: at.last_seq, chain: at.chain };
+    }
+    let number = opening.manifest.next_number;
+    let logs: Vec<fold::Log<'_>> =
+        scans.iter().zip(&picked).map(|(scan, frames)| fold::Log { scan, frames }).collect();
+    let target = Target {
+        path: &dir.join(directory::checkpoint(number)),
+        ledger,
+        last_seq: end.seq,
+        chain: end.chain,
+    };
+    let never = AtomicBool::new(false);
+    let folded = fold::fold(old.as_ref(), &logs, Mode::Forced, &target, FOLD_MEMORY, &never)?;
+    folded.checkpoint.check()?;
+    aside::put_aside(&dir, &evidence)?;
+    drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
+    opening.start_afresh(number, end)?;
+    Ok(format!(
+        "{damage}; {} records up to {read_up_to} were read, numbering goes on after {}",
+        folded.records, end.seq
+    ))
+}
+
+/// The manifest of a ledger that has lost it, made up from the other files: for reading, and for a
+/// repair, but not to be written. `None` when nothing tells which ledger it is. Changes nothing.
+///
+/// The number of logs may be any. The description of the id type is gone, and so is the time of
+/// creation.
+///
+/// # Errors
+///
+/// [`JournalError::Io`].
+pub(crate) fn reconstruct(dir: &Path) -> Result<Option<Manifest>, JournalError> {
+    let (mut logs, mut checkpoints) = (Vec::new(), Vec::new());
+    for (_, name) in directory::list(dir)? {
+        match name {
+            Name::Log(number) => logs.push(number),
+            Name::Checkpoint(number) => checkpoints.push(number),
+            Name::Lock
+            | Name::Manifest
+            | Name::Witness
+            | Name::Ballast
+            | Name::Damaged
+            | Name::Unfinished
+            | Name::Unknown => {}
+        }
+    }
+    logs.sort_unstable();
+    checkpoints.sort_unstable();
+    let Some(ledger) = owner(dir, &logs, &checkpoints)? else { return Ok(None) };
+    let last = logs.iter().chain(&checkpoints).max();
+    Ok(Some(Manifest {
+        ledger,
+        created_at: Timestamp::default(),
+        shape: IdShape::default().to_bytes(),
+        segment_size: SEGMENT_SIZE,
+        checkpoint: last_checkpoint(dir, ledger, &checkpoints)?,
+        next_number: last.map_or(1, |last| last + 1),
+        logs: logs.into_iter().map(|number| LogRef { number }).collect(),
+    }))
+}
+
+/// The ledger that most of the files name: one of them may have been put in by mistake.
+fn owner(dir: &Path, logs: &[u64], checkpoints: &[u64]) -> Result<Option<LedgerId>, JournalError> {
+    let mut named = witness::owners(dir)?;
+    // A file has one vote.
+    named.dedup();
+    for number in checkpoints {
+        let glimpse = Checkpoint::glimpse(&dir.join(directory::checkpoint(*number)))?;
+        named.extend(glimpse.map(|(ledger, ..)| ledger));
+    }
+    for number in logs {
+        named.extend(scan::owner(&data_file(&dir.join(directory::log_dir(*number))))?);
+    }
+    let votes = |ledger: &LedgerId| named.iter().filter(|other| *other == ledger).count();
+    Ok(named.iter().copied().max_by_key(votes))
+}
+
+/// The highest checkpoint that is sound; if none is, the highest that says where it stands, of
+/// which a part may be read.
+fn last_checkpoint(
+    dir: &Path,
+    ledger: LedgerId,
+    numbers: &[u64],
+) -> Result<Option<CheckpointRef>, JournalError> {
+    let mut partial = None;
+    for &number in numbers.iter().rev() {
+        let path = dir.join(directory::checkpoint(number));
+        let Some((owner, last_seq, chain)) = Checkpoint::glimpse(&path)? else { continue };
+        if owner != ledger {
+            continue;
+        }
+        let found = CheckpointRef { number, last_seq, chain };
+        match Checkpoint::open(&path, ledger, last_seq, chain).and_then(|file| file.check()) {
+            Ok(()) => return Ok(Some(found)),
+            Err(_) => partial = partial.or(Some(found)),
+        }
+    }
+    Ok(partial)
+}
+
+/// The old checkpoint if it is sound; otherwise a sound one of what is whole in it.
+fn old_checkpoint(opening: &Opening<'_>) -> Result<Option<Checkpoint>, JournalError> {
+    let Some(at) = opening.manifest.checkpoint else { return Ok(None) };
+    let (dir, ledger) = (&opening.dir, opening.manifest.ledger);
+    let path = dir.join(directory::checkpoint(at.number));
+    let sound = Checkpoint::open(&path, ledger, at.last_seq, at.chain)
+        .and_then(|checkpoint| checkpoint.check().map(|()| checkpoint));
+    match sound {
+        Ok(checkpoint) => return Ok(Some(checkpoint)),
+        Err(error) if !path.exists() => {
+            tracing::warn!(error = %crate::error::chain(&error), "the checkpoint is gone");
+            return Ok(None);
+        }
+        Err(error) => {
+            tracing::warn!(error = %crate::error::chain(&error), "the checkpoint is damaged");
+        }
+    }
+    let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number + 1));
+    let mut writer = CheckpointWriter::create(&salvaged, ledger, at.last_seq, at.chain)?;
+    let (epoch, metadata) = checkpoint::salvage(&path, ledger, at.last_seq, &mut writer)?;
+    let checkpoint = writer.finish(epoch, &metadata)?;
+    // It stays readable until it is dropped, and never becomes part of the ledger.
+    super::files::remove(&salvaged)?;
+    Ok(Some(checkpoint))
+}
+
+/// The logs that are there.
+fn scans(opening: &Opening<'_>, base: SeqNo) -> Result<Vec<Scan>, JournalError> {
+    let file = |number| data_file(&opening.dir.join(directory::log_dir(number)));
+    let files = opening.manifest.logs.iter().map(|log| file(log.number));
+    files
+        .filter(|file: &std::path::PathBuf| Path::exists(file))
+        .map(|file| scan_file(&file, opening.manifest.ledger, base))
+        .collect()
+}
+
+/// Everything that may tell something.
+fn all_names(dir: &Path) -> Result<Vec<String>, JournalError> {
+    let telling = |name: Name| match name {
+        Name::Log(_) | Name::Checkpoint(_) | Name::Witness => true,
+        Name::Lock
+        | Name::Manifest
+        | Name::Ballast
+        | Name::Damaged
+        | Name::Unfinished
+        | Name::Unknown => false,
+    };
+    let names = directory::list(dir)?.into_iter().filter(|&(_, name)| telling(name));
+    Ok(names.map(|(name, _)| name.to_string_lossy().into_owned()).collect())
+}
+
+fn damaged_names(opening: &Opening<'_>) -> Vec<String> {
+    let logs = opening.manifest.logs.iter().map(|log| directory::log_dir(log.number));
+    let checkpoint = opening.manifest.checkpoint.map(|at| directory::checkpoint(at.number));
+    logs.chain(checkpoint).chain([witness::NAME.to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests;

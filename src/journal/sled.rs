@@ -1,0 +1,281 @@
+//! One log directory: the only file that names sled.
+//!
+//! A log is one sled tree (the default one) of frames, keyed by the position of
+//! their first record, big-endian. What sled 0.34 does not do by itself is done
+//! here:
+//!
+//! * Its `flush` calls `sync_file_range` on Linux, which makes neither the size
+//!   of the file nor a drive's cache durable. So every append ends with
+//!   `fdatasync` on our own descriptor of its `db` file.
+//! * It never syncs `conf` or a directory. We do, at creation.
+//! * Its background flusher swallows failed syncs, so it is turned off.
+//! * Items above a quarter of the segment size go to files that are never
+//!   synced. A leaf holds at most 19 values of [`MAX_VALUE`](super::frame::MAX_VALUE)
+//!   bytes: with segments of 8 MiB none ever does, and a file that appears there
+//!   is an error.
+//! * It may panic or hang on a damaged file, also when it is dropped. Every call
+//!   runs under `catch_unwind`, on a thread that a watchdog looks after; after a
+//!   panic the store is leaked, never dropped.
+//!
+//! Its lock may outlive it for a moment, since jobs of its threads keep a clone, and so does a child
+//! that is just being forked; whoever opens has our own lock already, so it is waited for.
+//!
+//! A kill while it opens may leave `snap.*.generating`, which makes every later
+//! open fail though nothing is lost; it is removed before.
+
+use super::files;
+use super::frame::Frame;
+use crate::error::JournalError;
+use crate::error::panic_text;
+use crate::state::SeqNo;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The segment size of new logs. What spills is a quarter of it.
+pub(crate) const SEGMENT_SIZE: u64 = 8 * 1024 * 1024;
+
+/// Memory that sled may use for pages. A log is written, seldom read.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How long the lock of a store is waited for that was dropped a moment ago.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// An open log directory.
+#[derive(Debug)]
+pub(crate) struct Log {
+    dir: PathBuf,
+    /// `None` once it panicked: then it has been leaked.
+    db: Option<sled::Db>,
+    /// Ours, opened after sled's own, so that its errors are reported to us.
+    file: File,
+}
+
+impl Log {
+    /// Creates the log in `dir`, which does not exist, durable together with its name.
+    pub(crate) fn create(dir: &Path, segment_size: u64) -> Result<Self, JournalError> {
+        files::create_dir(dir)?;
+        let log = Self::open(dir, segment_size)?;
+        log.file.sync_all().map_err(JournalError::io("sync", dir))?;
+        let conf = dir.join("conf");
+        File::open(&conf)
+            .and_then(|conf| conf.sync_all())
+            .map_err(JournalError::io("sync", &conf))?;
+        files::sync_dir(dir)?;
+        files::sync_parent(dir)?;
+        Ok(log)
+    }
+
+    /// Opens the log in `dir`. What it holds must be compared with a scan made before: sled drops
+    /// what it takes for a torn tail without a word.
+    pub(crate) fn open(dir: &Path, segment_size: u64) -> Result<Self, JournalError> {
+        remove_half_snapshots(dir)?;
+        let segment_size = usize::try_from(segment_size)
+            .map_err(|_| JournalError::Store(format!("segment size {segment_size}")))?;
+        let config = sled::Config::new()
+            .path(dir)
+            .segment_size(segment_size)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .use_compression(false)
+            .mode(sled::Mode::HighThroughput);
+        let db = open_unlocked(&config, dir, LOCK_WAIT)?;
+        let path = dir.join("db");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(JournalError::io("open", &path))?;
+        Ok(Self { dir: dir.to_owned(), db: Some(db), file })
+    }
+
+    /// Makes frames durable, in order: one flush, one sync.
+    pub(crate) fn append(&mut self, frames: Vec<Frame>) -> Result<(), JournalError> {
+        self.call(|db| {
+            for frame in frames {
+                db.insert(frame.first.get().to_be_bytes(), frame.bytes)?;
+            }
+            db.flush().map(drop)
+        })?;
+        self.file.sync_data().map_err(JournalError::io("sync", self.path()))
+    }
+
+    /// The frame that holds the record at `seq`, if the log has it.
+    pub(crate) fn frame_with(&mut self, seq: SeqNo) -> Result<Option<Vec<u8>>, JournalError> {
+        let after = seq.next().get().to_be_bytes();
+        Ok(self.call(|db| db.get_lt(after))?.map(|(_, bytes)| bytes.to_vec()))
+    }
+
+    /// Hands over every entry in the order of the positions, until `visit` says false.
+    pub(crate) fn visit(
+        &mut self,
+        mut visit: impl FnMut(SeqNo, &[u8]) -> Result<bool, JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut entries = self.call(|db| Ok(db.iter()))?;
+        while let Some((key, bytes)) = self.call(|_| entries.next().transpose())? {
+            let first = <[u8; 8]>::try_from(key.as_ref())
+                .map_err(|_| JournalError::Store(format!("the key {key:?} is not ours")))?;
+            if !visit(SeqNo::new(u64::from_be_bytes(first)), &bytes)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of its file.
+    pub(crate) fn bytes(&self) -> Result<u64, JournalError> {
+        self.file
+            .metadata()
+            .map(|found| found.len())
+            .map_err(JournalError::io("look at", &self.dir))
+    }
+
+    /// That nothing has spilled into files that sled never syncs.
+    pub(crate) fn check_no_blobs(&self) -> Result<(), JournalError> {
+        let blobs = self.dir.join("blobs");
+        let mut spilled = std::fs::read_dir(&blobs).map_err(JournalError::io("read", &blobs))?;
+        match spilled.next() {
+            None => Ok(()),
+            Some(_) => Err(JournalError::Store(format!(
+                "values have spilled into {}, which is not durable",
+                blobs.display()
+            ))),
+        }
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    fn call<T>(
+        &mut self,
+        call: impl FnOnce(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, JournalError> {
+        let Some(db) = &self.db else {
+            return Err(JournalError::Panicked("it panicked before".into()));
+        };
+        match catch_unwind(AssertUnwindSafe(|| call(db))) {
+            Ok(result) => result.map_err(|error| store(&self.dir, error)),
+            Err(panic) => {
+                std::mem::forget(self.db.take());
+                Err(JournalError::Panicked(panic_text(panic)))
+            }
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
+            // What was acknowledged has been synced by us.
+            tracing::warn!(panic = panic_text(panic), log = ?self.dir, "the store panicked on drop");
+        }
+    }
+}
+
+/// Opens the store, waiting for the lock of one that has just been dropped.
+fn open_unlocked(
+    config: &sled::Config,
+    dir: &Path,
+    wait: Duration,
+) -> Result<sled::Db, JournalError> {
+    let deadline = Instant::now() + wait;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(error)) => error,
+            Err(panic) => return Err(JournalError::Panicked(panic_text(panic))),
+        };
+        if !is_locked(&error) {
+            return Err(store(dir, error));
+        }
+        if Instant::now() >= deadline {
+            // As the system says it, so that nobody takes it for damage.
+            let source = rustix::io::Errno::WOULDBLOCK.into();
+            return Err(JournalError::Io { action: "lock the log", path: dir.to_owned(), source });
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Nothing but its text tells a lock that is taken from other errors.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+/// The file in a log directory that holds its frames.
+pub(crate) fn data_file(dir: &Path) -> PathBuf {
+    dir.join("db")
+}
+
+fn remove_half_snapshots(dir: &Path) -> Result<(), JournalError> {
+    for entry in std::fs::read_dir(dir).map_err(JournalError::io("read", dir))? {
+        let name = entry.map_err(JournalError::io("read", dir))?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            files::remove(&dir.join(name.as_ref()))?;
+        }
+    }
+    Ok(())
+}
+
+fn store(dir: &Path, error: sled::Error) -> JournalError {
+    match error {
+        sled::Error::Io(source) => {
+            JournalError::Io { action: "use the log", path: dir.to_owned(), source }
+        }
+        error @ (sled::Error::CollectionNotFound(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::ReportableBug(_)
+        | sled::Error::Corruption { .. }) => JournalError::Store(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_one_that_is_being_dropped_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = Log::create(&path, SEGMENT_SIZE).unwrap();
+        let opened = std::thread::scope(|scope| {
+            let opener = scope.spawn(|| Log::open(&path, SEGMENT_SIZE));
+            // Whether the opener has found it locked by now does not matter to the outcome.
+            std::thread::yield_now();
+            drop(log);
+            opener.join().unwrap()
+        });
+        assert!(opened.is_ok(), "{opened:?}");
+    }
+
+    /// Taking it for damage would rebuild the log under somebody who still writes it.
+    #[test]
+    fn a_store_that_stays_locked_is_the_systems_refusal_and_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
+        let config = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize);
+        match open_unlocked(&config, &path, Duration::ZERO) {
+            Err(JournalError::Io { source, .. }) => assert!(source.raw_os_error().is_some()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lock_is_told_from_other_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
+        let refused = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize).open();
+        assert!(is_locked(&refused.unwrap_err()));
+        assert!(!is_locked(&sled::Error::Io(std::io::ErrorKind::StorageFull.into())));
+    }
+}

@@ -1,0 +1,364 @@
+//! The stored twins of what a record says.
+//!
+//! The domain types may be renamed and reordered freely; these may not: the
+//! order of the variants and of the fields *is* the format (bincode 2
+//! `standard()`: variants and integers as varints, texts and bytes with their
+//! length in front). They borrow texts and bytes, in both directions, so that
+//! nothing is copied on the way to the disk.
+//!
+//! ```text
+//! Entry        0 Task { id bytes, back u64, event }      1 Ledger(LedgerEvent)
+//! Event        0 Queued                                  1 Started { attempt u32, epoch u64 }
+//!              2 Succeeded { by, output }                3 Failed { failure }
+//!              4 RevokeStarted                           5 RevokeFailed { failure }
+//!              6 Revoked                                 7 Forgotten
+//! Failure      0 Error(text)   1 Panicked(text)   2 Cancelled(text)   3 TimedOut   4 Crashed
+//! Output       0 Absent        1 Kept(bytes)      2 NotKept(NotKept)
+//! NotKept      0 TooLarge { size u64 }            1 NotSerializable(text)
+//! SuccessBy    0 Attempt       1 Mark
+//! LedgerEvent  0 EpochOpened { epoch u64 }        1 LossAccepted { what text }
+//!              2 MetadataSet { name text, value option of bytes }
+//!
+//! Started, attempt 1, epoch 300:           01 01 fb 2c 01
+//! Succeeded by the attempt, Kept [0xc0]:   02 00 01 01 c0
+//! ```
+//!
+//! `back` is the distance to the id's record before this one, 0 if there is none. An encoding is
+//! valid if and only if every variant and length is one of these, texts are UTF-8, and nothing is
+//! left over.
+
+use crate::journal::LedgerEvent;
+use crate::state::{Attempt, Epoch, Event, Failure, NotKept, Output, SuccessBy};
+use serde::{Deserialize, Serialize};
+
+/// Bytes, written in one piece and borrowed when read; a plain slice would go element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BytesWire<'a>(pub(crate) &'a [u8]);
+
+impl Serialize for BytesWire<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for BytesWire<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&'a [u8]>::deserialize(deserializer).map(Self)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum EntryWire<'a> {
+    Task {
+        #[serde(borrow)]
+        id: BytesWire<'a>,
+        back: u64,
+        event: EventWire<'a>,
+    },
+    Ledger(LedgerEventWire<'a>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum EventWire<'a> {
+    Queued,
+    Started {
+        attempt: u32,
+        epoch: u64,
+    },
+    Succeeded {
+        by: SuccessByWire,
+        #[serde(borrow)]
+        output: OutputWire<'a>,
+    },
+    Failed {
+        failure: FailureWire<'a>,
+    },
+    RevokeStarted,
+    RevokeFailed {
+        failure: FailureWire<'a>,
+    },
+    Revoked,
+    Forgotten,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FailureWire<'a> {
+    Error(&'a str),
+    Panicked(&'a str),
+    Cancelled(&'a str),
+    TimedOut,
+    Crashed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum OutputWire<'a> {
+    Absent,
+    Kept(#[serde(borrow)] BytesWire<'a>),
+    NotKept(NotKeptWire<'a>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum NotKeptWire<'a> {
+    TooLarge { size: u64 },
+    NotSerializable(&'a str),
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum SuccessByWire {
+    Attempt,
+    Mark,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum LedgerEventWire<'a> {
+    EpochOpened {
+        epoch: u64,
+    },
+    LossAccepted {
+        what: &'a str,
+    },
+    MetadataSet {
+        name: &'a str,
+        #[serde(borrow)]
+        value: Option<BytesWire<'a>>,
+    },
+}
+
+impl<'a> From<&'a Event> for EventWire<'a> {
+    fn from(event: &'a Event) -> Self {
+        match event {
+            Event::Queued => Self::Queued,
+            Event::Started { attempt, epoch } => {
+                Self::Started { attempt: attempt.get(), epoch: epoch.get() }
+            }
+            Event::Succeeded { by, output } => {
+                Self::Succeeded { by: (*by).into(), output: output.into() }
+            }
+            Event::Failed { failure } => Self::Failed { failure: failure.into() },
+            Event::RevokeStarted => Self::RevokeStarted,
+            Event::RevokeFailed { failure } => Self::RevokeFailed { failure: failure.into() },
+            Event::Revoked => Self::Revoked,
+            Event::Forgotten => Self::Forgotten,
+        }
+    }
+}
+
+impl From<EventWire<'_>> for Event {
+    fn from(wire: EventWire<'_>) -> Self {
+        match wire {
+            EventWire::Queued => Self::Queued,
+            EventWire::Started { attempt, epoch } => {
+                Self::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(epoch) }
+            }
+            EventWire::Succeeded { by, output } => {
+                Self::Succeeded { by: by.into(), output: output.into() }
+            }
+            EventWire::Failed { failure } => Self::Failed { failure: failure.into() },
+            EventWire::RevokeStarted => Self::RevokeStarted,
+            EventWire::RevokeFailed { failure } => Self::RevokeFailed { failure: failure.into() },
+            EventWire::Revoked => Self::Revoked,
+            EventWire::Forgotten => Self::Forgotten,
+        }
+    }
+}
+
+impl<'a> From<&'a Failure> for FailureWire<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        match failure {
+            Failure::Error(text) => Self::Error(text),
+            Failure::Panicked(text) => Self::Panicked(text),
+            Failure::Cancelled(text) => Self::Cancelled(text),
+            Failure::TimedOut => Self::TimedOut,
+            Failure::Crashed => Self::Crashed,
+        }
+    }
+}
+
+impl From<FailureWire<'_>> for Failure {
+    fn from(wire: FailureWire<'_>) -> Self {
+        match wire {
+            FailureWire::Error(text) => Self::Error(text.into()),
+            FailureWire::Panicked(text) => Self::Panicked(text.into()),
+            FailureWire::Cancelled(text) => Self::Cancelled(text.into()),
+            FailureWire::TimedOut => Self::TimedOut,
+            FailureWire::Crashed => Self::Crashed,
+        }
+    }
+}
+
+impl<'a> From<&'a Output> for OutputWire<'a> {
+    fn from(output: &'a Output) -> Self {
+        match output {
+            Output::Absent => Self::Absent,
+            Output::Kept(bytes) => Self::Kept(BytesWire(bytes)),
+            Output::NotKept(why) => Self::NotKept(why.into()),
+        }
+    }
+}
+
+impl From<OutputWire<'_>> for Output {
+    fn from(wire: OutputWire<'_>) -> Self {
+        match wire {
+            OutputWire::Absent => Self::Absent,
+            OutputWire::Kept(bytes) => Self::Kept(bytes.0.into()),
+            OutputWire::NotKept(why) => Self::NotKept(why.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a NotKept> for NotKeptWire<'a> {
+    fn from(why: &'a NotKept) -> Self {
+        match why {
+            NotKept::TooLarge { size } => Self::TooLarge { size: *size },
+            NotKept::NotSerializable(text) => Self::NotSerializable(text),
+        }
+    }
+}
+
+impl From<NotKeptWire<'_>> for NotKept {
+    fn from(wire: NotKeptWire<'_>) -> Self {
+        match wire {
+            NotKeptWire::TooLarge { size } => Self::TooLarge { size },
+            NotKeptWire::NotSerializable(text) => Self::NotSerializable(text.into()),
+        }
+    }
+}
+
+impl From<SuccessBy> for SuccessByWire {
+    fn from(by: SuccessBy) -> Self {
+        match by {
+            SuccessBy::Attempt => Self::Attempt,
+            SuccessBy::Mark => Self::Mark,
+        }
+    }
+}
+
+impl From<SuccessByWire> for SuccessBy {
+    fn from(wire: SuccessByWire) -> Self {
+        match wire {
+            SuccessByWire::Attempt => Self::Attempt,
+            SuccessByWire::Mark => Self::Mark,
+        }
+    }
+}
+
+impl<'a> From<&'a LedgerEvent> for LedgerEventWire<'a> {
+    fn from(event: &'a LedgerEvent) -> Self {
+        match event {
+            LedgerEvent::EpochOpened { epoch } => Self::EpochOpened { epoch: epoch.get() },
+            LedgerEvent::LossAccepted { what } => Self::LossAccepted { what },
+            LedgerEvent::MetadataSet { name, value } => {
+                Self::MetadataSet { name, value: value.as_deref().map(BytesWire) }
+            }
+        }
+    }
+}
+
+impl From<LedgerEventWire<'_>> for LedgerEvent {
+    fn from(wire: LedgerEventWire<'_>) -> Self {
+        match wire {
+            LedgerEventWire::EpochOpened { epoch } => {
+                Self::EpochOpened { epoch: Epoch::new(epoch) }
+            }
+            LedgerEventWire::LossAccepted { what } => Self::LossAccepted { what: what.into() },
+            LedgerEventWire::MetadataSet { name, value } => Self::MetadataSet {
+                name: name.into(),
+                value: value.map(|BytesWire(bytes)| bytes.into()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::codec;
+
+    fn event_bytes(event: &Event) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode_into(&mut bytes, &EventWire::from(event));
+        let mut rest = bytes.as_slice();
+        let wire: EventWire<'_> =
+            codec::decode_front::<_, 1024>(&mut rest).expect("what was encoded");
+        assert_eq!(&Event::from(wire), event, "comes back");
+        assert!(rest.is_empty(), "nothing is left over");
+        bytes
+    }
+
+    fn succeeded(by: SuccessBy, output: Output) -> Event {
+        Event::Succeeded { by, output }
+    }
+
+    /// Whatever changes one of these bytes breaks every ledger that exists.
+    #[test]
+    fn every_event_has_its_golden_bytes() {
+        let golden: &[(Event, &[u8])] = &[
+            (Event::Queued, &[0]),
+            (
+                Event::Started { attempt: Attempt::new(1), epoch: Epoch::new(300) },
+                &[1, 1, 0xfb, 0x2c, 1],
+            ),
+            (succeeded(SuccessBy::Attempt, Output::Kept(vec![0xc0])), &[2, 0, 1, 1, 0xc0]),
+            (succeeded(SuccessBy::Mark, Output::Absent), &[2, 1, 0]),
+            (
+                succeeded(SuccessBy::Attempt, Output::NotKept(NotKept::TooLarge { size: 9 })),
+                &[2, 0, 2, 0, 9],
+            ),
+            (
+                succeeded(
+                    SuccessBy::Attempt,
+                    Output::NotKept(NotKept::NotSerializable("x".into())),
+                ),
+                &[2, 0, 2, 1, 1, b'x'],
+            ),
+            (Event::Failed { failure: Failure::Error("e".into()) }, &[3, 0, 1, b'e']),
+            (Event::Failed { failure: Failure::Panicked("p".into()) }, &[3, 1, 1, b'p']),
+            (Event::Failed { failure: Failure::Cancelled("c".into()) }, &[3, 2, 1, b'c']),
+            (Event::Failed { failure: Failure::TimedOut }, &[3, 3]),
+            (Event::Failed { failure: Failure::Crashed }, &[3, 4]),
+            (Event::RevokeStarted, &[4]),
+            (Event::RevokeFailed { failure: Failure::Crashed }, &[5, 4]),
+            (Event::Revoked, &[6]),
+            (Event::Forgotten, &[7]),
+        ];
+        for (event, bytes) in golden {
+            assert_eq!(event_bytes(event), *bytes, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn every_event_of_the_ledger_has_its_golden_bytes() {
+        let set = |value| LedgerEvent::MetadataSet { name: "n".into(), value };
+        let golden: &[(LedgerEvent, &[u8])] = &[
+            (LedgerEvent::EpochOpened { epoch: Epoch::new(7) }, &[0, 7]),
+            (LedgerEvent::LossAccepted { what: "w".into() }, &[1, 1, b'w']),
+            (set(None), &[2, 1, b'n', 0]),
+            (set(Some(vec![9])), &[2, 1, b'n', 1, 1, 9]),
+        ];
+        for (event, expected) in golden {
+            let mut bytes = Vec::new();
+            codec::encode_into(&mut bytes, &LedgerEventWire::from(event));
+            assert_eq!(bytes, *expected, "{event:?}");
+            let wire = codec::decode_front::<LedgerEventWire<'_>, 1024>(&mut bytes.as_slice());
+            assert_eq!(&LedgerEvent::from(wire.expect("what was encoded")), event);
+        }
+    }
+
+    #[test]
+    fn an_unknown_variant_and_a_hostile_length_are_refused() {
+        let hostile: &[&[u8]] = &[
+            &[8],
+            &[2, 2, 0],
+            &[2, 0, 3],
+            &[3, 5],
+            &[3, 0, 1, 0xff],
+            &[2, 0, 1, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            &[2, 0, 1, 0xfc, 0xff, 0xff, 0xff, 0x7f],
+        ];
+        for bytes in hostile {
+            let mut rest = *bytes;
+            let decoded = codec::decode_front::<EventWire<'_>, { 1 << 40 }>(&mut rest);
+            assert!(decoded.is_err(), "{bytes:02x?}");
+        }
+    }
+}

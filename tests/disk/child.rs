@@ -1,0 +1,83 @@
+//! The roles that this test binary plays as a child of itself.
+
+use crate::lab::{self, Rng, builder, ops};
+use std::path::PathBuf;
+use taskledger::TaskState;
+
+/// Plays the role that the environment names; nothing when it is run as a test.
+#[test]
+fn plays_its_role() {
+    let Ok(role) = std::env::var("TASKLEDGER_CHILD") else { return };
+    let path = PathBuf::from(std::env::var("TASKLEDGER_CHILD_PATH").unwrap());
+    lab::run(async {
+        match role.as_str() {
+            "clients" => clients(path).await,
+            "opens and checkpoints" => opens_and_checkpoints(path).await,
+            "holds" => holds(path).await,
+            "opens once" => opens_once(path).await,
+            other => panic!("nobody plays {other}"),
+        }
+    });
+}
+
+pub(crate) fn number(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// Several clients, at work until they are killed or have done what they were to do.
+async fn clients(path: PathBuf) {
+    let seed = number("TASKLEDGER_CHILD_SEED", 0);
+    let count = number("TASKLEDGER_CHILD_COUNT", u64::MAX);
+    let checkpoint_after = number("TASKLEDGER_CHILD_CHECKPOINT_AFTER", 64 << 20);
+    let builder = builder().checkpoint_after(checkpoint_after);
+    let ledger = lab::open(builder, &path).await.unwrap();
+    ops::say("open");
+    let mut rng = Rng::new(seed);
+    let mut clients = tokio::task::JoinSet::new();
+    let first = number("TASKLEDGER_CHILD_FIRST_CLIENT", 0);
+    for name in first..first + number("TASKLEDGER_CHILD_CLIENTS", 4) {
+        let hanging = count == u64::MAX;
+        clients.spawn(ops::client(ledger.clone(), name, rng.next(), count, hanging));
+    }
+    for _ in 0..number("TASKLEDGER_CHILD_CHECKPOINTS", 0) {
+        ledger.checkpoint().await.unwrap();
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    ledger.close().await.unwrap();
+}
+
+/// Opens, makes a checkpoint, closes, over and over, and says so each time.
+async fn opens_and_checkpoints(path: PathBuf) {
+    for _ in 0..number("TASKLEDGER_CHILD_COUNT", u64::MAX) {
+        let ledger = lab::open(builder(), &path).await.unwrap();
+        ops::say("open");
+        ledger.checkpoint().await.unwrap();
+        ops::say("checkpoint");
+        ledger.close().await.unwrap();
+    }
+}
+
+/// Opens, says so, and keeps it open until it is killed.
+async fn holds(path: PathBuf) {
+    let ledger = lab::open(builder(), &path).await.unwrap();
+    ops::say("open");
+    std::future::pending::<()>().await;
+    drop(ledger);
+}
+
+/// Tries to open once, without waiting, and says what came of it; keeps what it got until its
+/// stdin ends.
+async fn opens_once(path: PathBuf) {
+    let builder = builder().lock_wait(std::time::Duration::ZERO);
+    match lab::open(builder, &path).await {
+        Ok(ledger) => {
+            ops::say("owner");
+            drop(std::io::read_to_string(std::io::stdin()));
+            assert_eq!(ledger.query_task_state_quick("x"), TaskState::NotFound);
+            ledger.close().await.unwrap();
+        }
+        Err(error) => ops::say(&format!("refused {error}")),
+    }
+}

@@ -1,0 +1,206 @@
+//! What clients do to a ledger, and what must be found of it afterwards.
+//!
+//! Each client works on ids of its own, one thing after the other, and says so on a line before and
+//! a line after it:
+//!
+//! ```text
+//! ack open                       the ledger is open
+//! ack try 2 run c2-3 4711        client 2 is about to run c2-3, which will return 4711
+//! ack done 2 run c2-3 4711       that was acknowledged
+//! ack bad 2 ...                  an answer that cannot be
+//! ```
+//!
+//! So at any time at most one thing of each client is under way, and only of its id two or three
+//! states are possible.
+
+use super::{Rng, TestLedger};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use taskledger::{AttemptError, Failure, LaunchError, TaskState};
+
+/// Ids of each client.
+const IDS: u64 = 6;
+
+/// One write each: a reader sees whole lines, whenever the writer dies.
+pub(crate) fn say(line: &str) {
+    let line = format!("ack {line}\n");
+    // Whoever listened has gone: so will we.
+    drop(std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// An output, longer or shorter.
+pub(crate) fn output_of(number: u64) -> String {
+    format!("{number}:{}", "x".repeat((number % 3000) as usize))
+}
+
+/// Does `count` things, one after the other. With `hanging`, some attempts never end.
+pub(crate) async fn client(ledger: TestLedger, name: u64, seed: u64, count: u64, hanging: bool) {
+    let mut rng = Rng::new(seed);
+    let mut done = 0;
+    while done < count {
+        let id = format!("c{name}-{}", rng.below(IDS));
+        let ops: &[&str] = match ledger.query_task_state_quick(&id) {
+            TaskState::NotFound if hanging => &["run", "run", "fail", "mark", "hang"],
+            TaskState::NotFound => &["run", "run", "fail", "mark"],
+            TaskState::Failed => &["run", "run", "fail", "mark", "forget"],
+            TaskState::Succeeded => &["revoke", "unrevoked", "forget", "again"],
+            TaskState::Running => &["cancel"],
+            _ => unreachable!("nothing else is ever begun"),
+        };
+        let op = *rng.pick(ops);
+        let number = rng.below(1_000_000);
+        say(&format!("try {name} {op} {id} {number}"));
+        match perform(&ledger, op, &id, number).await {
+            Ok(()) => say(&format!("done {name} {op} {id} {number}")),
+            Err(what) => return say(&format!("bad {name} {op} {id}: {what}")),
+        }
+        done += 1;
+    }
+}
+
+async fn perform(ledger: &TestLedger, op: &str, id: &str, number: u64) -> Result<(), String> {
+    let own = id.to_owned();
+    match op {
+        "run" => {
+            let value = output_of(number);
+            let work = async move { Ok::<_, String>(value) };
+            ledger.launch_block(own, work).await.map(drop).map_err(|error| format!("{error:?}"))
+        }
+        "fail" => {
+            let work = async move { Err::<String, _>(number) };
+            match ledger.launch_block(own, work).await {
+                Err(AttemptError::Failed(found)) if found == number => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+        "hang" => {
+            let work = std::future::pending::<Result<String, String>>();
+            ledger.launch(own, work).await.map_err(|error| format!("{error:?}"))
+        }
+        "cancel" => {
+            ledger.cancel(id, "enough").map_err(|error| format!("{error:?}"))?;
+            match ledger.wait(id).await {
+                Ok(TaskState::Failed) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+        "mark" => ledger.mark_succeeded(own).await.map_err(|error| format!("{error:?}")),
+        "forget" => ledger.forget(id).await.map_err(|error| format!("{error:?}")),
+        "revoke" => {
+            let work = async { Ok::<_, String>(()) };
+            ledger.revoke_task_block(own, work).await.map_err(|error| format!("{error:?}"))
+        }
+        "unrevoked" => {
+            let work = async { Err::<(), _>("cannot be undone") };
+            match ledger.revoke_task_block(own, work).await {
+                Err(AttemptError::Failed(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+        "again" => {
+            let work = async { Ok::<_, String>(String::new()) };
+            match ledger.launch(own, work).await {
+                Err(LaunchError::Refused { state: TaskState::Succeeded, .. }) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+        other => Err(format!("nobody knows how to {other}")),
+    }
+}
+
+/// What is known of an id, in a word.
+pub(crate) async fn found(ledger: &TestLedger, id: &str) -> String {
+    let Some(details) = ledger.record(id).await.unwrap() else { return "none".to_owned() };
+    assert_eq!(details.state(), ledger.query_task_state_quick(id), "{id}");
+    match details.state() {
+        TaskState::Succeeded => match ledger.output(id).await.unwrap() {
+            None => "marked".to_owned(),
+            Some(output) => {
+                let number = output.split(':').next().unwrap().parse().unwrap();
+                assert_eq!(output, output_of(number), "{id}: the output is not what was returned");
+                format!("ok {number}")
+            }
+        },
+        TaskState::Failed => match details.failure {
+            Some(Failure::Error(text)) => format!("failed {text}"),
+            Some(Failure::Cancelled(_)) => "cancelled".to_owned(),
+            Some(Failure::Crashed) => "crashed".to_owned(),
+            other => format!("{other:?}"),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// What must be found: fed with the lines of the clients.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    /// Of each id, as it would be found after a crash.
+    known: BTreeMap<String, String>,
+    under_way: BTreeMap<String, [String; 3]>,
+    pub(crate) opened: bool,
+    pub(crate) acked: u64,
+}
+
+impl Model {
+    pub(crate) fn hear(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["ack", "open"] => self.opened = true,
+            ["ack", "try", client, op, id, number] => {
+                let op = [op, id, number].map(str::to_owned);
+                assert_eq!(self.under_way.insert(client.to_owned(), op), None, "{line}");
+            }
+            ["ack", "done", client, op, id, number] => {
+                let op = [op, id, number].map(str::to_owned);
+                assert_eq!(self.under_way.remove(client), Some(op.clone()), "{line}");
+                let after = after(&op, self.of(id)).pop().unwrap();
+                self.known.insert(id.to_owned(), after);
+                self.acked += 1;
+            }
+            ["ack", "bad", ..] => panic!("{line}"),
+            // The test harness, or what the child says before it panics.
+            _ => assert!(!line.contains("panicked"), "the child says: {line}"),
+        }
+    }
+
+    fn of(&self, id: &str) -> &str {
+        self.known.get(id).map_or("none", String::as_str)
+    }
+
+    /// Holds the ledger against what was acknowledged. What it has is what is known from now on.
+    pub(crate) async fn check(&mut self, ledger: &TestLedger) -> Result<(), String> {
+        let mut ids: BTreeSet<String> = self.known.keys().cloned().collect();
+        ids.extend(self.under_way.values().map(|[_, id, _]| id.clone()));
+        ids.extend(ledger.all_tasks().iter().map(Result::unwrap));
+        for id in ids {
+            let mut allowed = vec![self.of(&id).to_owned()];
+            for op in self.under_way.values().filter(|[_, of, _]| *of == id) {
+                allowed.extend(after(op, self.of(&id)));
+            }
+            let found = found(ledger, &id).await;
+            if !allowed.contains(&found) {
+                return Err(format!("{id} is {found:?}, but it must be one of {allowed:?}"));
+            }
+            self.known.insert(id, found);
+        }
+        self.under_way.clear();
+        self.opened = false;
+        Ok(())
+    }
+}
+
+/// What an id can be in while this is done to it, as found after a crash; the last one when it has
+/// been done.
+fn after([op, _, number]: &[String; 3], before: &str) -> Vec<String> {
+    let states: &[&str] = match op.as_str() {
+        "run" => &["crashed", &format!("ok {number}")],
+        "fail" => &["crashed", &format!("failed {number}")],
+        "hang" => &["crashed"],
+        "cancel" => &["cancelled"],
+        "mark" => &["marked"],
+        "forget" | "revoke" => &["none"],
+        "unrevoked" | "again" => &[before],
+        other => panic!("nobody knows how to {other}"),
+    };
+    states.iter().map(|state| (*state).to_owned()).collect()
+}

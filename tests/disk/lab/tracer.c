@@ -1,0 +1,310 @@
+/* Records what a process does to the files below one directory, in order, with the data; and kills
+ * it before its n-th change of them, if asked to.
+ *
+ *   TL_TRACE_DIR   the directory (absolute, resolved)
+ *   TL_TRACE_FILE  where the record goes; nothing is recorded without it
+ *   TL_KILL_AT     SIGKILL before the n-th changing call, counted from 1
+ *   TL_DEAF        a file name: fsync and fdatasync of files with this name do nothing, unseen
+ *
+ * A record, all numbers u64 little-endian: op, handle, a, b, length of text, text. A handle is one
+ * open of a file; it never comes back. Lines "ack ..." written to stderr are records too, so that
+ * they stand in one order with the rest.
+ *
+ *   1 open    handle, a = 1 if it was cut to nothing, text = path  (creates what is not there)
+ *   2 write   handle, a = offset, text = data
+ *   3 sync    handle
+ *   4 range   handle, a = offset, b = length             sync_file_range
+ *   5 length  handle, a = new length
+ *   6 rename  a = length of the first path, text = both paths
+ *   7 unlink  text = path                                of a file or directory
+ *   8 mkdir   text = path
+ *   9 link    a = length of the first path, text = both paths
+ *  10 ack     text = the line
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { OPEN = 1, WRITE, SYNC, RANGE, LENGTH, RENAME, UNLINK, MKDIR, LINK, ACK };
+#define FDS 65536
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char dir[PATH_MAX], deaf[NAME_MAX + 1];
+static size_t dir_length;
+static int out = -1;
+static long kill_at;
+static long changes;
+static uint64_t next_handle = 1;
+static uint64_t handles[FDS];
+static char is_deaf[FDS];
+
+__attribute__((constructor)) static void begin(void) {
+    const char *text = getenv("TL_TRACE_DIR");
+    if (!text) return;
+    snprintf(dir, sizeof dir, "%s", text);
+    dir_length = strlen(dir);
+    if ((text = getenv("TL_KILL_AT"))) kill_at = atol(text);
+    if ((text = getenv("TL_DEAF"))) snprintf(deaf, sizeof deaf, "%s", text);
+    if ((text = getenv("TL_TRACE_FILE"))) {
+        int fd = syscall(SYS_openat, AT_FDCWD, text, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+        out = fcntl(fd, F_DUPFD_CLOEXEC, 900);
+        syscall(SYS_close, fd);
+    }
+    unsetenv("LD_PRELOAD");
+}
+
+static void all(const void *data, size_t length) {
+    const char *at = data;
+    while (length > 0) {
+        long done = syscall(SYS_write, out, at, length);
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) abort();
+        at += done;
+        length -= done;
+    }
+}
+
+static void put(uint64_t op, uint64_t handle, uint64_t a, uint64_t b, const void *text, size_t length) {
+    if (out < 0) return;
+    uint64_t head[5] = {op, handle, a, b, length};
+    int saved = errno;
+    all(head, sizeof head);
+    all(text, length);
+    errno = saved;
+}
+
+/* The absolute path of a name relative to a directory descriptor, if it is below ours. */
+static int below(int at, const char *name, char *path) {
+    if (dir_length == 0 || !name) return 0;
+    if (name[0] == '/') {
+        snprintf(path, PATH_MAX, "%s", name);
+    } else {
+        char link[64], base[PATH_MAX];
+        snprintf(link, sizeof link, at == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", at);
+        long length = readlink(link, base, sizeof base - 1);
+        if (length < 0) return 0;
+        base[length] = 0;
+        if (snprintf(path, PATH_MAX, "%s/%s", base, name) >= PATH_MAX) return 0;
+    }
+    return strncmp(path, dir, dir_length) == 0 && (path[dir_length] == '/' || path[dir_length] == 0);
+}
+
+static void change(void) {
+    if (kill_at && ++changes == kill_at) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+}
+
+static uint64_t handle_of(int fd) { return fd >= 0 && fd < FDS ? handles[fd] : 0; }
+
+static int opened(int at, const char *name, int flags, mode_t mode) {
+    char path[PATH_MAX];
+    /* Directories that are listed are closed out of our sight; none of them is synced. */
+    if (flags & O_DIRECTORY || !below(at, name, path)) return syscall(SYS_openat, at, name, flags, mode);
+    pthread_mutex_lock(&lock);
+    if (flags & (O_CREAT | O_TRUNC)) change();
+    int fd = syscall(SYS_openat, at, name, flags, mode);
+    if (fd >= 0 && fd < FDS) {
+        handles[fd] = next_handle++;
+        const char *last = strrchr(path, '/');
+        is_deaf[fd] = deaf[0] && last && strcmp(last + 1, deaf) == 0;
+        put(OPEN, handles[fd], (flags & O_TRUNC) != 0, 0, path, strlen(path));
+    }
+    pthread_mutex_unlock(&lock);
+    return fd;
+}
+
+#define OPENING(name)                                                   \
+    int name(const char *path, int flags, ...) {                        \
+        va_list rest;                                                   \
+        va_start(rest, flags);                                          \
+        mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, int) : 0; \
+        va_end(rest);                                                   \
+        return opened(AT_FDCWD, path, flags, mode);                     \
+    }
+OPENING(open)
+OPENING(open64)
+
+#define OPENING_AT(name)                                                \
+    int name(int at, const char *path, int flags, ...) {                \
+        va_list rest;                                                   \
+        va_start(rest, flags);                                          \
+        mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, int) : 0; \
+        va_end(rest);                                                   \
+        return opened(at, path, flags, mode);                           \
+    }
+OPENING_AT(openat)
+OPENING_AT(openat64)
+
+int creat(const char *path, mode_t mode) { return opened(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
+int creat64(const char *path, mode_t mode) { return creat(path, mode); }
+
+int close(int fd) {
+    pthread_mutex_lock(&lock);
+    if (fd >= 0 && fd < FDS) handles[fd] = is_deaf[fd] = 0;
+    int result = syscall(SYS_close, fd);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+ssize_t write(int fd, const void *data, size_t length) {
+    int ack = fd == 2 && length > 4 && memcmp(data, "ack ", 4) == 0;
+    if (!ack && !handle_of(fd)) return syscall(SYS_write, fd, data, length);
+    pthread_mutex_lock(&lock);
+    if (!ack) change();
+    uint64_t offset = ack ? 0 : syscall(SYS_lseek, fd, 0, SEEK_CUR);
+    ssize_t done = syscall(SYS_write, fd, data, length);
+    if (done > 0 && ack) put(ACK, 0, 0, 0, data, length);
+    else if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
+    pthread_mutex_unlock(&lock);
+    return done;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) {
+    if (!handle_of(fd)) return syscall(SYS_pwrite64, fd, data, length, offset);
+    pthread_mutex_lock(&lock);
+    change();
+    ssize_t done = syscall(SYS_pwrite64, fd, data, length, offset);
+    if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
+    pthread_mutex_unlock(&lock);
+    return done;
+}
+ssize_t pwrite64(int fd, const void *data, size_t length, off_t offset) { return pwrite(fd, data, length, offset); }
+
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+    if (!handle_of(fd)) return syscall(SYS_writev, fd, parts, count);
+    ssize_t total = 0;
+    for (int i = 0; i < count; i++) {
+        ssize_t done = write(fd, parts[i].iov_base, parts[i].iov_len);
+        if (done < 0) return total ? total : done;
+        total += done;
+        if ((size_t)done < parts[i].iov_len) break;
+    }
+    return total;
+}
+
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
+    ssize_t total = 0;
+    for (int i = 0; i < count; i++) {
+        ssize_t done = pwrite(fd, parts[i].iov_base, parts[i].iov_len, offset + total);
+        if (done < 0) return total ? total : done;
+        total += done;
+        if ((size_t)done < parts[i].iov_len) break;
+    }
+    return total;
+}
+ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t offset) { return pwritev(fd, parts, count, offset); }
+
+static int synced(long call, int fd) {
+    if (!handle_of(fd)) return syscall(call, fd);
+    if (is_deaf[fd]) return 0;
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(call, fd);
+    if (result == 0) put(SYNC, handles[fd], 0, 0, "", 0);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int fsync(int fd) { return synced(SYS_fsync, fd); }
+int fdatasync(int fd) { return synced(SYS_fdatasync, fd); }
+
+int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
+    if (!handle_of(fd)) return syscall(SYS_sync_file_range, fd, offset, length, flags);
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(SYS_sync_file_range, fd, offset, length, flags);
+    if (result == 0) put(RANGE, handles[fd], offset, length, "", 0);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+int ftruncate(int fd, off_t length) {
+    if (!handle_of(fd)) return syscall(SYS_ftruncate, fd, length);
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(SYS_ftruncate, fd, length);
+    if (result == 0) put(LENGTH, handles[fd], length, 0, "", 0);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int ftruncate64(int fd, off_t length) { return ftruncate(fd, length); }
+
+/* Only growing is known here; what else there is would be missed, so it is not allowed. */
+int fallocate(int fd, int mode, off_t offset, off_t length) {
+    if (!handle_of(fd)) return syscall(SYS_fallocate, fd, mode, offset, length);
+    if (mode != 0) { errno = EOPNOTSUPP; return -1; }
+    struct stat found;
+    if (fstat(fd, &found) == 0 && found.st_size < offset + length) return ftruncate(fd, offset + length);
+    return 0;
+}
+int fallocate64(int fd, int mode, off_t offset, off_t length) { return fallocate(fd, mode, offset, length); }
+int posix_fallocate(int fd, off_t offset, off_t length) { return fallocate(fd, 0, offset, length) == 0 ? 0 : errno; }
+int posix_fallocate64(int fd, off_t offset, off_t length) { return posix_fallocate(fd, offset, length); }
+
+static void put_two(uint64_t op, const char *from, const char *to) {
+    char both[2 * PATH_MAX];
+    size_t first = strlen(from), second = strlen(to);
+    memcpy(both, from, first);
+    memcpy(both + first, to, second);
+    put(op, 0, first, 0, both, first + second);
+}
+
+int renameat(int from_at, const char *from, int to_at, const char *to) {
+    char a[PATH_MAX], b[PATH_MAX];
+    if (!below(from_at, from, a) || !below(to_at, to, b)) return syscall(SYS_renameat2, from_at, from, to_at, to, 0);
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(SYS_renameat2, from_at, from, to_at, to, 0);
+    if (result == 0) put_two(RENAME, a, b);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }
+
+int linkat(int from_at, const char *from, int to_at, const char *to, int flags) {
+    char a[PATH_MAX], b[PATH_MAX];
+    if (!below(from_at, from, a) || !below(to_at, to, b)) return syscall(SYS_linkat, from_at, from, to_at, to, flags);
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(SYS_linkat, from_at, from, to_at, to, flags);
+    if (result == 0) put_two(LINK, a, b);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
+
+int unlinkat(int at, const char *name, int flags) {
+    char path[PATH_MAX];
+    if (!below(at, name, path)) return syscall(SYS_unlinkat, at, name, flags);
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(SYS_unlinkat, at, name, flags);
+    if (result == 0) put(UNLINK, 0, 0, 0, path, strlen(path));
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
+int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
+
+int mkdirat(int at, const char *name, mode_t mode) {
+    char path[PATH_MAX];
+    if (!below(at, name, path)) return syscall(SYS_mkdirat, at, name, mode);
+    pthread_mutex_lock(&lock);
+    change();
+    int result = syscall(SYS_mkdirat, at, name, mode);
+    if (result == 0) put(MKDIR, 0, 0, 0, path, strlen(path));
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int mkdir(const char *path, mode_t mode) { return mkdirat(AT_FDCWD, path, mode); }

@@ -1,0 +1,12 @@
+//! What can become of a ledger's directory, and what the ledger then makes of it.
+//!
+//! Each module is named after a misfortune. How many rounds, states or cases are tried is set by
+//! `TASKLEDGER_ROUNDS` (a factor is `x10`), where the random numbers begin by `TASKLEDGER_SEED`;
+//! every test prints the seed it ran with.
+
+mod child;
+mod lab;
+
+mod damaged;
+mod killed;
+mod power_cut;
