@@ -241,9 +241,10 @@ async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), Strin
         }
     }
     let whole = whole_successes(sample, image);
-    if let Some(id) = whole.iter().find(|id| {
-        found.get(**id).is_none_or(|found| Some(found) != sample.known.get(**id))
-    }) {
+    if let Some(id) = whole
+        .iter()
+        .find(|id| found.get(**id).is_none_or(|found| Some(found) != sample.known.get(**id)))
+    {
         return Err(format!("{id} is lost, though its record is whole; found {found:?}"));
     }
     ledger.mark_succeeded("after the loss".to_owned()).await.unwrap();
@@ -305,9 +306,10 @@ fn nothing_is_lost_silently() {
     let wanted = rounds(300);
     while cases < wanted {
         for sample in &samples {
-            let files = sample.image.iter().filter(|(name, content)| {
-                content.is_some() && name.as_path() != Path::new("lock")
-            });
+            let files = sample
+                .image
+                .iter()
+                .filter(|(name, content)| content.is_some() && name.as_path() != Path::new("lock"));
             for name in files.map(|(name, _)| name) {
                 let Some((what, image)) = damage(sample, name, &mut rng) else { continue };
                 cases += 1;
