@@ -47,6 +47,7 @@ use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::codec;
 use crate::journal::fault::{damaged, failed};
+use crate::journal::files;
 use crate::journal::frame::{self, FrameHead, ITEM_LIMIT, Kind, MAX_FRAME, take};
 use crate::journal::wire::BytesWire;
 use crate::state::{Epoch, SeqNo, TaskState};
@@ -136,6 +137,21 @@ impl Checkpoint {
             return Err(damaged(path, "head and summary differ"));
         }
         Ok(Self { path: path.into(), file, ledger, bytes, head, tail, places, summary })
+    }
+
+    /// The position that the head of the file says it stands at; `None` when the head is not a whole
+    /// one of this ledger. For files that nothing else vouches for.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub(crate) fn standing(
+        path: &Path,
+        ledger: LedgerId,
+    ) -> Result<Option<(SeqNo, Chain)>, JournalError> {
+        let bytes = files::read(path, HEAD_BYTES as u64)?.unwrap_or_default();
+        let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
+        Ok(read_head(head, ledger).ok())
     }
 
     /// What it says of itself.
@@ -375,6 +391,14 @@ fn judge_head(
     last_seq: SeqNo,
     chain: Chain,
 ) -> Result<(), String> {
+    let found = read_head(head, ledger)?;
+    if found != (last_seq, chain) {
+        return Err(format!("it stands at record {}, not at {last_seq} as it should", found.0));
+    }
+    Ok(())
+}
+
+fn read_head(head: &[u8; HEAD_BYTES], ledger: LedgerId) -> Result<(SeqNo, Chain), String> {
     let mut rest = head.as_slice();
     if take(&mut rest) != Some(HEAD_MAGIC) {
         return Err("it does not begin as a checkpoint of this version".into());
@@ -387,12 +411,8 @@ fn judge_head(
     if found != ledger {
         return Err(format!("it belongs to ledger {found}"));
     }
-    let found_seq = SeqNo::new(take(&mut rest).map_or(0, u64::from_le_bytes));
-    let found_chain = Chain(take(&mut rest).map_or(0, u64::from_le_bytes));
-    if (found_seq, found_chain) != (last_seq, chain) {
-        return Err(format!("it stands at record {found_seq}, not at {last_seq} as it should"));
-    }
-    Ok(())
+    let last_seq = SeqNo::new(take(&mut rest).map_or(0, u64::from_le_bytes));
+    Ok((last_seq, Chain(take(&mut rest).map_or(0, u64::from_le_bytes))))
 }
 
 fn head_checksum(head: &[u8; HEAD_BYTES]) -> Chain {

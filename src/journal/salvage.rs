@@ -6,6 +6,11 @@
 //! believed: a success recorded after the gap stays a success. The damaged files
 //! are kept in `damaged/`.
 //!
+//! The manifest itself may be an old one. So logs and checkpoints that it does
+//! not name are read as well: the soundest checkpoint that stands furthest is
+//! begun from, and every log that is there follows in the order of the numbers.
+//! Nothing new is given the name of anything that is there.
+//!
 //! ```text
 //!                                     if we die on this line
 //! new checkpoint, durable             a leftover; the ledger is as damaged as before
@@ -59,11 +64,13 @@ pub(crate) fn check_legal(evidence: &Evidence) -> Result<(), JournalError> {
 pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String, OpenError> {
     let dir = opening.dir.clone();
     let ledger = opening.manifest.ledger;
-    // Anything of an earlier try, but nothing that the manifest names.
-    directory::remove_leftovers(&dir, &opening.manifest)?;
-    let old = old_checkpoint(opening)?;
+    directory::remove_unfinished(&dir)?;
+    let (logs_there, checkpoints_there) = directory::numbered(&dir)?;
+    let highest = logs_there.iter().chain(&checkpoints_there).max().copied().unwrap_or_default();
+    opening.manifest.next_number = opening.manifest.next_number.max(highest.saturating_add(1));
+    let old = old_checkpoint(opening, &checkpoints_there)?;
     let base = super::durable::position_of(old.as_ref());
-    let scans = scans(opening, base.seq)?;
+    let scans = scans(opening, &logs_there, base.seq)?;
     let mut end = base;
     let mut picked = Vec::new();
     for scan in &scans {
@@ -95,7 +102,11 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     let never = AtomicBool::new(false);
     let folded = fold::fold(old.as_ref(), &logs, Mode::Forced, &target, FOLD_MEMORY, &never)?;
     folded.checkpoint.check()?;
-    aside::put_aside(&dir, &damaged_names(opening))?;
+    let logs_there = logs_there.into_iter().map(directory::log_dir);
+    let checkpoints_there = checkpoints_there.into_iter().map(directory::checkpoint);
+    let evidence: Vec<String> =
+        logs_there.chain(checkpoints_there).chain([witness::NAME.to_owned()]).collect();
+    aside::put_aside(&dir, &evidence)?;
     drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
     opening.start_afresh(number, end)?;
     Ok(format!(
@@ -104,26 +115,49 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     ))
 }
 
-/// The old checkpoint if it is sound; otherwise a sound one of what is whole in it.
-fn old_checkpoint(opening: &Opening<'_>) -> Result<Option<Checkpoint>, JournalError> {
-    let Some(at) = opening.manifest.checkpoint else { return Ok(None) };
+/// The sound checkpoint that stands furthest, if that is no less far than the one that the manifest
+/// names; otherwise a sound one of what is whole in that.
+fn old_checkpoint(
+    opening: &Opening<'_>,
+    there: &[u64],
+) -> Result<Option<Checkpoint>, JournalError> {
     let (dir, ledger) = (&opening.dir, opening.manifest.ledger);
-    let path = dir.join(directory::checkpoint(at.number));
-    let sound = Checkpoint::open(&path, ledger, at.last_seq, at.chain)
-        .and_then(|checkpoint| checkpoint.check().map(|()| checkpoint));
-    match sound {
-        Ok(checkpoint) => return Ok(Some(checkpoint)),
-        Err(error) if !path.exists() => {
-            tracing::warn!(error = %crate::error::chain(&error), "the checkpoint is gone");
-            return Ok(None);
-        }
-        Err(error) => {
-            tracing::warn!(error = %crate::error::chain(&error), "the checkpoint is damaged");
+    let named = opening.manifest.checkpoint;
+    let mut furthest: Option<Checkpoint> = None;
+    for number in there {
+        let path = dir.join(directory::checkpoint(*number));
+        let at = match named.filter(|at| at.number == *number) {
+            Some(at) => Some((at.last_seq, at.chain)),
+            None => Checkpoint::standing(&path, ledger)?,
+        };
+        let Some((last_seq, chain)) = at else { continue };
+        let sound = Checkpoint::open(&path, ledger, last_seq, chain)
+            .and_then(|checkpoint| checkpoint.check().map(|()| checkpoint));
+        match sound {
+            Ok(checkpoint)
+                if furthest.as_ref().is_none_or(|other| other.summary().last_seq < last_seq) =>
+            {
+                furthest = Some(checkpoint);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(error = %crate::error::chain(&error), "a damaged checkpoint");
+            }
         }
     }
-    let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number + 1));
-    let mut writer = CheckpointWriter::create(&salvaged, ledger, at.last_seq, at.chain)?;
-    let (epoch, metadata) = checkpoint::salvage(&path, ledger, at.last_seq, &mut writer)?;
+    let Some(at) = named else { return Ok(furthest) };
+    let path = dir.join(directory::checkpoint(at.number));
+    if furthest.as_ref().is_some_and(|found| found.summary().last_seq >= at.last_seq)
+        || !path.exists()
+    {
+        return Ok(furthest);
+    }
+    // If it is another one, put there by mistake, its entries are measured from its own position.
+    let (last_seq, chain) =
+        Checkpoint::standing(&path, ledger)?.unwrap_or((at.last_seq, at.chain));
+    let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number));
+    let mut writer = CheckpointWriter::create(&salvaged, ledger, last_seq, chain)?;
+    let (epoch, metadata) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;
     let checkpoint = writer.finish(epoch, &metadata)?;
     // It stays readable until it is dropped, and never becomes part of the ledger.
     super::files::remove(&salvaged)?;
@@ -131,17 +165,11 @@ fn old_checkpoint(opening: &Opening<'_>) -> Result<Option<Checkpoint>, JournalEr
 }
 
 /// The logs that are there.
-fn scans(opening: &Opening<'_>, base: SeqNo) -> Result<Vec<Scan>, JournalError> {
-    let file = |number| data_file(&opening.dir.join(directory::log_dir(number)));
-    let files = opening.manifest.logs.iter().map(|log| file(log.number));
-    files
-        .filter(|file: &std::path::PathBuf| Path::exists(file))
+fn scans(opening: &Opening<'_>, there: &[u64], base: SeqNo) -> Result<Vec<Scan>, JournalError> {
+    there
+        .iter()
+        .map(|number| data_file(&opening.dir.join(directory::log_dir(*number))))
+        .filter(|file| Path::exists(file))
         .map(|file| scan_file(&file, opening.manifest.ledger, base))
         .collect()
-}
-
-fn damaged_names(opening: &Opening<'_>) -> Vec<String> {
-    let logs = opening.manifest.logs.iter().map(|log| directory::log_dir(log.number));
-    let checkpoint = opening.manifest.checkpoint.map(|at| directory::checkpoint(at.number));
-    logs.chain(checkpoint).chain([witness::NAME.to_owned()]).collect()
 }

@@ -19,7 +19,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// [`JournalError::Io`], and [`JournalError::Damaged`] when whole frames do not decode.
+/// [`JournalError::Io`]. A whole frame of entries that does not decode is passed over.
 pub(crate) fn salvage(
     path: &Path,
     ledger: LedgerId,
@@ -37,7 +37,11 @@ pub(crate) fn salvage(
         let mut rest = body;
         match head.kind {
             Kind::Entries => {
-                for (id, details) in decode_entries(last_seq, &head, body).map_err(wrong)? {
+                let entries = decode_entries(last_seq, &head, body).unwrap_or_else(|what| {
+                    tracing::warn!(path = %path.display(), frame = frame.first, what, "passed over");
+                    Vec::new()
+                });
+                for (id, details) in entries {
                     if last_id.as_ref().is_none_or(|last| *last < id) {
                         writer.push(&id, &details)?;
                         last_id = Some(id);
