@@ -153,8 +153,7 @@ fn old_checkpoint(
         return Ok(furthest);
     }
     // If it is another one, put there by mistake, its entries are measured from its own position.
-    let (last_seq, chain) =
-        Checkpoint::standing(&path, ledger)?.unwrap_or((at.last_seq, at.chain));
+    let (last_seq, chain) = Checkpoint::standing(&path, ledger)?.unwrap_or((at.last_seq, at.chain));
     let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number));
     let mut writer = CheckpointWriter::create(&salvaged, ledger, last_seq, chain)?;
     let (epoch, metadata) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;

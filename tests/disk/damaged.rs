@@ -241,9 +241,10 @@ async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), Strin
         }
     }
     let whole = whole_successes(sample, image);
-    if let Some(id) = whole.iter().find(|id| {
-        found.get(**id).is_none_or(|found| Some(found) != sample.known.get(**id))
-    }) {
+    if let Some(id) = whole
+        .iter()
+        .find(|id| found.get(**id).is_none_or(|found| Some(found) != sample.known.get(**id)))
+    {
         return Err(format!("{id} is lost, though its record is whole; found {found:?}"));
     }
     ledger.mark_succeeded("after the loss".to_owned()).await.unwrap();
@@ -305,16 +306,26 @@ fn nothing_is_lost_silently() {
     let wanted = rounds(300);
     while cases < wanted {
         for sample in &samples {
-            let files = sample.image.iter().filter(|(name, content)| {
-                content.is_some() && name.as_path() != Path::new("lock")
-            });
+            let files = sample
+                .image
+                .iter()
+                .filter(|(name, content)| content.is_some() && name.as_path() != Path::new("lock"));
             for name in files.map(|(name, _)| name) {
                 let Some((what, image)) = damage(sample, name, &mut rng) else { continue };
                 cases += 1;
                 if std::env::var_os("TASKLEDGER_VERBOSE").is_some() {
                     println!("{}, {}, {what}", sample.name, name.display());
                 }
+                let began = std::time::Instant::now();
                 let tried = lab::run(try_damage(sample, &image, &mut tally));
+                if began.elapsed() > std::time::Duration::from_secs(5) {
+                    println!(
+                        "slow: {}, {}, {what}: {:?}",
+                        sample.name,
+                        name.display(),
+                        began.elapsed()
+                    );
+                }
                 if let Err(wrong) = tried {
                     let case = format!("{}, {}, {what}: {wrong}", sample.name, name.display());
                     println!("{case}");

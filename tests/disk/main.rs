@@ -8,5 +8,7 @@ mod child;
 mod lab;
 
 mod damaged;
+mod full;
 mod killed;
 mod power_cut;
+mod raced;
