@@ -189,9 +189,12 @@ async fn try_damage(sample: &Sample, image: &Image, tally: &mut Tally) -> Result
                 return Err(format!("silently lost: {lost} (repaired: {repaired})"));
             }
             let ledger = lab::open(builder(), &path).await.map_err(|e| format!("again: {e:?}"))?;
-            let again = known(&ledger).await;
+            let still = sample.known.iter().all(|(id, state)| {
+                let succeeded = ledger.succeeded_tasks().contains(id);
+                succeeded == (state.starts_with("ok") || state == "marked")
+            });
             ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
-            if again != found {
+            if !still {
                 return Err("the second open finds something else".to_owned());
             }
             *(if repaired { &mut tally.repaired } else { &mut tally.unharmed }) += 1;
@@ -316,16 +319,7 @@ fn nothing_is_lost_silently() {
                 if std::env::var_os("TASKLEDGER_VERBOSE").is_some() {
                     println!("{}, {}, {what}", sample.name, name.display());
                 }
-                let began = std::time::Instant::now();
                 let tried = lab::run(try_damage(sample, &image, &mut tally));
-                if began.elapsed() > std::time::Duration::from_secs(5) {
-                    println!(
-                        "slow: {}, {}, {what}: {:?}",
-                        sample.name,
-                        name.display(),
-                        began.elapsed()
-                    );
-                }
                 if let Err(wrong) = tried {
                     let case = format!("{}, {}, {what}: {wrong}", sample.name, name.display());
                     println!("{case}");

@@ -12,3 +12,4 @@ mod full;
 mod killed;
 mod power_cut;
 mod raced;
+mod refused;
