@@ -12,13 +12,13 @@
 //! submits one. It is declared so that it is dropped after the future, because
 //! the end of an attempt says that its future and all it held are gone.
 
+use crate::error::panic_text;
 use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection};
 use crate::id::EncodedId;
 use crate::shared::Shared;
 use crate::state::{Cell, Event, Failure, NotKept, Output, SuccessBy, TaskState};
 use crate::submission::{Answer, AttemptKey, Request, Ticket};
 use crate::sync::Arc;
-use crate::writer::panic_text;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 use std::future::{Future, poll_fn};
@@ -347,26 +347,39 @@ pub(crate) const fn revoke_succeeded<V>(_value: &V, _shared: &Shared) -> Event {
 
 /// The `Debug` of a user's error, no longer than is kept.
 fn debug_text<E: fmt::Debug>(error: &E) -> String {
-    struct Bounded(String);
+    #[derive(Default)]
+    struct Bounded {
+        text: String,
+        full: bool,
+    }
     impl fmt::Write for Bounded {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0.push_str(text);
-            // Stops a `Debug` that would print gigabytes.
-            if self.0.len() > MAX_FAILURE_BYTES { Err(fmt::Error) } else { Ok(()) }
+            if !self.full {
+                let fits = border(text, MAX_FAILURE_BYTES - self.text.len());
+                self.text.push_str(text.get(..fits).unwrap_or_default());
+                self.full = fits < text.len();
+            }
+            // Stops a `Debug` that would print gigabytes; one that does not listen costs no memory.
+            if self.full { Err(fmt::Error) } else { Ok(()) }
         }
     }
-    let mut text = Bounded(String::new());
+    let mut text = Bounded::default();
     match catch_unwind(AssertUnwindSafe(|| write!(text, "{error:?}"))) {
-        Ok(_) => cut(text.0),
+        Ok(_) => text.text,
         Err(panic) => cut(format!("(its Debug panicked: {})", panic_text(panic))),
     }
 }
 
 fn cut(mut text: String) -> String {
-    // `str::floor_char_boundary` is newer than the oldest Rust we build with.
-    let end = (0..=MAX_FAILURE_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    text.truncate(end.unwrap_or_default());
+    text.truncate(border(&text, MAX_FAILURE_BYTES));
     text
+}
+
+/// The last border of a character within the first `max` bytes.
+fn border(text: &str, max: usize) -> usize {
+    // `str::floor_char_boundary` is newer than the oldest Rust we build with.
+    let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    end.unwrap_or_default()
 }
 
 #[cfg(test)]

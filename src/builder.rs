@@ -1,6 +1,7 @@
 //! The few options of an open.
 
-use crate::error::OpenError;
+use crate::error::panic_text;
+use crate::error::{JournalError, OpenError};
 use crate::id::{EncodedId, IdShape, TaskId};
 use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
@@ -10,9 +11,10 @@ use crate::shared::{Options, Shared};
 use crate::submission::Group;
 use crate::sync::{Arc, Mutex, lock};
 use crate::watch::Watch;
-use crate::writer::{Writer, panic_text};
+use crate::writer::{Writer, close};
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
@@ -222,12 +224,12 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
             watch.stop();
             match opened {
                 // The watchdog has answered already; nobody will use the ledger.
-                Ok(Ok((mut journal, _))) if !turn.decide_durable() => drop(journal.close()),
+                Ok(Ok((journal, _))) if !turn.decide_durable() => drop(close(journal)),
                 Ok(Ok((journal, recovered))) => self.serve(journal, recovered, &reply),
                 Ok(Err(error)) => reply.send(Err(error)),
-                Err(panic) => reply.send(Err(OpenError::Journal(
-                    crate::error::JournalError::Panicked(panic_text(panic)),
-                ))),
+                Err(panic) => {
+                    reply.send(Err(OpenError::Journal(JournalError::Panicked(panic_text(panic)))))
+                }
             }
         })?;
         opened.await.unwrap_or(Err(OpenError::Stuck { after: deadline }))
@@ -238,9 +240,19 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         make: impl FnOnce() -> Result<(Box<dyn Journal>, OpenReport), OpenError>,
         began: Instant,
     ) -> Result<(Box<dyn Journal>, Recovered), OpenError> {
-        let (mut journal, report) = make()?;
-        let recovered = recover(&mut *journal, report, began)?;
-        Ok((journal, recovered))
+        let (journal, report) = make()?;
+        let mut journal = ManuallyDrop::new(journal);
+        let recovered = catch_unwind(AssertUnwindSafe(|| recover(&mut **journal, report, began)));
+        match recovered {
+            Ok(Ok(recovered)) => Ok((ManuallyDrop::into_inner(journal), recovered)),
+            // A store that panicked is in an unknown state: it is leaked, not dropped.
+            Ok(Err(error @ OpenError::Journal(JournalError::Panicked(_)))) => Err(error),
+            Ok(Err(error)) => {
+                drop(ManuallyDrop::into_inner(journal));
+                Err(error)
+            }
+            Err(panic) => Err(JournalError::Panicked(panic_text(panic)).into()),
+        }
     }
 
     /// Hands the ledger over and becomes its writer.
@@ -252,8 +264,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         };
         let Recovered { index, core, base, recovery } = recovered;
         tracing::info!(epoch = %recovery.epoch(), took = ?recovery.took(), "opened");
-        let shape = IdShape::of_type::<K>();
-        let shared = Shared::new(options, index, recovery, base.metadata, Some(shape));
+        let shared = Shared::new(options, index, recovery, base.metadata, IdShape::of_type::<K>());
         let shared = Arc::new(shared);
         let watch = Watch::default();
         let guarded = Arc::clone(&shared);
@@ -278,7 +289,9 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
 }
 
 /// The one answer of an open: the opener's, or the watchdog's.
-struct Reply<T>(Arc<Mutex<Option<oneshot::Sender<Result<T, OpenError>>>>>);
+struct Reply<T>(Arc<Mutex<Option<Answer<T>>>>);
+
+type Answer<T> = oneshot::Sender<Result<T, OpenError>>;
 
 impl<T> Reply<T> {
     fn send(&self, result: Result<T, OpenError>) {

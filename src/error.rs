@@ -4,11 +4,15 @@
 //! Those that give a future or a value back print it as nothing, so that they
 //! are `Debug` and `Error` without asking that of the future.
 
-use crate::state::{IllegalTransition, SeqNo, TaskState, Timestamp};
+mod open;
+
+pub use open::{Damage, Holder, JournalError, OpenError};
+
+use crate::state::TaskState;
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -108,8 +112,8 @@ pub enum LaunchError<F> {
         /// The future, unpolled.
         future: F,
     },
-    /// It was recorded as started, but its runtime went down before it could run.
-    /// It is recorded as cancelled, or will be found as crashed.
+    /// It was submitted, but its runtime went down before anything could be told. The ledger knows
+    /// what became of it: [`wait`](crate::Ledger::wait), then [`record`](crate::Ledger::record).
     Lost,
 }
 
@@ -128,7 +132,7 @@ impl<F> fmt::Display for LaunchError<F> {
         match self {
             Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
             Self::Rejected { .. } => f.write_str("rejected"),
-            Self::Lost => f.write_str("the runtime went down before the future could run"),
+            Self::Lost => f.write_str("the runtime went down before the start could be told"),
         }
     }
 }
@@ -197,6 +201,9 @@ pub enum AttemptError<F, V, E> {
         /// What the future itself ended in.
         outcome: Outcome<V, E>,
     },
+    /// It was submitted, but its runtime went down before anything could be told. The ledger knows
+    /// what became of it: [`wait`](crate::Ledger::wait), then [`record`](crate::Ledger::record).
+    Lost,
 }
 
 /// What the future of an attempt, or of a revoke, ended in.
@@ -230,6 +237,7 @@ impl<F, V, E> fmt::Display for AttemptError<F, V, E> {
             Self::Superseded { .. } => {
                 f.write_str("superseded: another attempt has taken the place of this one")
             }
+            Self::Lost => f.write_str("the runtime went down before the end could be told"),
         }
     }
 }
@@ -251,6 +259,7 @@ impl<F, V, E> fmt::Debug for AttemptError<F, V, E> {
                 f.debug_struct("InDoubt").field("poison", poison).finish_non_exhaustive()
             }
             Self::Superseded { .. } => f.debug_struct("Superseded").finish_non_exhaustive(),
+            Self::Lost => f.write_str("Lost"),
         }
     }
 }
@@ -265,7 +274,8 @@ impl<F, V, E> Error for AttemptError<F, V, E> {
             | Self::Panicked(_)
             | Self::Cancelled(_)
             | Self::TimedOut
-            | Self::Superseded { .. } => None,
+            | Self::Superseded { .. }
+            | Self::Lost => None,
         }
     }
 }
@@ -367,213 +377,6 @@ pub enum CloseError {
     Journal(#[source] Arc<JournalError>),
 }
 
-/// Why a ledger could not be opened. Unless it says otherwise, nothing on disk was changed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The path is something else than a directory.
-    #[error("{} is not a directory; a ledger is one", path.display())]
-    NotADirectory {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The directory has other things in it and no ledger.
-    #[error("{} is not a ledger: it has no manifest, but it has {found:?}; give the path of a ledger, or of an empty or new directory", path.display())]
-    NotALedger {
-        /// The path.
-        path: PathBuf,
-        /// One of the names found there.
-        found: String,
-    },
-    /// The file system refused.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the file system said.
-        source: io::Error,
-    },
-    /// A newer version of this library wrote it.
-    #[error("{} has format version {found}; this version of taskledger reads up to {supported}: use a newer one", path.display())]
-    Newer {
-        /// The path.
-        path: PathBuf,
-        /// The version on disk.
-        found: u16,
-        /// The newest version that is understood.
-        supported: u16,
-    },
-    /// It holds ids of another type.
-    #[error("the ledger holds ids of another type: {0}")]
-    OtherIdType(String),
-    /// Somebody has it open.
-    #[error("{} is in use by {holder}", path.display())]
-    Locked {
-        /// The path.
-        path: PathBuf,
-        /// Who, as far as the lock file tells.
-        holder: Holder,
-    },
-    /// Something on disk is damaged. Nothing was changed. The only way on is to accept the loss:
-    /// [`Builder::accept_loss`](crate::Builder::accept_loss) or `taskledger repair --accept-loss`.
-    #[error("the ledger is damaged: {0}")]
-    Damaged(Damage),
-    /// There is not enough space on the disk to open.
-    #[error("the disk is full: opening needs about {needed} bytes, {available} are free")]
-    Full {
-        /// Bytes needed.
-        needed: u64,
-        /// Bytes free.
-        available: u64,
-    },
-    /// Opening took longer than its deadline. The thread that opens is left alone and keeps the
-    /// lock: restart the process.
-    #[error("opening has not finished within {after:?}; the lock stays taken: restart the process")]
-    Stuck {
-        /// The deadline.
-        after: Duration,
-    },
-    /// Another failure of the journal.
-    #[error("the journal cannot be opened")]
-    Journal(#[source] JournalError),
-}
-
-impl From<JournalError> for OpenError {
-    /// What has a variant of its own among the reasons not to open becomes that.
-    fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Io { action, path, source } => Self::Io { action, path, source },
-            JournalError::Damaged(damage) => Self::Damaged(damage),
-            JournalError::Illegal { .. }
-            | JournalError::Store(_)
-            | JournalError::Panicked(_)
-            | JournalError::Moved { .. } => Self::Journal(error),
-        }
-    }
-}
-
-/// Who holds a ledger, as its lock file tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Holder {
-    /// Process id.
-    pub pid: Option<u32>,
-    /// Host name.
-    pub host: Option<String>,
-    /// Since when.
-    pub since: Option<Timestamp>,
-    /// Whether it is this very process.
-    pub this_process: bool,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.this_process, self.pid) {
-            (true, _) => f.write_str("this process itself")?,
-            (false, Some(pid)) => write!(f, "process {pid}")?,
-            (false, None) => f.write_str("another process")?,
-        }
-        if let Some(host) = &self.host {
-            write!(f, " on {host}")?;
-        }
-        if let Some(since) = self.since {
-            write!(f, " since {since}")?;
-        }
-        Ok(())
-    }
-}
-
-/// What is damaged, and what is lost by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Damage {
-    /// The file or directory, relative to the ledger.
-    pub place: String,
-    /// What is wrong with it.
-    pub what: String,
-    /// The records known to be gone: the first and the last, where that is known.
-    pub lost: Option<(SeqNo, SeqNo)>,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)?;
-        if let Some((first, last)) = self.lost {
-            write!(f, " (records {first} to {last} are missing)")?;
-        }
-        Ok(())
-    }
-}
-
-/// A journal that could not do what it was asked for.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum JournalError {
-    /// The file system refused.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the file system said.
-        source: io::Error,
-    },
-    /// What is stored is damaged.
-    #[error("damaged: {0}")]
-    Damaged(Damage),
-    /// A record that cannot follow the ones before it.
-    #[error("record {seq} is illegal")]
-    Illegal {
-        /// Its position.
-        seq: SeqNo,
-        /// Why.
-        source: IllegalTransition,
-    },
-    /// The store below failed.
-    #[error("the store failed: {0}")]
-    Store(String),
-    /// The store below panicked.
-    #[error("the store panicked: {0}")]
-    Panicked(String),
-    /// Another directory has taken the place of this one.
-    #[error("{} was moved or replaced while the ledger was open", path.display())]
-    Moved {
-        /// The path that leads elsewhere now.
-        path: PathBuf,
-    },
-}
-
-impl JournalError {
-    /// For `map_err`: the file system refused this action on this path.
-    pub(crate) fn io<E: Into<io::Error>>(
-        action: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(E) -> Self {
-        move |error| Self::Io { action, path: path.to_owned(), source: error.into() }
-    }
-
-    /// This file or directory of the ledger is damaged in this way.
-    pub(crate) fn damaged(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Damaged(Damage { place: place.into(), what: what.into(), lost: None })
-    }
-
-    /// Whether the cause is a full disk.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
-            Self::Damaged(_)
-            | Self::Illegal { .. }
-            | Self::Store(_)
-            | Self::Panicked(_)
-            | Self::Moved { .. } => false,
-        }
-    }
-}
-
 /// An error and all its causes on one line, for where a chain cannot be kept.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -582,6 +385,20 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         text.push_str(": ");
         text.push_str(&next.to_string());
         cause = next.source();
+    }
+    text
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(a panic without a message)".to_owned());
+    // A payload may panic when it is dropped, and so may that panic's own payload.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
     }
     text
 }

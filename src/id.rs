@@ -11,13 +11,15 @@ pub(crate) mod shape;
 pub use byte_id::{ByteId, ParseByteIdError};
 pub use shape::IdShape;
 
-use crate::error::IdError;
+use crate::error::{IdError, panic_text};
 use crate::journal::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 use std::borrow::{Borrow, Cow};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,12 +52,21 @@ impl<T: Serialize> Lookup<Arc<[T]>> for [T] {}
 impl<T: Serialize + Clone + 'static> Lookup<Cow<'static, [T]>> for [T] {}
 impl Lookup<PathBuf> for Path {}
 impl Lookup<Box<Self>> for Path {}
+impl Lookup<Cow<'static, Self>> for Path {}
+impl Lookup<OsString> for OsStr {}
 impl Lookup<ByteId> for [u8] {}
 impl Lookup<ByteId> for str {}
 
 /// The bytes of an id.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EncodedId(SmallVec<[u8; 24]>);
+
+impl Clone for EncodedId {
+    fn clone(&self) -> Self {
+        // The derived one goes byte by byte.
+        Self::from_bytes(self.as_bytes())
+    }
+}
 
 impl EncodedId {
     /// The id with these bytes, which some id type encoded.
@@ -70,12 +81,20 @@ impl EncodedId {
         &self.0
     }
 
+    /// Hands the bytes of an id to `then` without keeping them: for look-ups.
+    pub(crate) fn with_bytes<K: ?Sized, Q: Lookup<K> + ?Sized, R>(
+        id: &Q,
+        then: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, IdError> {
+        caught(|| codec::with_encoded_id(id, then), IdError::NotSerializable)
+    }
+
     pub(crate) fn encode<K: ?Sized, Q: Lookup<K> + ?Sized>(id: &Q) -> Result<Self, IdError> {
-        codec::with_encoded_id(id, Self::from_bytes)
+        caught(|| codec::with_encoded_id(id, Self::from_bytes), IdError::NotSerializable)
     }
 
     pub(crate) fn decode<K: TaskId>(&self) -> Result<K, IdError> {
-        codec::decode_id(self.as_bytes())
+        caught(|| codec::decode_id(self.as_bytes()), IdError::NoRoundTrip)
     }
 
     /// Decodes and encodes again: an id that does not come back to its own bytes could never be
@@ -87,6 +106,15 @@ impl EncodedId {
             .then_some(())
             .ok_or_else(|| IdError::NoRoundTrip("it encodes to other bytes when read back".into()))
     }
+}
+
+/// Runs the user's own `Serialize` or `Deserialize`.
+fn caught<T>(
+    call: impl FnOnce() -> Result<T, IdError>,
+    error: impl FnOnce(String) -> IdError,
+) -> Result<T, IdError> {
+    let panicked = |panic| error(format!("it panics: {}", panic_text(panic)));
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(panic)))
 }
 
 impl Borrow<[u8]> for EncodedId {

@@ -13,7 +13,8 @@
 use crate::id::EncodedId;
 use crate::state::{Cell, TaskState};
 use crate::submission::AttemptKey;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use scc::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::RandomState;
 use tokio::sync::Notify;
@@ -100,10 +101,18 @@ impl Index {
         }
     }
 
-    /// Sets a cell while the ledger opens, before anybody looks.
-    pub(crate) fn restore(&self, id: &EncodedId, cell: Cell) {
-        let before = self.put(id, cell);
-        lock(&self.published).moved(id.clone(), before, cell.state, None);
+    /// Sets cells while the ledger opens, before anybody looks.
+    pub(crate) fn restore(&self, cells: Vec<(EncodedId, Cell)>) {
+        let mut published = lock(&self.published);
+        for (id, cell) in cells {
+            let before = self.put(&id, cell);
+            published.moved(id, before, cell.state, None);
+        }
+    }
+
+    /// Changes cells while the ledger opens, many under one lock.
+    pub(crate) fn updating<R>(&self, change: impl FnOnce(&mut Updating<'_>) -> R) -> R {
+        change(&mut Updating { index: self, published: lock(&self.published) })
     }
 
     fn put(&self, id: &EncodedId, cell: Cell) -> TaskState {
@@ -199,6 +208,46 @@ impl Index {
     }
 }
 
+/// See [`Index::updating`].
+pub(crate) struct Updating<'a> {
+    index: &'a Index,
+    published: MutexGuard<'a, Published>,
+}
+
+impl Updating<'_> {
+    /// Replaces a cell by what `change` makes of it.
+    pub(crate) fn update<E>(
+        &mut self,
+        id: EncodedId,
+        change: impl FnOnce(Cell) -> Result<Cell, E>,
+    ) -> Result<(), E> {
+        let Some(part) = self.index.part(id.as_bytes()) else {
+            return Ok(());
+        };
+        let (before, after) = match part.entry_sync(id.clone()) {
+            Entry::Occupied(mut entry) => {
+                let before = *entry.get();
+                let after = change(before)?;
+                if after.state == TaskState::NotFound {
+                    let _ = entry.remove();
+                } else {
+                    *entry.get_mut() = after;
+                }
+                (before, after)
+            }
+            Entry::Vacant(entry) => {
+                let after = change(Cell::ABSENT)?;
+                if after.state != TaskState::NotFound {
+                    drop(entry.insert_entry(after));
+                }
+                (Cell::ABSENT, after)
+            }
+        };
+        self.published.moved(id, before.state, after.state, None);
+        Ok(())
+    }
+}
+
 /// Somebody who waits for an id to settle.
 #[derive(Debug)]
 pub(crate) struct Registered<'a> {
@@ -252,9 +301,8 @@ impl Published {
             TaskState::Running => _ = self.running.remove(&id),
             TaskState::Revoking => _ = self.revoking.remove(&id),
         }
-        match from {
-            TaskState::NotFound => {}
-            from => self.count(from, |count| count.saturating_sub(1)),
+        if from != TaskState::NotFound {
+            self.count(from, |count| count.saturating_sub(1));
         }
         match to {
             TaskState::NotFound => return,

@@ -19,6 +19,7 @@ pub(crate) mod judge;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod memory;
+pub(crate) mod merge;
 pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod roll;
@@ -96,19 +97,15 @@ pub enum LedgerEvent {
 }
 
 /// What [`Journal::replay`] hands over, in this order: any number of `Base`, then any number of
-/// `Record`, the records dense and in order.
+/// `Records`. They come in chunks of at most a few thousand, so that one thread can read while
+/// another applies.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Replayed<'a> {
-    /// What the last checkpoint says of one id, each id at most once.
-    Base {
-        /// The id.
-        id: &'a EncodedId,
-        /// All that is known of it.
-        details: &'a TaskDetails,
-    },
-    /// A record after the last checkpoint.
-    Record(&'a Record),
+pub enum Replayed {
+    /// What the last checkpoint says of some ids, each id once in the whole replay.
+    Base(Vec<(EncodedId, Cell)>),
+    /// Records after the last checkpoint, dense and in order over all chunks.
+    Records(Vec<Record>),
 }
 
 /// What the journal knows about the whole, beside the ids and the records.
@@ -123,8 +120,8 @@ pub struct Base {
     pub metadata: BTreeMap<String, Vec<u8>>,
 }
 
-/// Told of each thing found by a replay; an error ends the replay and is returned by it.
-pub type Visit<'a> = dyn FnMut(Replayed<'_>) -> Result<(), JournalError> + 'a;
+/// Takes what a replay finds; an error ends the replay and is returned by it.
+pub type Visit<'a> = dyn FnMut(Replayed) -> Result<(), JournalError> + 'a;
 
 /// A durable, ordered log of [`Record`]s.
 ///
@@ -172,7 +169,7 @@ pub trait Journal: Send + 'static {
     /// # Errors
     ///
     /// [`JournalError`] when the journal can no longer be appended to. A checkpoint that failed is
-    /// no error but an [`Upkeep::checkpoint`].
+    /// no error but an [`Upkeep::failed`].
     fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
         Ok(Upkeep { checkpointed: wanted.unwrap_or_default(), ..Upkeep::default() })
     }

@@ -1,28 +1,30 @@
 //! The handle.
 
+mod admin;
+mod read;
+
+pub use admin::Health;
+pub(crate) use admin::MAX_METADATA_ENTRY;
+
 use crate::attempt::{self, Kind, Waiter};
 use crate::builder::Builder;
-use crate::details::TaskDetails;
 use crate::error::{
-    AttemptError, CancelError, ChangeError, CheckpointError, CloseError, IdError, LaunchError,
-    OpenError, Poison, ReadError, Rejection, WaitError,
+    AttemptError, CancelError, ChangeError, IdError, LaunchError, OpenError, Rejection, WaitError,
 };
-use crate::id::{EncodedId, Lookup, TaskId};
+use crate::id::{EncodedId, IdShape, Lookup, TaskId};
 use crate::recovery::Recovery;
-use crate::shared::Shared;
-use crate::state::{Cell, Output, TaskState};
-use crate::submission::{Answer, Errand, Phase, Request};
+use crate::shared::{ID_SHAPE, Shared};
+use crate::state::{Cell, TaskState};
+use crate::submission::{Answer, Request};
 use crate::sync::Arc;
-use crate::task::{Start, Task, gone_with_runtime};
+use crate::task::{Start, Task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::pin::pin;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a success can return and the ledger keep.
@@ -50,20 +52,8 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Never waits: running attempts finish and are recorded, then the writer frees the lock.
-        self.shared.submissions.close();
+        self.shared.close();
     }
-}
-
-/// How a ledger is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Health {
-    /// It records.
-    Serving,
-    /// It has stopped recording after a failure. Queries go on showing what was last published.
-    Poisoned(Poison),
-    /// It is closed, or closing.
-    Closed,
 }
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
@@ -250,7 +240,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 
     /// The state of an id, without `async`. See [`query_task_state`](Self::query_task_state).
     pub fn query_task_state_quick<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> TaskState {
-        EncodedId::encode::<K, Q>(id).map_or(TaskState::NotFound, |id| self.cell(&id).state)
+        let cell = |id: &[u8]| self.shared().index.cell(id);
+        EncodedId::with_bytes::<K, Q, _>(id, cell).map_or(TaskState::NotFound, |cell| cell.state)
     }
 
     /// Takes a success back: runs `future`, which undoes it, and then forgets the id. Returns the
@@ -302,7 +293,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let plan =
             Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
         match self.start(plan, future, Waiter::End(reply)).await {
-            Ok(()) => end.await.unwrap_or_else(|_| Err(gone_with_runtime())),
+            Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
         }
     }
@@ -359,8 +350,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// None.
     pub async fn mark_succeeded(&self, id: K) -> Result<(), ChangeError> {
-        let id = self.new_id(&id)?;
-        self.change(Request::Mark { id }).await
+        let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
+        self.check_new(&id, &encoded).await?;
+        self.change(Request::Mark { id: encoded }).await
     }
 
     /// Drops all that is known of an id: it is not found afterwards, and may run again. Only a
@@ -453,210 +445,6 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 
-    /// All that is known of an id; `None` if it is not found.
-    ///
-    /// # Durability
-    ///
-    /// What it returns is on disk, and is at least as new as the state at the time of the call.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it has no effect.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`]: details are read from disk by the writer, so a closed or poisoned ledger has
-    /// none, apart from whether they are in doubt.
-    ///
-    /// # Panics
-    ///
-    /// None.
-    pub async fn record<Q: Lookup<K> + ?Sized>(
-        &self,
-        id: &Q,
-    ) -> Result<Option<TaskDetails>, ReadError> {
-        let id = EncodedId::encode::<K, Q>(id)?;
-        self.read(id).await
-    }
-
-    /// The stored output of a succeeded id; `None` if it has none: not succeeded, marked from
-    /// outside, or not kept ([`record`](Self::record) tells why).
-    ///
-    /// # Durability
-    ///
-    /// What it returns is on disk.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it has no effect.
-    ///
-    /// # Errors
-    ///
-    /// As [`record`](Self::record), and [`ReadError::Output`] when it does not read as `V`.
-    ///
-    /// # Panics
-    ///
-    /// None.
-    pub async fn output<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<Option<V>, ReadError> {
-        let id = EncodedId::encode::<K, Q>(id)?;
-        match self.read(id).await?.map(|details| details.output) {
-            Some(Output::Kept(bytes)) => rmp_serde::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| ReadError::Output(error.to_string())),
-            Some(Output::Absent | Output::NotKept(_)) | None => Ok(None),
-        }
-    }
-
-    /// The owner's own names and values, kept with the ledger: a few small ones, all in memory.
-    #[must_use]
-    pub fn metadata(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut metadata = self.shared().metadata();
-        metadata.retain(|name, _| !name.starts_with(RESERVED));
-        metadata
-    }
-
-    /// Sets a name of the metadata, or removes it with `None`.
-    ///
-    /// # Durability
-    ///
-    /// When it returns `Ok`, it is on disk.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped while it waits, **it may be recorded or not**.
-    ///
-    /// # Errors
-    ///
-    /// [`ChangeError`]; [`Rejection::Metadata`] when name and value together are over 4 KiB, the
-    /// whole metadata would be over 64 KiB, or the name begins with `taskledger.`.
-    ///
-    /// # Panics
-    ///
-    /// None.
-    pub async fn set_metadata(
-        &self,
-        name: impl Into<String>,
-        value: Option<Vec<u8>>,
-    ) -> Result<(), ChangeError> {
-        let name = name.into();
-        if name.starts_with(RESERVED) {
-            return Err(Rejection::Metadata("names beginning with taskledger. are reserved").into());
-        }
-        let size = name.len() + value.as_ref().map_or(0, Vec::len);
-        let others = self.shared().metadata();
-        let total =
-            others.iter().filter(|(other, _)| **other != name).map(|(n, v)| n.len() + v.len());
-        if size > MAX_METADATA_ENTRY {
-            return Err(Rejection::Metadata("a name with its value is at most 4 KiB").into());
-        }
-        if value.is_some() && total.sum::<usize>() + size > MAX_METADATA {
-            return Err(Rejection::Metadata("all names and values are at most 64 KiB").into());
-        }
-        self.change(Request::SetMetadata { name, value }).await
-    }
-
-    /// Folds everything recorded so far into a checkpoint and drops the log before it. Happens by
-    /// itself when the log has grown; appends never wait for it.
-    ///
-    /// # Durability
-    ///
-    /// When it returns `Ok`, the checkpoint is on disk.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it does not stop the checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckpointError`]. A failed checkpoint loses nothing.
-    ///
-    /// # Panics
-    ///
-    /// None.
-    pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
-        let (reply, done) = oneshot::channel();
-        let gone = |phase| match phase {
-            Phase::Poisoned(poison) => CheckpointError::Poisoned(poison),
-            Phase::Open | Phase::Closing | Phase::Ended => CheckpointError::Closed,
-        };
-        self.shared().submissions.send(Errand::Checkpoint { reply }).map_err(gone)?;
-        done.await.unwrap_or_else(|_| Err(gone(self.shared().submissions.phase())))
-    }
-
-    /// How the ledger is.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        match self.shared().submissions.phase() {
-            Phase::Open => Health::Serving,
-            Phase::Poisoned(poison) => Health::Poisoned(poison),
-            Phase::Closing | Phase::Ended => Health::Closed,
-        }
-    }
-
-    /// How many ends of attempts came too late to change anything. 0 unless something is wrong.
-    #[must_use]
-    pub fn superseded(&self) -> u64 {
-        self.shared().superseded()
-    }
-
-    /// Closes the ledger for all clones: takes no new work, lets running attempts end, syncs, and
-    /// frees the lock. A second call gets the first one's result.
-    ///
-    /// Dropping the last handle does the same without waiting for it.
-    ///
-    /// # Durability
-    ///
-    /// When it returns, everything that was acknowledged is on disk and another process can open
-    /// the ledger.
-    ///
-    /// # Cancel safety
-    ///
-    /// Once polled, the ledger closes whether the caller waits or not.
-    ///
-    /// # Errors
-    ///
-    /// [`CloseError::FromWithinAttempt`] when an attempt of this ledger calls it: it would wait for
-    /// itself. The others say why the close was not a clean one; what was acknowledged is safe.
-    ///
-    /// # Panics
-    ///
-    /// None.
-    pub async fn close(&self) -> Result<(), CloseError> {
-        if attempt::is_within(self.shared()) {
-            return Err(CloseError::FromWithinAttempt);
-        }
-        self.shared().submissions.close();
-        self.shared().wait_closed().await
-    }
-
-    /// As [`close`](Self::close), and cancels what still runs after `grace`.
-    ///
-    /// # Durability
-    ///
-    /// As [`close`](Self::close); the cancelled attempts are recorded as cancelled.
-    ///
-    /// # Cancel safety
-    ///
-    /// Once polled, the ledger closes; dropped before the grace period is over, **nothing is
-    /// cancelled**.
-    ///
-    /// # Errors
-    ///
-    /// As [`close`](Self::close).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with its time driver enabled.
-    pub async fn close_within(&self, grace: Duration) -> Result<(), CloseError> {
-        match tokio::time::timeout(grace, self.close()).await {
-            Ok(closed) => closed,
-            Err(_) => {
-                self.shared().cancel_all("the ledger is closing");
-                self.close().await
-            }
-        }
-    }
-
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
@@ -665,32 +453,29 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         self.shared().index.cell(id.as_bytes())
     }
 
-    /// Encodes an id that may become known: it must come back as itself.
-    fn new_id(&self, id: &K) -> Result<EncodedId, Rejection> {
-        let encoded = EncodedId::encode::<K, K>(id)?;
-        if self.cell(&encoded) == Cell::ABSENT {
-            encoded.check_round_trip::<K>()?;
+    /// An id that is about to become known must come back as itself. The first one tells what ids
+    /// look like where the type could not.
+    pub(crate) async fn check_new(&self, id: &K, encoded: &EncodedId) -> Result<(), Rejection> {
+        if self.cell(encoded) != Cell::ABSENT {
+            return Ok(());
         }
-        Ok(encoded)
+        encoded.check_round_trip::<K>()?;
+        if self.shared().shape.get().is_none() {
+            self.permit().await?;
+            let shape = IdShape::of_value(id);
+            let value = Some(shape.to_bytes()).filter(|bytes| bytes.len() <= MAX_METADATA_ENTRY);
+            if self.shared().shape.set(shape).is_ok() {
+                let name = ID_SHAPE.to_owned();
+                // Nobody waits for it: it is there for people who look into the ledger.
+                drop(self.shared().submissions.submit(Request::SetMetadata { name, value })?);
+            } else {
+                self.shared().permits.add_permits(1);
+            }
+        }
+        Ok(())
     }
 
-    async fn read(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {
-        let cell = self.cell(&id);
-        if cell == Cell::ABSENT {
-            return Ok(None);
-        }
-        let (reply, read) = oneshot::channel();
-        let in_doubt = self.shared().index.in_doubt(id.as_bytes());
-        let gone = |phase| match phase {
-            Phase::Poisoned(poison) => ReadError::Poisoned(poison),
-            Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,
-        };
-        self.shared().submissions.send(Errand::Read { id, cell, reply }).map_err(gone)?;
-        let details = read.await.map_err(|_| gone(self.shared().submissions.phase()))??;
-        Ok(Some(TaskDetails { in_doubt, ..details }))
-    }
-
-    async fn change(&self, request: Request) -> Result<(), ChangeError> {
+    pub(crate) async fn change(&self, request: Request) -> Result<(), ChangeError> {
         self.permit().await?;
         let ticket = self.shared().submissions.submit(request)?;
         match ticket.await {
@@ -713,11 +498,6 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 }
-
-/// Names of the metadata that are the ledger's own.
-const RESERVED: &str = "taskledger.";
-const MAX_METADATA_ENTRY: usize = 4 * 1024;
-const MAX_METADATA: usize = 64 * 1024;
 
 impl<K, V> Clone for Ledger<K, V> {
     fn clone(&self) -> Self {

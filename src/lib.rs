@@ -1,8 +1,102 @@
-//! A persistent, crash-recoverable task ledger.
+//! A persistent, crash-recoverable task ledger: give it an id and a future, and it remembers durably
+//! what became of it.
+//!
+//! *Execution is at least once, recording is exactly once, and a recorded success outlives the
+//! power.*
+//!
+//! It is an embedded idempotency guard. Work that must not be done twice - a charge, an upload, a
+//! migration, a mail - is launched under an id. Of all launches of one id exactly one runs at a
+//! time; once one has succeeded, none ever runs again, not after a restart, not after `kill -9`, not
+//! after a power cut. What was running when the process died is found as *crashed* by the next
+//! open, neither lost nor silently run again.
+//!
+//! # Example
+//!
+//! ```
+//! use taskledger::{AttemptError, Ledger, TaskState};
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("orders");
+//! # async fn charge(order: u64) -> Result<String, String> { Ok(format!("receipt {order}")) }
+//! // Ids are order numbers; a success keeps its receipt.
+//! let ledger: Ledger<u64, String> = Ledger::open(&path).await?;
+//!
+//! let receipt = match ledger.launch_block(7, charge(7)).await {
+//!     Ok(receipt) => receipt, // charged now, and that is on disk
+//!     Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => {
+//!         ledger.output(&7).await?.unwrap_or_default() // charged before: not again
+//!     }
+//!     Err(other) => return Err(other.into()),
+//! };
+//! assert_eq!(receipt, "receipt 7");
+//!
+//! ledger.close().await?;
+//! let ledger: Ledger<u64, String> = Ledger::open(&path).await?; // the next process
+//! assert_eq!(ledger.query_task_state(&7).await, TaskState::Succeeded);
+//! # ledger.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! [`Ledger`] has all that can be done; [`Builder`] the few options. More programs are in
+//! `examples/`: `quickstart`, `idempotent_upload`, `graceful_shutdown`, `checksum_tree`.
+//!
+//! # Guarantees
+//!
+//! * **A success once acknowledged is never lost and never run again**: not by `kill -9`, not by
+//!   power loss, not by a restart. Only an explicit [revoke](Ledger::revoke_task_block),
+//!   [forget](Ledger::forget) or [accepted loss](Builder::accept_loss) changes it.
+//! * **One attempt of an id at a time.** Of any number of concurrent launches of one id exactly one
+//!   is accepted; the others get their future back, unpolled, and nothing else happens.
+//! * **Nothing that was running is forgotten.** What was running when the process died is
+//!   [`Failed`](TaskState::Failed) with [`Failure::Crashed`] after the next open; so is a panic, a
+//!   dropped future, a timeout or the end of the runtime an end that is recorded.
+//! * **Memory never runs ahead of the disk.** A query never shows what a crash could take back.
+//!   Queries are linearizable per id and never wait for the disk.
+//! * **No silent damage.** What a broken disk loses is found and reported as
+//!   [`OpenError::Damaged`], with nothing changed. The ledger never opens as "empty" or "shorter"
+//!   without saying so. Not covered: the whole directory put back to an older copy, and damage
+//!   *together with* a power cut within the last seconds.
+//!
+//! After a failed write the ledger is *poisoned*: it acknowledges nothing more, queries keep
+//! showing what was last published, and the next open tells the truth. A value whose end could not
+//! be recorded is handed over as [in doubt](AttemptError::InDoubt).
+//!
+//! # What it means for your effects
+//!
+//! Nobody can make an effect and its record one step. If the process dies between the two, the
+//! effect may have happened and the id is `Failed(Crashed)`. So make the effect one that can be
+//! repeated (write and rename, "create if absent", the id as the other side's idempotency key), or
+//! look at [`Recovery::crashed`] before you launch again.
+//!
+//! # It is not
+//!
+//! * **Exactly-once execution.** See above; that does not exist.
+//! * **A distributed lock or a database server.** One process has a ledger open at a time
+//!   ([`OpenError::Locked`] says who). Network file systems are not supported: their locks and syncs
+//!   do not mean what is needed.
+//! * **A scheduler, cron, or a queue of jobs.** It runs what you launch, when you launch it; it does
+//!   not retry on its own.
+//! * **Fork-safe.** A forked child must not touch the ledger of its parent.
+//! * **Of full use with `panic = "abort"`.** A panicking attempt then takes the process with it, and is
+//!   found as crashed.
+//! * **Portable everywhere.** Linux is what is proved; macOS is meant to build; Windows is not promised
+//!   and does not build.
+//!
+//! # Features
+//!
+//! None is on by default, and none changes what the library does.
+//!
+//! * `cli`: the `taskledger` command, which looks into ledgers (and repairs damaged ones on request).
+//! * `internals`: a module of what the benches and the crash lab need of the inside; exempt from
+//!   semantic versioning.
+//!
+//! The oldest supported Rust is 1.85. Raising it is a minor release.
 
 mod attempt;
 mod builder;
 mod details;
+pub mod dump;
 mod error;
 mod id;
 mod index;
@@ -18,6 +112,9 @@ mod views;
 mod watch;
 mod writer;
 
+#[cfg(feature = "internals")]
+pub mod internals;
+
 pub use builder::{AcceptLoss, Builder};
 pub use ledger::{Health, Ledger, TaskOutput};
 pub use recovery::Recovery;
@@ -31,3 +128,8 @@ pub use journal::{
     Base, Entry, Journal, LedgerEvent, MemoryJournal, Record, Replayed, Upkeep, Visit,
 };
 pub use state::*;
+
+/// The examples of the README, compiled and run like all others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeDoctests;

@@ -6,13 +6,19 @@
 //! a success again. Resets are ordinary records: a process that dies among them
 //! leaves a legal log, and the next open resets the rest.
 
+use crate::error::panic_text;
 use crate::error::{Damage, IdError, JournalError, OpenError};
 use crate::id::{EncodedId, TaskId};
 use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record, Replayed};
 use crate::state::{Cell, Epoch, Event, Failure, SeqNo, TaskState, Timestamp};
 use crate::writer::Core;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+/// Chunks that are read ahead of the one that is applied.
+const CHUNKS_AHEAD: usize = 16;
 
 /// Resets that are appended at once.
 const RESET_BATCH: usize = 4096;
@@ -114,10 +120,10 @@ pub(crate) fn recover(
 ) -> Result<Recovered, OpenError> {
     let index = Index::new();
     let mut replay = Replay { index: &index, span: None, told: Vec::new(), ids: 0, records: 0 };
-    let mut base = journal.replay(&mut |found| replay.take(found))?;
+    let mut base = replay.run(journal)?;
     let Replay { span, told, ids, records, .. } = replay;
     told.iter().for_each(|event| base.told(event));
-    let (first, last) = span.unwrap_or((base.last_seq.next(), base.last_seq));
+    let (first, last) = span.unwrap_or_else(|| (base.last_seq.next(), base.last_seq));
     if first != base.last_seq.next() {
         return Err(gap(base.last_seq.next(), first).into());
     }
@@ -166,32 +172,50 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn take(&mut self, found: Replayed<'_>) -> Result<(), JournalError> {
-        match found {
-            Replayed::Base { id, details } => {
-                self.index.restore(id, details.cell);
-                self.ids += 1;
+    /// Reads on this thread and applies on another: each is about half of the work.
+    fn run(&mut self, journal: &mut dyn Journal) -> Result<Base, JournalError> {
+        let (chunks, to_apply) = sync_channel::<Replayed>(CHUNKS_AHEAD);
+        thread::scope(|scope| {
+            let applier =
+                scope.spawn(move || to_apply.into_iter().try_for_each(|chunk| self.apply(chunk)));
+            let stopped = |_| JournalError::Store("the replay was stopped".into());
+            let replayed = journal.replay(&mut |chunk| chunks.send(chunk).map_err(stopped));
+            drop(chunks);
+            let applied = applier.join();
+            // What stopped the applier is why the journal was stopped.
+            applied.unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))))?;
+            replayed
+        })
+    }
+
+    fn apply(&mut self, chunk: Replayed) -> Result<(), JournalError> {
+        match chunk {
+            Replayed::Base(cells) => {
+                self.ids += cells.len() as u64;
+                self.index.restore(cells);
+                Ok(())
             }
-            Replayed::Record(record) => {
-                let (first, last) = self.span.unwrap_or((record.seq, record.seq));
-                if self.records > 0 && record.seq != last.next() {
-                    return Err(gap(last.next(), record.seq));
-                }
-                self.span = Some((first, record.seq));
-                match &record.entry {
-                    Entry::Task { id, prev, event } => {
-                        let before = self.index.cell(id.as_bytes());
-                        let cell = before
-                            .apply(record.seq, *prev, event)
-                            .map_err(|source| JournalError::Illegal { seq: record.seq, source })?;
-                        self.index.restore(id, cell);
+            Replayed::Records(records) => self.index.updating(|index| {
+                records.into_iter().try_for_each(|record| {
+                    let (first, last) = self.span.unwrap_or((record.seq, record.seq));
+                    if self.records > 0 && record.seq != last.next() {
+                        return Err(gap(last.next(), record.seq));
                     }
-                    Entry::Ledger(event) => self.told.push(event.clone()),
-                }
-                self.records += 1;
-            }
+                    self.span = Some((first, record.seq));
+                    self.records += 1;
+                    let seq = record.seq;
+                    match record.entry {
+                        Entry::Task { id, prev, event } => index
+                            .update(id, |cell| cell.apply(seq, prev, &event))
+                            .map_err(|source| JournalError::Illegal { seq, source }),
+                        Entry::Ledger(event) => {
+                            self.told.push(event);
+                            Ok(())
+                        }
+                    }
+                })
+            }),
         }
-        Ok(())
     }
 }
 
@@ -229,7 +253,7 @@ impl Reset<'_> {
                 .apply(seq, cell.seq, &event)
                 .map_err(|source| JournalError::Illegal { seq, source })?;
             self.push(Entry::Task { id: id.clone(), prev: cell.seq, event })?;
-            index.restore(id, reset);
+            index.restore(vec![(id.clone(), reset)]);
         }
         Ok(found.into_iter().map(|(_, id)| id).collect())
     }

@@ -8,9 +8,15 @@ use crate::recovery::Recovery;
 use crate::submission::{AttemptKey, Group, Phase, Request, Submissions};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use std::collections::{BTreeMap, HashMap};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+/// The name in the metadata of the description of an id type that only a value told.
+pub(crate) const ID_SHAPE: &str = "taskledger.id_shape";
 
 /// The options that matter after the open.
 #[derive(Clone, Debug)]
@@ -28,6 +34,7 @@ pub(crate) struct Shared {
     /// Back-pressure: one permit for each request that is submitted and not answered.
     pub(crate) permits: Semaphore,
     pub(crate) recovery: Recovery,
+    /// What ids look like, once that is known.
     pub(crate) shape: OnceLock<IdShape>,
     /// How to reach what runs. Held for a look-up.
     controls: Mutex<HashMap<AttemptKey, Arc<Control>>>,
@@ -44,10 +51,12 @@ impl Shared {
         index: Index,
         recovery: Recovery,
         metadata: BTreeMap<String, Vec<u8>>,
-        shape: Option<IdShape>,
+        shape: IdShape,
     ) -> Self {
+        let sampled = || IdShape::from_bytes(metadata.get(ID_SHAPE)?).ok();
+        let shape = if shape.is_opaque() { sampled() } else { Some(shape) };
         Self {
-            permits: Semaphore::new(options.max_pending),
+            permits: Semaphore::new(options.max_pending.min(Semaphore::MAX_PERMITS)),
             options,
             index,
             submissions: Submissions::new(),
@@ -146,7 +155,6 @@ impl Shared {
 
     /// The writer is gone.
     pub(crate) fn ended(&self, result: Result<(), CloseError>) {
-        self.submissions.end();
         self.permits.close();
         self.end_with(result);
     }
@@ -156,6 +164,30 @@ impl Shared {
         if self.closed.set(result).is_ok() {
             self.closing.notify_waiters();
         }
+    }
+
+    /// Takes no new work from now on.
+    pub(crate) fn close(&self) {
+        self.submissions.close();
+        // Who waits for room would be rejected when it comes, and may be an attempt that the close
+        // waits for.
+        self.permits.close();
+    }
+
+    /// What the writer replies, or `None` when it never will.
+    pub(crate) async fn reply<T>(&self, mut reply: oneshot::Receiver<T>) -> Option<T> {
+        // A stuck writer keeps the reply's other end for ever, but then the end is known already.
+        let mut ended = pin!(self.wait_closed());
+        poll_fn(|context| {
+            if let Poll::Ready(reply) = Pin::new(&mut reply).poll(context) {
+                return Poll::Ready(reply.ok());
+            }
+            match ended.as_mut().poll(context) {
+                Poll::Ready(_) => Poll::Ready(reply.try_recv().ok()),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Waits for the end of the writer.

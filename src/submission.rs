@@ -93,8 +93,8 @@ pub(crate) enum Answer {
 /// Work of the writer that records nothing, done between groups, after the one it was submitted with.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    /// Read the details of an id.
-    Read { id: EncodedId, cell: Cell, reply: oneshot::Sender<Result<TaskDetails, JournalError>> },
+    /// Read the details of an id, if it is known by then.
+    Read { id: EncodedId, reply: oneshot::Sender<Result<Option<TaskDetails>, JournalError>> },
     /// Fold everything recorded so far into a checkpoint.
     Checkpoint { reply: oneshot::Sender<Result<(), CheckpointError>> },
 }
@@ -192,7 +192,7 @@ pub(crate) enum Phase {
     Closing,
     /// Nothing is recorded any more.
     Poisoned(Poison),
-    /// The writer is gone.
+    /// The writer takes nothing any more.
     Ended,
 }
 
@@ -208,6 +208,8 @@ struct Forming {
     /// Nobody will submit new work any more; the writer ends when `live` is 0.
     closing: bool,
     waiting: bool,
+    /// The writer was told that nothing comes any more.
+    ended: bool,
 }
 
 /// The submission queue.
@@ -240,6 +242,7 @@ impl Submissions {
                 live: 0,
                 closing: false,
                 waiting: false,
+                ended: false,
             }),
             ready: Condvar::new(),
         }
@@ -287,17 +290,21 @@ impl Submissions {
         }
     }
 
-    /// Submits an errand; gives it back when the writer runs none any more.
+    /// Submits an errand, unless the writer will not run it any more. A store that failed to write
+    /// can still be read; one that panicked or is stuck is not touched again.
     pub(crate) fn send(&self, errand: Errand) -> Result<(), Phase> {
         let mut forming = lock(&self.forming);
-        match &forming.phase {
-            Phase::Open | Phase::Closing => {
-                forming.errands.push(errand);
-                self.wake(&mut forming);
-                Ok(())
-            }
-            phase @ (Phase::Poisoned(_) | Phase::Ended) => Err(phase.clone()),
+        let runs = match (&forming.phase, &errand) {
+            (Phase::Open | Phase::Closing, _) => true,
+            (Phase::Poisoned(Poison::Failed(_)), Errand::Read { .. }) => !forming.ended,
+            (Phase::Poisoned(_) | Phase::Ended, _) => false,
+        };
+        if !runs {
+            return Err(forming.phase.clone());
         }
+        forming.errands.push(errand);
+        self.wake(&mut forming);
+        Ok(())
     }
 
     /// Takes no new work from now on, and ends the writer when nothing is live.
@@ -316,8 +323,11 @@ impl Submissions {
         let (requests, group) = {
             let mut forming = lock(&self.forming);
             match forming.phase {
-                Phase::Open | Phase::Closing => forming.phase = Phase::Poisoned(poison.clone()),
-                Phase::Poisoned(_) | Phase::Ended => return Vec::new(),
+                // The last call into the store, its close, may be what fails.
+                Phase::Open | Phase::Closing | Phase::Ended => {
+                    forming.phase = Phase::Poisoned(poison.clone());
+                }
+                Phase::Poisoned(_) => return Vec::new(),
             }
             forming.errands.clear();
             self.wake(&mut forming);
@@ -343,15 +353,6 @@ impl Submissions {
             .collect()
     }
 
-    /// The writer is about to be gone.
-    pub(crate) fn end(&self) {
-        let mut forming = lock(&self.forming);
-        match forming.phase {
-            Phase::Open | Phase::Closing | Phase::Ended => forming.phase = Phase::Ended,
-            Phase::Poisoned(_) => {}
-        }
-    }
-
     /// What there is to do; waits for it, up to `timeout`.
     pub(crate) fn take(&self, timeout: Option<Duration>) -> Taken {
         let mut forming = lock(&self.forming);
@@ -364,6 +365,11 @@ impl Submissions {
                 };
             }
             if forming.closing && forming.live == 0 {
+                // Under the same lock: an errand that came after this would never be run.
+                forming.ended = true;
+                if matches!(forming.phase, Phase::Open | Phase::Closing) {
+                    forming.phase = Phase::Ended;
+                }
                 return Taken::End;
             }
             forming.waiting = true;
@@ -422,3 +428,6 @@ impl Forming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,16 +5,11 @@ use crate::error::{AttemptError, LaunchError, Rejection};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
 use crate::shared::Shared;
-use crate::state::{Cell, Event, TaskState};
+use crate::state::{Event, TaskState};
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// Its task was dropped with its runtime, and its end recorded by that.
-pub(crate) fn gone_with_runtime<F, V, E>() -> AttemptError<F, V, E> {
-    AttemptError::Cancelled("its runtime shut down".into())
-}
 
 /// A launch with options, made by [`Ledger::task`].
 #[must_use = "does nothing until it is launched"]
@@ -95,7 +90,7 @@ impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
         let Self { ledger, id, timeout } = self;
         let plan = Start { id, kind: Kind::Launch, timeout, success: attempt::launch_succeeded };
         match ledger.start(plan, future, Waiter::End(reply)).await {
-            Ok(()) => end.await.unwrap_or_else(|_| Err(gone_with_runtime())),
+            Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
         }
     }
@@ -163,9 +158,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if !startable {
             return Err(Turned::Refused(cell.state));
         }
-        if cell == Cell::ABSENT {
-            id.check_round_trip::<K>().map_err(Rejection::Id)?;
-        }
+        self.check_new(&start.id, &id).await?;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Rejection::NoRuntime.into());
         }

@@ -94,8 +94,8 @@ impl<K: TaskId> View<K> {
     ///
     /// Queued, running, revoking and failed ids are listed exactly as they were at one moment, when
     /// this is called. Succeeded ids and all ids are read part by part while you iterate, with no
-    /// lock held in between: an id that is in the state throughout is listed once; one that enters
-    /// or leaves meanwhile may or may not be.
+    /// lock held in between: an id that is in the state throughout is listed at least once (twice
+    /// only while the ledger grows); one that enters or leaves meanwhile may or may not be.
     ///
     /// An item is an error when the stored bytes do not read as `K`.
     #[must_use]

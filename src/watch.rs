@@ -57,7 +57,9 @@ impl Watch {
                 stuck(&turn.group, &turn.requests);
                 return;
             }
-            let wait = self.0.1.wait_timeout(state, deadline / 4);
+            // A deadline of next to nothing must not become a busy loop.
+            let pause = (deadline / 4).max(Duration::from_millis(1));
+            let wait = self.0.1.wait_timeout(state, pause);
             state = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -68,3 +70,6 @@ impl Drop for Watched {
         lock(&self.0.0.0).turn = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

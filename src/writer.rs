@@ -13,7 +13,8 @@
 //!               -> answer everybody, acceptances and refusals (callers know it)
 //! ```
 
-use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain};
+use crate::details::TaskDetails;
+use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
 use crate::id::EncodedId;
 use crate::index::Change;
 use crate::journal::{Entry, Journal, LedgerEvent, Record};
@@ -25,7 +26,6 @@ use crate::state::{
 use crate::submission::{Answer, AttemptKey, Errand, Group, Request, Taken};
 use crate::sync::Arc;
 use crate::watch::Watch;
-use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
@@ -170,10 +170,10 @@ impl Writer {
         let poisoned = loop {
             match self.shared.submissions.take(wake_in) {
                 Taken::Work { requests, group, errands } => {
-                    if let Err(poison) = self.record(requests, &group) {
+                    let recorded = self.record(requests, &group);
+                    if let Err(poison) = recorded.and_then(|()| self.run_errands(errands)) {
                         break Some(poison);
                     }
-                    errands.into_iter().for_each(|errand| self.run_errand(errand));
                 }
                 Taken::Idle => {}
                 Taken::End => break None,
@@ -223,17 +223,45 @@ impl Writer {
         Ok(())
     }
 
-    fn run_errand(&mut self, errand: Errand) {
-        match errand {
-            Errand::Read { id, cell, reply } => {
-                let read = catch_unwind(AssertUnwindSafe(|| self.journal.read(&id, cell)));
-                let read =
-                    read.unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))));
-                // Nobody waiting any more is fine.
-                drop(reply.send(read));
+    /// An error has poisoned the ledger; the errands left are dropped, which tells who waits.
+    fn run_errands(&mut self, errands: Vec<Errand>) -> Result<(), Poison> {
+        for errand in errands {
+            match errand {
+                Errand::Read { id, reply } => {
+                    let read = self.read(&id)?;
+                    // Nobody waiting any more is fine.
+                    drop(reply.send(read));
+                }
+                Errand::Checkpoint { reply } => self.checkpoints.push((self.core.last(), reply)),
             }
-            Errand::Checkpoint { reply } => self.checkpoints.push((self.core.last(), reply)),
         }
+        Ok(())
+    }
+
+    /// Reads what is known of an id. That it cannot be read is for its caller; only a store that
+    /// panicked or is stuck poisons the ledger.
+    fn read(
+        &mut self,
+        id: &EncodedId,
+    ) -> Result<Result<Option<TaskDetails>, JournalError>, Poison> {
+        // The cell of this very moment: one that the caller has seen may be older than the
+        // checkpoint, which then tells of another state than the cell.
+        let cell = self.shared.index.cell(id.as_bytes());
+        if cell == Cell::ABSENT {
+            return Ok(Ok(None));
+        }
+        let turn = Group::new();
+        let watched = self.watch.arm(Arc::clone(&turn), Arc::default());
+        let read = guarded(|| match self.journal.read(id, cell) {
+            Err(error @ JournalError::Panicked(_)) => Err(error),
+            read => Ok(read),
+        });
+        drop(watched);
+        if !turn.decide_durable() {
+            return Err(self.stuck());
+        }
+        let read = read.inspect_err(|poison| self.shared.poison(poison, None))?;
+        Ok(read.map(Some))
     }
 
     /// Lets the journal do what it has to beside appending. An error has poisoned the ledger.
@@ -265,8 +293,27 @@ impl Writer {
         Ok(upkeep.again_after)
     }
 
+    /// The watchdog has given up what the writer was at. It poisons the ledger, but may not have
+    /// come to that yet, and nobody records what is submitted until it does.
     fn stuck(&self) -> Poison {
-        Poison::Stuck { after: self.shared.options.sync_deadline }
+        let poison = Poison::Stuck { after: self.shared.options.sync_deadline };
+        self.shared.index.doubt(self.shared.submissions.poison(&poison));
+        poison
+    }
+
+    /// Keeps the journal until the last future is gone: before that, a reopen in this process
+    /// could start again what still runs here. A store that only failed to write still answers
+    /// reads. Returns the worst that happened.
+    fn outlive(&mut self, mut poison: Poison) -> Poison {
+        loop {
+            match self.shared.submissions.take(None) {
+                Taken::Work { errands, .. } if matches!(poison, Poison::Failed(_)) => {
+                    poison = self.run_errands(errands).err().unwrap_or(poison);
+                }
+                Taken::Work { .. } | Taken::Idle => {}
+                Taken::End => return poison,
+            }
+        }
     }
 
     /// Closes the journal when the last future is gone.
@@ -277,14 +324,15 @@ impl Writer {
         }
         let result = match poisoned {
             None => {
-                let turn = self.watch.arm(Group::new(), Arc::default());
+                let stuck = Poison::Stuck { after: self.shared.options.sync_deadline };
+                let turn = Group::new();
+                let watched = self.watch.arm(Arc::clone(&turn), Arc::default());
                 let closed = close(self.journal);
-                drop(turn);
-                closed
+                drop(watched);
+                if turn.decide_durable() { closed } else { Err(CloseError::Poisoned(stuck)) }
             }
             Some(poison) => {
-                // Until then a reopen in this process could start again what still runs here.
-                while !matches!(self.shared.submissions.take(None), Taken::End) {}
+                let poison = self.outlive(poison);
                 match &poison {
                     Poison::Failed(_) => drop_caught(self.journal),
                     // Its state is unknown: dropping it could hang or panic. Its locks stay.
@@ -298,7 +346,8 @@ impl Writer {
     }
 }
 
-fn close(mut journal: Box<dyn Journal>) -> Result<(), CloseError> {
+/// Closes a journal and lets go of it.
+pub(crate) fn close(mut journal: Box<dyn Journal>) -> Result<(), CloseError> {
     let closed = catch_unwind(AssertUnwindSafe(|| journal.close()));
     let error = match closed {
         Ok(Ok(())) => {
@@ -331,20 +380,6 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, JournalError>) -> Result<T, Poiso
         Ok(Err(error)) => Err(Poison::Failed(chain(&error).into())),
         Err(panic) => Err(Poison::Panicked(panic_text(panic).into())),
     }
-}
-
-/// The message of a panic.
-pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(a panic without a message)".to_owned());
-    // A payload may panic when it is dropped, and so may that panic's own payload.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
-    text
 }
 
 #[cfg(test)]

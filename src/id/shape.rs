@@ -28,8 +28,7 @@ use std::fmt;
 /// few times; a hostile description must not exhaust the stack.
 const MAX_DEPTH: usize = 64;
 
-/// How many parts of a type, or of a value, are looked at. An id of 1 KiB has fewer, unless they
-/// take no bytes.
+/// How many parts of a type are looked at.
 const MAX_NODES: usize = 64 * 1024;
 
 /// The longest name of a type, variant or field.

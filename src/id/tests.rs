@@ -83,6 +83,8 @@ fn same_text(text: &str) {
     same::<ByteId, str>(&text.into(), text);
     same(&PathBuf::from(text), Path::new(text));
     same::<Box<Path>, Path>(&Path::new(text).into(), Path::new(text));
+    same::<Cow<'static, Path>, Path>(&Cow::Owned(text.into()), Path::new(text));
+    same(&OsString::from(text), OsStr::new(text));
     // The path is looked up by what it is, the `ByteId` of a path by its bytes.
     same::<ByteId, [u8]>(&Path::new(text).into(), text.as_bytes());
 }
@@ -179,10 +181,11 @@ fn lengths_that_lie_are_refused_without_asking_for_memory() {
 #[test]
 fn a_path_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
-    let path = Path::new(std::ffi::OsStr::from_bytes(b"/\xff"));
+    let path = Path::new(OsStr::from_bytes(b"/\xff"));
     let refused = EncodedId::encode::<PathBuf, Path>(path);
     assert!(matches!(refused, Err(IdError::NotSerializable(_))), "{refused:?}");
     golden(&ByteId::from(path), "022fff");
+    golden(&path.as_os_str().to_owned(), "00022fff");
 }
 
 /// Read back, it has lost its case.

@@ -42,6 +42,23 @@ pub(crate) enum Ballast {
     Failed(JournalError),
 }
 
+impl Ballast {
+    /// Tells the log of the process, where somebody may want to know.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Unwanted | Self::Kept | Self::Absent => {}
+            Self::Made => tracing::debug!("the ballast was made"),
+            Self::NoRoom { needed, available } => {
+                tracing::warn!(needed, available, "no room for the ballast");
+            }
+            Self::Released(bytes) => tracing::warn!(bytes, "the ballast was given up"),
+            Self::Failed(error) => {
+                tracing::warn!(error = %crate::error::chain(error), "the ballast failed");
+            }
+        }
+    }
+}
+
 /// Sees to it that there is a ballast of `size` bytes, if twice that is free. A `size` of 0 means
 /// that none is wanted.
 pub(crate) fn refill_if_room(dir: &Path, size: u64) -> Ballast {

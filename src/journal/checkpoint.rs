@@ -25,8 +25,8 @@
 //! ```
 //!
 //! Frames (frame.rs) are numbered from 0 through the whole file and each names the checksum of the
-//! one before it, the first that of the head. Frames of entries and of the tail are at most 64 KiB,
-//! or hold a single item.
+//! one before it, the first that of the head. Frames of entries are at most 16 KiB, since
+//! looking up one id reads one of them, those of the tail 64 KiB; or they hold a single item.
 //!
 //! A checkpoint is valid if and only if head, frames and end follow each other without a gap to the
 //! last byte of the file, all their checksums and that of the whole are right, every frame links to
@@ -38,7 +38,7 @@ mod salvage;
 mod stream;
 mod writer;
 
-pub(crate) use salvage::salvage;
+pub(crate) use salvage::{Salvage, SalvagedEntries, salvage};
 pub(crate) use writer::CheckpointWriter;
 
 use crate::details::TaskDetails;
@@ -46,13 +46,14 @@ use crate::error::JournalError;
 use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::codec;
-use crate::journal::fault::{damaged, failed};
+use crate::journal::fault::damaged;
 use crate::journal::files;
 use crate::journal::frame::{self, FrameHead, ITEM_LIMIT, Kind, MAX_FRAME, take};
 use crate::journal::wire::BytesWire;
 use crate::state::{Epoch, SeqNo, TaskState};
-use entry::Origin;
+use entry::EntriesOf;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -114,18 +115,18 @@ impl Checkpoint {
         last_seq: SeqNo,
         chain: Chain,
     ) -> Result<Self, JournalError> {
-        let file = File::open(path).map_err(failed("open", path))?;
-        let bytes = file.metadata().map_err(failed("read", path))?.len();
+        let file = File::open(path).map_err(JournalError::io("open", path))?;
+        let bytes = file.metadata().map_err(JournalError::io("read", path))?.len();
         let least = (HEAD_BYTES + END_BYTES) as u64;
         if bytes < least {
             return Err(damaged(path, format!("{bytes} bytes are no checkpoint")));
         }
         let mut head = [0; HEAD_BYTES];
-        file.read_exact_at(&mut head, 0).map_err(failed("read", path))?;
+        file.read_exact_at(&mut head, 0).map_err(JournalError::io("read", path))?;
         judge_head(&head, ledger, last_seq, chain).map_err(|what| damaged(path, what))?;
         let mut end = [0; END_BYTES];
         let end_at = bytes - END_BYTES as u64;
-        file.read_exact_at(&mut end, end_at).map_err(failed("read", path))?;
+        file.read_exact_at(&mut end, end_at).map_err(JournalError::io("read", path))?;
         let tail = end.split_first_chunk().and_then(|(magic, mut rest)| {
             (*magic == END_MAGIC).then(|| take(&mut rest).map(u64::from_le_bytes)).flatten()
         });
@@ -139,19 +140,16 @@ impl Checkpoint {
         Ok(Self { path: path.into(), file, ledger, bytes, head, tail, places, summary })
     }
 
-    /// The position that the head of the file says it stands at; `None` when the head is not a whole
-    /// one of this ledger. For files that nothing else vouches for.
+    /// What the head of a checkpoint says when nothing else tells which ledger's it is and where
+    /// it stands; `None` if it has no sound head.
     ///
     /// # Errors
     ///
     /// [`JournalError::Io`].
-    pub(crate) fn standing(
-        path: &Path,
-        ledger: LedgerId,
-    ) -> Result<Option<(SeqNo, Chain)>, JournalError> {
+    pub(crate) fn glimpse(path: &Path) -> Result<Option<(LedgerId, SeqNo, Chain)>, JournalError> {
         let bytes = files::read(path, HEAD_BYTES as u64)?.unwrap_or_default();
-        let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
-        Ok(read_head(head, ledger).ok())
+        let Some(head) = bytes.first_chunk() else { return Ok(None) };
+        Ok(read_head(head).ok())
     }
 
     /// What it says of itself.
@@ -174,14 +172,24 @@ impl Checkpoint {
         let Some(number) = after.checked_sub(1) else { return Ok(None) };
         let Some(place) = self.places.get(number) else { return Ok(None) };
         let mut bytes = vec![0; place.length as usize];
-        self.file.read_exact_at(&mut bytes, place.offset).map_err(failed("read", &self.path))?;
+        self.file
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(JournalError::io("read", &self.path))?;
         let (head, body) = frame::parse(self.ledger, &bytes)
             .map_err(|error| damaged(&self.path, format!("frame {number}: {error}")))?;
         if (head.kind, head.first) != (Kind::Entries, number as u64) {
             return Err(damaged(&self.path, format!("frame {number} is another")));
         }
-        let entries = self.decode(&head, body)?;
-        Ok(entries.into_iter().find(|(other, _)| other == id).map(|(_, details)| details))
+        let wrong = |what| damaged(&self.path, format!("frame {number}: {what}"));
+        let mut entries = EntriesOf::new(self.summary.last_seq, &head, body).map_err(wrong)?;
+        while let Some((other, details)) = entries.next().map_err(wrong)? {
+            match other.cmp(id) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(details)),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
     }
 
     /// That every byte is as it was written, without decoding the entries.
@@ -198,12 +206,14 @@ impl Checkpoint {
             let wanted =
                 usize::try_from(end - at).unwrap_or(stream::READ_AHEAD).min(stream::READ_AHEAD);
             let chunk = buffer.get_mut(..wanted).unwrap_or_default();
-            self.file.read_exact_at(chunk, at).map_err(failed("read", &self.path))?;
+            self.file.read_exact_at(chunk, at).map_err(JournalError::io("read", &self.path))?;
             whole.update(chunk);
             at += wanted as u64;
         }
         let mut checksum = [0; CHECKSUM as usize];
-        self.file.read_exact_at(&mut checksum, end).map_err(failed("read", &self.path))?;
+        self.file
+            .read_exact_at(&mut checksum, end)
+            .map_err(JournalError::io("read", &self.path))?;
         if u64::from_le_bytes(checksum) == whole.digest() {
             return Ok(());
         }
@@ -327,7 +337,10 @@ impl Entries<'_> {
         let checkpoint = self.checkpoint;
         let mut end = [0; END_BYTES];
         let at = checkpoint.bytes - END_BYTES as u64;
-        checkpoint.file.read_exact_at(&mut end, at).map_err(failed("read", &checkpoint.path))?;
+        checkpoint
+            .file
+            .read_exact_at(&mut end, at)
+            .map_err(JournalError::io("read", &checkpoint.path))?;
         if let Some((before, checksum)) = end.split_last_chunk() {
             self.whole.update(before);
             if self.whole.digest() != u64::from_le_bytes(*checksum) {
@@ -376,13 +389,12 @@ fn decode_entries(
     head: &FrameHead,
     body: &[u8],
 ) -> Result<Vec<(EncodedId, TaskDetails)>, String> {
-    let mut rest = body;
-    let at = codec::decode_front::<u64, ITEM_LIMIT>(&mut rest)?;
-    let origin = Origin { last_seq, at };
-    let entries = (0..head.count)
-        .map(|_| entry::decode_entry(&mut rest, origin))
-        .collect::<Result<Vec<_>, _>>()?;
-    if rest.is_empty() { Ok(entries) } else { Err(format!("{} bytes too many", rest.len())) }
+    let mut entries = EntriesOf::new(last_seq, head, body)?;
+    let mut all = Vec::new();
+    while let Some(entry) = entries.next()? {
+        all.push(entry);
+    }
+    Ok(all)
 }
 
 fn judge_head(
@@ -391,14 +403,17 @@ fn judge_head(
     last_seq: SeqNo,
     chain: Chain,
 ) -> Result<(), String> {
-    let found = read_head(head, ledger)?;
-    if found != (last_seq, chain) {
-        return Err(format!("it stands at record {}, not at {last_seq} as it should", found.0));
+    let (found, found_seq, found_chain) = read_head(head)?;
+    if found != ledger {
+        return Err(format!("it belongs to ledger {found}"));
+    }
+    if (found_seq, found_chain) != (last_seq, chain) {
+        return Err(format!("it stands at record {found_seq}, not at {last_seq} as it should"));
     }
     Ok(())
 }
 
-fn read_head(head: &[u8; HEAD_BYTES], ledger: LedgerId) -> Result<(SeqNo, Chain), String> {
+fn read_head(head: &[u8; HEAD_BYTES]) -> Result<(LedgerId, SeqNo, Chain), String> {
     let mut rest = head.as_slice();
     if take(&mut rest) != Some(HEAD_MAGIC) {
         return Err("it does not begin as a checkpoint of this version".into());
@@ -407,12 +422,10 @@ fn read_head(head: &[u8; HEAD_BYTES], ledger: LedgerId) -> Result<(SeqNo, Chain)
     if Chain(xxh3_64(sealed)) != head_checksum(head) {
         return Err("the checksum of its head is wrong".into());
     }
-    let found = LedgerId(take(&mut rest).unwrap_or_default());
-    if found != ledger {
-        return Err(format!("it belongs to ledger {found}"));
-    }
+    let ledger = LedgerId(take(&mut rest).unwrap_or_default());
     let last_seq = SeqNo::new(take(&mut rest).map_or(0, u64::from_le_bytes));
-    Ok((last_seq, Chain(take(&mut rest).map_or(0, u64::from_le_bytes))))
+    let chain = Chain(take(&mut rest).map_or(0, u64::from_le_bytes));
+    Ok((ledger, last_seq, chain))
 }
 
 fn head_checksum(head: &[u8; HEAD_BYTES]) -> Chain {

@@ -72,11 +72,12 @@ impl Name {
     /// What this name means.
     pub(crate) fn of(name: &OsStr) -> Self {
         let Some(name) = name.to_str() else { return Self::Unknown };
-        match name.strip_suffix(files::UNFINISHED) {
-            Some(finished) if Self::finished(finished) != Self::Unknown => Self::Unfinished,
-            Some(_) => Self::Unknown,
-            None => Self::finished(name),
-        }
+        let whole = name.strip_suffix(files::UNFINISHED).unwrap_or(name);
+        // A fold of a long log goes in parts.
+        let part = whole.split_once(".part-").filter(|(_, part)| number(part).is_some());
+        let whole = part.map_or(whole, |(whole, _)| whole);
+        let found = Self::finished(whole);
+        if whole == name || found == Self::Unknown { found } else { Self::Unfinished }
     }
 
     fn finished(name: &str) -> Self {
@@ -273,7 +274,7 @@ fn remove_where(dir: &Path, unwanted: impl Fn(Name) -> bool) -> Result<Vec<Strin
 }
 
 /// The names in the directory and what they mean, sorted.
-fn list(dir: &Path) -> Result<Vec<(OsString, Name)>, JournalError> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<(OsString, Name)>, JournalError> {
     let mut names = std::fs::read_dir(dir)
         .and_then(|entries| {
             entries

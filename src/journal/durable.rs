@@ -28,6 +28,9 @@ use crate::sync::Arc;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// Entries of the checkpoint that are handed over at once.
+const CHUNK: usize = 4096;
+
 /// A ledger's directory, opened.
 #[derive(Debug)]
 pub(crate) struct SledJournal {
@@ -87,7 +90,7 @@ impl SledJournal {
         }
         self.last_read = self.records_around(seq)?;
         among(&self.last_read)
-            .ok_or_else(|| JournalError::damaged("log", &format!("record {seq} is not there")))
+            .ok_or_else(|| JournalError::damaged("log", format!("record {seq} is not there")))
     }
 
     /// The records of the frame that has this one.
@@ -110,7 +113,7 @@ impl SledJournal {
             }
         };
         let Some(bytes) = bytes else { return Ok(Vec::new()) };
-        let wrong = |error: frame::FrameError| JournalError::damaged("log", &error.to_string());
+        let wrong = |error: frame::FrameError| JournalError::damaged("log", error.to_string());
         let (head, body) = frame::parse(ledger, &bytes).map_err(wrong)?;
         frame::decode_records(&head, body).map_err(wrong)
     }
@@ -128,18 +131,31 @@ impl Journal for SledJournal {
     fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
         let mut base = Base::default();
         if let Some(checkpoint) = &self.checkpoint {
-            checkpoint.visit(|id, details| visit(Replayed::Base { id, details }))?;
+            let mut entries = checkpoint.entries();
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                while let Some((id, details)) = entries.next()? {
+                    chunk.push((id, details.cell));
+                    if chunk.len() == CHUNK {
+                        break;
+                    }
+                }
+                if chunk.is_empty() {
+                    break;
+                }
+                visit(Replayed::Base(chunk))?;
+            }
             let summary = checkpoint.summary();
             base.last_seq = summary.last_seq;
             base.epoch = summary.epoch;
             base.metadata = summary.metadata.clone();
         }
-        let mut visit = |record: &Record| visit(Replayed::Record(record));
+        let mut records = |records| visit(Replayed::Records(records));
         if let Some(Frozen { reader: FrozenReader::Scan(scan, run), .. }) = &self.frozen {
-            scan.visit(run, &mut visit)?;
+            scan.visit_frames(run, &mut records)?;
         }
         if let Some((scan, run)) = self.to_replay.take() {
-            scan.visit(&run, &mut visit)?;
+            scan.visit_frames(&run, &mut records)?;
         }
         Ok(base)
     }

@@ -14,28 +14,19 @@
 //! A strict fold is valid if and only if the records are dense from the old checkpoint to the new
 //! one's position and each of them is legal where it stands.
 
-use crate::details::TaskDetails;
 use crate::error::JournalError;
-use crate::id::EncodedId;
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::checkpoint::{Checkpoint, CheckpointWriter};
-use crate::journal::codec;
-use crate::journal::fault::failed;
-use crate::journal::frame::ITEM_LIMIT;
+use crate::journal::merge::{Changes, Known, Merge, Told};
 use crate::journal::scan::Scan;
-use crate::journal::wire::EventWire;
 use crate::journal::{Entry, LedgerEvent, Record};
-use crate::state::{Epoch, SeqNo, TaskState, Timestamp};
-use serde::{Deserialize, Serialize};
+use crate::state::{Epoch, SeqNo, TaskState};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Memory for the records of one round, where nothing else is asked for.
 pub(crate) const FOLD_MEMORY: usize = 128 * 1024 * 1024;
-
-/// What an id with records costs beside their bytes.
-const PER_ID: usize = 128;
 
 /// What to do with a record that cannot follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +85,13 @@ pub(crate) fn fold(
     for log in logs {
         let mut reader = log.scan.reader();
         for frame in log.frames.iter().filter_map(|number| log.scan.frames().get(*number)) {
-            if round.bytes > memory {
+            if round.changes.bytes() > memory {
                 rounds += 1;
                 let path = part_of(target.path, rounds);
                 let part = Target { path: &path, ..*target };
                 so_far = Some(round.write(so_far.as_ref().or(old), &part)?);
                 // It stays readable until it is dropped, and never becomes a leftover.
-                std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+                std::fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
             }
             if stop.load(Ordering::Relaxed) {
                 return Err(JournalError::Store("asked to stop".into()));
@@ -123,8 +114,7 @@ pub(crate) fn fold(
 /// The records that are not yet in a checkpoint, by id, and what is summed up beside them.
 struct Round {
     mode: Mode,
-    changes: BTreeMap<EncodedId, Vec<u8>>,
-    bytes: usize,
+    changes: Changes,
     last: SeqNo,
     records: u64,
     epoch: Epoch,
@@ -136,8 +126,7 @@ impl Round {
         let summary = old.map(Checkpoint::summary);
         Self {
             mode,
-            changes: BTreeMap::new(),
-            bytes: 0,
+            changes: Changes::default(),
             last: summary.map(|summary| summary.last_seq).unwrap_or_default(),
             records: 0,
             epoch: summary.map(|summary| summary.epoch).unwrap_or_default(),
@@ -161,16 +150,7 @@ impl Round {
         self.records += 1;
         match record.entry {
             Entry::Task { id, prev, event } => {
-                let (seq, at) = (record.seq.get(), record.at.as_micros());
-                let event = EventWire::from(&event);
-                let change = ChangeWire { seq, at, prev: prev.get(), event };
-                let changes = self.changes.entry(id).or_insert_with(|| {
-                    self.bytes += PER_ID;
-                    Vec::new()
-                });
-                let before = changes.len();
-                codec::encode_into(changes, &change);
-                self.bytes += changes.len() - before;
+                self.changes.take(record.seq, record.at, id, prev, &event);
             }
             Entry::Ledger(LedgerEvent::EpochOpened { epoch }) => self.epoch = epoch,
             Entry::Ledger(LedgerEvent::LossAccepted { .. }) => {}
@@ -192,63 +172,26 @@ impl Round {
     ) -> Result<Checkpoint, JournalError> {
         let Target { path, ledger, last_seq, chain } = *target;
         let mut writer = CheckpointWriter::create(path, ledger, last_seq, chain)?;
-        let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
-        self.bytes = 0;
-        let mut entries = old.map(Checkpoint::entries);
-        while let Some((id, details)) = entries.as_mut().map_or(Ok(None), |all| all.next())? {
-            while let Some((new, changes)) = changes.next_if(|(new, _)| *new < id) {
-                self.push(&mut writer, &new, TaskDetails::ABSENT, &changes)?;
+        let known = old.map_or(Known::Nothing, |old| Known::Checkpoint(Box::new(old.entries())));
+        let mut merge = Merge::new(known, std::mem::take(&mut self.changes));
+        while let Some(Told { id, details, illegal }) = merge.next_before(None)? {
+            match (self.mode, illegal) {
+                (Mode::Strict, Some((seq, source))) => {
+                    return Err(JournalError::Illegal { seq, source });
+                }
+                (Mode::Strict, None) | (Mode::Forced, _) => {}
             }
-            let changed = changes.next_if(|(changed, _)| *changed == id);
-            let changed = changed.map(|(_, changes)| changes).unwrap_or_default();
-            self.push(&mut writer, &id, details, &changed)?;
-        }
-        for (new, changes) in changes {
-            self.push(&mut writer, &new, TaskDetails::ABSENT, &changes)?;
+            match details.state() {
+                TaskState::NotFound => {}
+                TaskState::Queued
+                | TaskState::Running
+                | TaskState::Succeeded
+                | TaskState::Failed
+                | TaskState::Revoking => writer.push(&id, &details)?,
+            }
         }
         writer.finish(self.epoch, &self.metadata)
     }
-
-    fn push(
-        &self,
-        writer: &mut CheckpointWriter,
-        id: &EncodedId,
-        mut details: TaskDetails,
-        mut changes: &[u8],
-    ) -> Result<(), JournalError> {
-        while !changes.is_empty() {
-            let change = codec::decode_front::<ChangeWire<'_>, ITEM_LIMIT>(&mut changes)
-                .map_err(|what| JournalError::Store(format!("a change in memory: {what}")))?;
-            let seq = SeqNo::new(change.seq);
-            let (prev, event) = (SeqNo::new(change.prev), change.event.into());
-            let entry = Entry::Task { id: id.clone(), prev, event };
-            let record = Record { seq, at: Timestamp::from_micros(change.at), entry };
-            details = match self.mode {
-                Mode::Strict => details
-                    .after(&record)
-                    .map_err(|source| JournalError::Illegal { seq, source })?,
-                Mode::Forced => details.forced(&record),
-            };
-        }
-        match details.state() {
-            TaskState::NotFound => Ok(()),
-            TaskState::Queued
-            | TaskState::Running
-            | TaskState::Succeeded
-            | TaskState::Failed
-            | TaskState::Revoking => writer.push(id, &details),
-        }
-    }
-}
-
-/// A record of an id, waiting in memory.
-#[derive(Serialize, Deserialize)]
-struct ChangeWire<'a> {
-    seq: u64,
-    at: u64,
-    prev: u64,
-    #[serde(borrow)]
-    event: EventWire<'a>,
 }
 
 fn part_of(path: &Path, number: u32) -> PathBuf {

@@ -49,7 +49,7 @@ pub(crate) struct DirLock {
 #[derive(Debug)]
 pub(crate) enum SharedLock {
     /// The lock is held together with other readers. Dropping this frees it.
-    Held(HeldShared),
+    Held(#[expect(dead_code, reason = "held, not used")] HeldShared),
     /// There is no lock file, so there is nothing to hold: a copy that leaves it out, which no
     /// opener has ever seen. An opener that comes now is not kept away.
     NoLockFile,

@@ -79,12 +79,9 @@ impl Journal for MemoryJournal {
         if disk.held {
             return Err(JournalError::Store("another ledger has this journal open".into()));
         }
-        for (id, details) in &disk.checkpoint {
-            visit(Replayed::Base { id, details })?;
-        }
-        for record in &disk.records {
-            visit(Replayed::Record(record))?;
-        }
+        let base = disk.checkpoint.iter().map(|(id, details)| (id.clone(), details.cell));
+        visit(Replayed::Base(base.collect()))?;
+        visit(Replayed::Records(disk.records.clone()))?;
         disk.held = true;
         self.holds = true;
         Ok(disk.base.clone())

@@ -37,6 +37,7 @@ pub(crate) struct Step {
 
 /// What a step works on.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "there is no step yet"))]
 pub(crate) struct StepInput<'a> {
     /// The directory of the ledger, whose lock is held.
     pub(crate) dir: &'a Path,

@@ -24,7 +24,7 @@ use super::lock::DirLock;
 use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
-use super::scan::{Scan, has_any_frame, scan_file};
+use super::scan::{self, Scan, scan_file};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
 use super::{OpenReport, ballast, files, salvage};
@@ -74,11 +74,12 @@ pub(crate) fn open(options: &StoreOptions) -> Result<(SledJournal, OpenReport), 
         }
         opened => return opened,
     };
-    let freed = match ballast::release(&options.path) {
-        ballast::Ballast::Released(freed) if freed > 0 => freed,
-        _ => return Err(out_of_space(&options.path, full)),
-    };
-    tracing::warn!(freed, error = %crate::error::chain(&full), "disk full: the ballast is given up");
+    tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
+    let released = ballast::release(&options.path);
+    released.log();
+    if !matches!(released, ballast::Ballast::Released(1..)) {
+        return Err(out_of_space(&options.path, full));
+    }
     match open_once(options) {
         Err(OpenError::Journal(error)) if error.is_full() => {
             Err(out_of_space(&options.path, error))
@@ -103,24 +104,43 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
     // The process may change its current directory while the ledger is open.
     let dir =
         std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
-    if directory::judge(&dir, Access::Write, has_frames)? == Found::Missing {
+    if judge_path(&dir, options)? == Found::Missing {
         files::create_dir(&dir)?;
     }
     let lock = DirLock::acquire(&dir, options.lock_wait)?;
     // Again, since somebody may have been faster.
-    match directory::judge(&dir, Access::Write, has_frames)? {
+    match judge_path(&dir, options)? {
         Found::Ledger => {}
         Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(&dir, options)?,
     }
     let mut report = OpenReport::default();
-    let manifest = read_manifest(&dir, &mut report)?;
+    let (manifest, damage) = match read_manifest(&dir, &mut report) {
+        Err(OpenError::Damaged(damage)) if options.accept_loss => {
+            let made_up = salvage::reconstruct(&dir)?;
+            (made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?, Some(damage))
+        }
+        manifest => (manifest?, None),
+    };
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
-    let opening = Opening { dir, lock, manifest, options, report };
-    if options.accept_loss { opening.salvage_or_open() } else { opening.open() }
+    let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
+    match damage {
+        Some(damage) => opening.salvaged(damage.to_string()),
+        None if options.accept_loss => opening.salvage_or_open(),
+        None => opening.open(),
+    }
 }
 
-fn has_frames(log: &Path) -> Result<bool, JournalError> {
-    has_any_frame(&data_file(log))
+/// What is at the path. A ledger without a manifest is one that is left to be repaired if its loss
+/// is accepted.
+fn judge_path(dir: &Path, options: &StoreOptions) -> Result<Found, OpenError> {
+    match directory::judge(dir, Access::Write, has_frames) {
+        Err(OpenError::Damaged(_)) if options.accept_loss => Ok(Found::Ledger),
+        found => found,
+    }
+}
+
+pub(crate) fn has_frames(log: &Path) -> Result<bool, JournalError> {
+    Ok(scan::owner(&data_file(log))?.is_some())
 }
 
 /// Everything that a new ledger consists of, the manifest last: until then it is only leftovers.
@@ -138,7 +158,7 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
         logs: vec![LogRef { number: 1 }],
         next_number: 2,
     };
-    ballast::refill_if_room(dir, options.ballast);
+    ballast::refill_if_room(dir, options.ballast).log();
     Witness::create(dir, manifest.ledger)?;
     drop(Log::create(&dir.join(directory::log_dir(1)), manifest.segment_size)?);
     manifest.write(dir)?;
@@ -164,7 +184,7 @@ fn read_manifest(dir: &Path, report: &mut OpenReport) -> Result<Manifest, OpenEr
                 return Err(JournalError::damaged(super::manifest::NAME, "it is missing").into());
             }
             Judged::Damaged(what) => {
-                return Err(JournalError::damaged(super::manifest::NAME, &what).into());
+                return Err(JournalError::damaged(super::manifest::NAME, what).into());
             }
         }
     }
@@ -177,6 +197,18 @@ pub(crate) struct Opening<'a> {
     pub(crate) manifest: Manifest,
     pub(crate) options: &'a StoreOptions,
     pub(crate) report: OpenReport,
+    /// Whether the log has been rebuilt by this open: a fresh one that differs as well is no damage.
+    pub(crate) rebuilt: bool,
+}
+
+/// What became of opening the store of a log.
+enum Opened {
+    /// It holds exactly what the scan found.
+    Same(Log),
+    /// It does not, for this reason.
+    Differs(String),
+    /// It was not tried: the scan could not be kept.
+    TooLong,
 }
 
 /// What was found without touching anything.
@@ -264,20 +296,17 @@ impl Opening<'_> {
             return Err(JournalError::damaged("manifest", "it names no log").into());
         };
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
-        let opened = if fits {
-            self.open_log(&last, &run.frames)
-        } else {
-            Err("the log is too long to be kept in memory while it is opened".to_owned())
-        };
+        let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
         let log = match opened {
-            Ok(log) => log,
-            Err(why) => {
-                if fits {
+            Opened::Same(log) => log,
+            Opened::Differs(why) if self.rebuilt => return Err(JournalError::Store(why).into()),
+            Opened::Differs(_) | Opened::TooLong => {
+                if let Opened::Differs(why) = opened {
                     tracing::warn!(why, "the log is rebuilt from its own frames");
-                    self.report
-                        .repaired
-                        .push(format!("{}: {why}; rebuilt without loss", last.name));
+                    let repaired = format!("{}: {why}; rebuilt without loss", last.name);
+                    self.report.repaired.push(repaired);
                 }
+                self.rebuilt = true;
                 logs.push(last);
                 self.rebuild(checkpoint.as_ref(), &logs, &whole)?;
                 drop(witness);
@@ -285,7 +314,7 @@ impl Opening<'_> {
                 return self.settle(evidence);
             }
         };
-        ballast::refill_if_room(&self.dir, self.options.ballast);
+        ballast::refill_if_room(&self.dir, self.options.ballast).log();
         let mut runs = whole.runs;
         let run = runs.pop().map(|run| run.frames).unwrap_or_default();
         let frozen = runs.pop().zip(logs.pop());
@@ -311,15 +340,22 @@ impl Opening<'_> {
         Ok((journal, self.report))
     }
 
-    /// Opens the store and holds what it has against the scan. The error says what is wrong with it.
-    fn open_log(&self, scanned: &Scanned, run: &[usize]) -> Result<Log, String> {
+    /// Opens the store and holds what it has against the scan. What the operating system refuses,
+    /// and a store that somebody else has open, say nothing about the log and are errors.
+    fn open_log(&self, scanned: &Scanned, run: &[usize]) -> Result<Opened, JournalError> {
         let dir = self.dir.join(&scanned.name);
-        let mut log = Log::open(&dir, self.manifest.segment_size)
-            .map_err(|error| format!("the store does not open: {}", crate::error::chain(&error)))?;
-        match compare(&mut log, &scanned.scan, run) {
-            Ok(None) => Ok(log),
-            Ok(Some(difference)) => Err(difference),
-            Err(error) => Err(format!("the store cannot be read: {}", crate::error::chain(&error))),
+        let opened = Log::open(&dir, self.manifest.segment_size)
+            .and_then(|mut log| Ok((compare(&mut log, &scanned.scan, run)?, log)));
+        match opened {
+            Ok((None, log)) => Ok(Opened::Same(log)),
+            Ok((Some(difference), _)) => Ok(Opened::Differs(difference)),
+            Err(JournalError::Io { action, path, source }) if source.raw_os_error().is_some() => {
+                Err(JournalError::Io { action, path, source })
+            }
+            Err(error) => {
+                let why = format!("the store cannot be used: {}", crate::error::chain(&error));
+                Ok(Opened::Differs(why))
+            }
         }
     }
 

@@ -25,9 +25,9 @@ use super::scan::scan_file;
 use super::sled::{Log, data_file};
 use super::{Upkeep, ballast, files};
 use crate::error::JournalError;
+use crate::error::panic_text;
 use crate::state::SeqNo;
 use crate::sync::Arc;
-use crate::writer::panic_text;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -284,7 +284,7 @@ impl FoldJob {
         let run = scan.run(self.base.seq, self.base.chain);
         if (run.end, run.chain) != (self.end.seq, self.end.chain) {
             let what = format!("it ends at record {}, not at {}", run.end, self.end.seq);
-            return Err(JournalError::damaged(&self.log.display().to_string(), &what));
+            return Err(JournalError::damaged(self.log.display().to_string(), what));
         }
         let target = Target {
             path: &self.target,
@@ -320,7 +320,7 @@ impl Unwanted {
             files::remove(&self.dir.join(directory::checkpoint(checkpoint.number)))?;
         }
         files::sync_dir(&self.dir)?;
-        ballast::refill_if_room(&self.dir, self.ballast);
+        ballast::refill_if_room(&self.dir, self.ballast).log();
         Ok(())
     }
 }

@@ -6,11 +6,6 @@
 //! believed: a success recorded after the gap stays a success. The damaged files
 //! are kept in `damaged/`.
 //!
-//! The manifest itself may be an old one. So logs and checkpoints that it does
-//! not name are read as well: the soundest checkpoint that stands furthest is
-//! begun from, and every log that is there follows in the order of the numbers.
-//! Nothing new is given the name of anything that is there.
-//!
 //! ```text
 //!                                     if we die on this line
 //! new checkpoint, durable             a leftover; the ledger is as damaged as before
@@ -18,20 +13,32 @@
 //! fresh witness at the new end        likewise; the repair is begun again
 //! fresh log, manifest names both      done
 //! ```
+//!
+//! A manifest that is itself damaged or missing is made up from what is there:
+//! the ledger that most of the files name, the last checkpoint, every log. It is
+//! never written; the repair that it makes possible writes the new one, last, as
+//! any repair does.
+//!
+//! One that is sound may be an old one, put back. So logs and checkpoints that it
+//! does not name are read as well: the sound checkpoint that stands furthest is
+//! begun from, and every log that is there follows in the order of the numbers.
+//! Nothing new gets the name of anything that is there.
 
 use super::aside;
+use super::chain::LedgerId;
 use super::checkpoint::{self, Checkpoint, CheckpointWriter};
-use super::directory;
+use super::directory::{self, Name};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
 use super::judge::Position;
+use super::manifest::{CheckpointRef, LogRef, Manifest};
 use super::open::{Evidence, Opening};
-use super::scan::{Scan, scan_file};
-use super::sled::data_file;
+use super::scan::{self, Scan, scan_file};
+use super::sled::{SEGMENT_SIZE, data_file};
 use super::witness::{self, Witness};
 use crate::error::{JournalError, OpenError};
-use crate::id::EncodedId;
+use crate::id::{EncodedId, IdShape};
 use crate::journal::Entry;
-use crate::state::{Cell, SeqNo};
+use crate::state::{Cell, SeqNo, Timestamp};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -65,12 +72,12 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     let dir = opening.dir.clone();
     let ledger = opening.manifest.ledger;
     directory::remove_unfinished(&dir)?;
-    let (logs_there, checkpoints_there) = directory::numbered(&dir)?;
-    let highest = logs_there.iter().chain(&checkpoints_there).max().copied().unwrap_or_default();
-    opening.manifest.next_number = opening.manifest.next_number.max(highest.saturating_add(1));
-    let old = old_checkpoint(opening, &checkpoints_there)?;
+    let (logs, checkpoints) = directory::numbered(&dir)?;
+    let next = logs.iter().chain(&checkpoints).max().map_or(1, |last| last + 1);
+    opening.manifest.next_number = opening.manifest.next_number.max(next);
+    let old = old_checkpoint(opening, &checkpoints)?;
     let base = super::durable::position_of(old.as_ref());
-    let scans = scans(opening, &logs_there, base.seq)?;
+    let scans = scans(opening, &logs, base.seq)?;
     let mut end = base;
     let mut picked = Vec::new();
     for scan in &scans {
@@ -102,11 +109,7 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     let never = AtomicBool::new(false);
     let folded = fold::fold(old.as_ref(), &logs, Mode::Forced, &target, FOLD_MEMORY, &never)?;
     folded.checkpoint.check()?;
-    let logs_there = logs_there.into_iter().map(directory::log_dir);
-    let checkpoints_there = checkpoints_there.into_iter().map(directory::checkpoint);
-    let evidence: Vec<String> =
-        logs_there.chain(checkpoints_there).chain([witness::NAME.to_owned()]).collect();
-    aside::put_aside(&dir, &evidence)?;
+    aside::put_aside(&dir, &all_names(&dir)?)?;
     drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
     opening.start_afresh(number, end)?;
     Ok(format!(
@@ -115,45 +118,103 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     ))
 }
 
-/// The sound checkpoint that stands furthest, if that is no less far than the one that the manifest
-/// names; otherwise a sound one of what is whole in that.
+/// The manifest of a ledger that has lost it, made up from the other files: for reading, and for a
+/// repair, but not to be written. `None` when nothing tells which ledger it is. Changes nothing.
+///
+/// The number of logs may be any. The description of the id type is gone, and so is the time of
+/// creation.
+///
+/// # Errors
+///
+/// [`JournalError::Io`].
+pub(crate) fn reconstruct(dir: &Path) -> Result<Option<Manifest>, JournalError> {
+    let (logs, checkpoints) = directory::numbered(dir)?;
+    let Some(ledger) = owner(dir, &logs, &checkpoints)? else { return Ok(None) };
+    let last = logs.iter().chain(&checkpoints).max();
+    Ok(Some(Manifest {
+        ledger,
+        created_at: Timestamp::default(),
+        shape: IdShape::default().to_bytes(),
+        segment_size: SEGMENT_SIZE,
+        checkpoint: last_checkpoint(dir, ledger, &checkpoints)?,
+        next_number: last.map_or(1, |last| last + 1),
+        logs: logs.into_iter().map(|number| LogRef { number }).collect(),
+    }))
+}
+
+/// The ledger that most of the files name: one of them may have been put in by mistake.
+fn owner(dir: &Path, logs: &[u64], checkpoints: &[u64]) -> Result<Option<LedgerId>, JournalError> {
+    let mut named = witness::owners(dir)?;
+    // A file has one vote.
+    named.dedup();
+    for number in checkpoints {
+        let glimpse = Checkpoint::glimpse(&dir.join(directory::checkpoint(*number)))?;
+        named.extend(glimpse.map(|(ledger, ..)| ledger));
+    }
+    for number in logs {
+        named.extend(scan::owner(&data_file(&dir.join(directory::log_dir(*number))))?);
+    }
+    let votes = |ledger: &LedgerId| named.iter().filter(|other| *other == ledger).count();
+    Ok(named.iter().copied().max_by_key(votes))
+}
+
+/// The highest checkpoint that is sound; if none is, the highest that says where it stands, of
+/// which a part may be read.
+fn last_checkpoint(
+    dir: &Path,
+    ledger: LedgerId,
+    numbers: &[u64],
+) -> Result<Option<CheckpointRef>, JournalError> {
+    let mut partial = None;
+    for &number in numbers.iter().rev() {
+        let path = dir.join(directory::checkpoint(number));
+        let Some((owner, last_seq, chain)) = Checkpoint::glimpse(&path)? else { continue };
+        if owner != ledger {
+            continue;
+        }
+        let found = CheckpointRef { number, last_seq, chain };
+        match Checkpoint::open(&path, ledger, last_seq, chain).and_then(|file| file.check()) {
+            Ok(()) => return Ok(Some(found)),
+            Err(_) => partial = partial.or(Some(found)),
+        }
+    }
+    Ok(partial)
+}
+
+/// The sound checkpoint that stands furthest, unless the one that the manifest names, damaged as it
+/// is, stands further: then a sound one of what is whole in that.
 fn old_checkpoint(
     opening: &Opening<'_>,
     there: &[u64],
 ) -> Result<Option<Checkpoint>, JournalError> {
     let (dir, ledger) = (&opening.dir, opening.manifest.ledger);
-    let named = opening.manifest.checkpoint;
     let mut furthest: Option<Checkpoint> = None;
     for number in there {
         let path = dir.join(directory::checkpoint(*number));
-        let at = match named.filter(|at| at.number == *number) {
-            Some(at) => Some((at.last_seq, at.chain)),
-            None => Checkpoint::standing(&path, ledger)?,
-        };
-        let Some((last_seq, chain)) = at else { continue };
+        let Some((owner, last_seq, chain)) = Checkpoint::glimpse(&path)? else { continue };
+        let known = furthest.as_ref().map(|found| found.summary().last_seq);
+        if owner != ledger || known.is_some_and(|known| known >= last_seq) {
+            continue;
+        }
         let sound = Checkpoint::open(&path, ledger, last_seq, chain)
             .and_then(|checkpoint| checkpoint.check().map(|()| checkpoint));
         match sound {
-            Ok(checkpoint)
-                if furthest.as_ref().is_none_or(|other| other.summary().last_seq < last_seq) =>
-            {
-                furthest = Some(checkpoint);
-            }
-            Ok(_) => {}
+            Ok(checkpoint) => furthest = Some(checkpoint),
             Err(error) => {
                 tracing::warn!(error = %crate::error::chain(&error), "a damaged checkpoint");
             }
         }
     }
-    let Some(at) = named else { return Ok(furthest) };
+    let Some(at) = opening.manifest.checkpoint else { return Ok(furthest) };
     let path = dir.join(directory::checkpoint(at.number));
-    if furthest.as_ref().is_some_and(|found| found.summary().last_seq >= at.last_seq)
-        || !path.exists()
-    {
+    let known = furthest.as_ref().map(|found| found.summary().last_seq);
+    if known.is_some_and(|known| known >= at.last_seq) || !path.exists() {
         return Ok(furthest);
     }
     // If it is another one, put there by mistake, its entries are measured from its own position.
-    let (last_seq, chain) = Checkpoint::standing(&path, ledger)?.unwrap_or((at.last_seq, at.chain));
+    let own = Checkpoint::glimpse(&path)?.filter(|(owner, ..)| *owner == ledger);
+    let (last_seq, chain) =
+        own.map_or((at.last_seq, at.chain), |(_, last_seq, chain)| (last_seq, chain));
     let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number));
     let mut writer = CheckpointWriter::create(&salvaged, ledger, last_seq, chain)?;
     let (epoch, metadata) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;
@@ -172,3 +233,21 @@ fn scans(opening: &Opening<'_>, there: &[u64], base: SeqNo) -> Result<Vec<Scan>,
         .map(|file| scan_file(&file, opening.manifest.ledger, base))
         .collect()
 }
+
+/// Everything that may tell something.
+fn all_names(dir: &Path) -> Result<Vec<String>, JournalError> {
+    let telling = |name: Name| match name {
+        Name::Log(_) | Name::Checkpoint(_) | Name::Witness => true,
+        Name::Lock
+        | Name::Manifest
+        | Name::Ballast
+        | Name::Damaged
+        | Name::Unfinished
+        | Name::Unknown => false,
+    };
+    let names = directory::list(dir)?.into_iter().filter(|&(_, name)| telling(name));
+    Ok(names.map(|(name, _)| name.to_string_lossy().into_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@
 use crate::error::JournalError;
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};
-use crate::journal::fault::{damaged, failed};
+use crate::journal::fault::damaged;
 use crate::journal::frame::{self, FrameError, FrameHead, HEAD, Kind, MAGIC, MAX_FRAME, TAIL};
 use crate::state::SeqNo;
 use memchr::memmem::Finder;
@@ -119,32 +119,32 @@ pub(crate) fn scan_checkpoint(path: &Path, ledger: LedgerId) -> Result<Scan, Jou
     scan_in_chunks(path, ledger, Wanted::Checkpoint, CHUNK)
 }
 
-/// Whether the file holds a valid frame of records, of whichever ledger. A missing file holds none.
+/// Whose the first valid frame of records in the file is. A missing file holds none.
 ///
 /// # Errors
 ///
 /// [`JournalError::Io`].
-pub(crate) fn has_any_frame(path: &Path) -> Result<bool, JournalError> {
+pub(crate) fn owner(path: &Path) -> Result<Option<LedgerId>, JournalError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed("open", path)(error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(JournalError::io("open", path)(error)),
     };
     let finder = Finder::new(&MAGIC);
     let mut window = Vec::new();
     loop {
         let read = Read::by_ref(&mut file).take(CHUNK as u64).read_to_end(&mut window);
-        let read = read.map_err(failed("read", path))?;
+        let read = read.map_err(JournalError::io("read", path))?;
         for at in finder.find_iter(&window) {
             let bytes = window.get(at..).unwrap_or_default();
-            let ledger = bytes.get(MAGIC.len()..).and_then(|bytes| bytes.first_chunk());
-            let head = ledger.and_then(|id| frame::parse(LedgerId(*id), bytes).ok());
-            if head.is_some_and(|(head, _)| head.kind == Kind::Records) {
-                return Ok(true);
+            let id = bytes.get(MAGIC.len()..).and_then(|bytes| bytes.first_chunk());
+            let Some(ledger) = id.map(|id| LedgerId(*id)) else { continue };
+            if frame::parse(ledger, bytes).is_ok_and(|(head, _)| head.kind == Kind::Records) {
+                return Ok(Some(ledger));
             }
         }
         if read == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         // A frame may lie across the border.
         let seen = window.len().saturating_sub(MAX_FRAME);
@@ -252,11 +252,22 @@ impl Scan {
         frames: &[usize],
         mut visit: impl FnMut(&Record) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
+        self.visit_frames(frames, |records| records.iter().try_for_each(&mut visit))
+    }
+
+    /// As [`visit`](Self::visit), the records of a frame at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`visit`](Self::visit).
+    pub(crate) fn visit_frames(
+        &self,
+        frames: &[usize],
+        mut visit: impl FnMut(Vec<Record>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let mut reader = self.reader();
         for frame in frames.iter().filter_map(|number| self.frames.get(*number)) {
-            for record in &reader.records(frame)? {
-                visit(record)?;
-            }
+            visit(reader.records(frame)?)?;
         }
         Ok(())
     }
@@ -335,7 +346,7 @@ impl Reader<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.buffer.clear();
-                    return Err(failed("read", &self.scan.path)(error));
+                    return Err(JournalError::io("read", &self.scan.path)(error));
                 }
             }
         }
@@ -351,14 +362,14 @@ fn scan_in_chunks(
     wanted: Wanted,
     chunk: usize,
 ) -> Result<Scan, JournalError> {
-    let mut file = File::open(path).map_err(failed("open", path))?;
+    let mut file = File::open(path).map_err(JournalError::io("open", path))?;
     let mut search = Search::of(ledger, wanted);
     let mut window = Vec::with_capacity(chunk + MAX_FRAME);
     loop {
         let read = (&mut file)
             .take(chunk as u64)
             .read_to_end(&mut window)
-            .map_err(failed("read", path))?;
+            .map_err(JournalError::io("read", path))?;
         let passed = search.pass(&window, read == 0);
         window.drain(..passed);
         search.at += passed as u64;

@@ -26,8 +26,8 @@
 use super::files;
 use super::frame::Frame;
 use crate::error::JournalError;
+use crate::error::panic_text;
 use crate::state::SeqNo;
-use crate::writer::panic_text;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ impl Log {
             .flush_every_ms(None)
             .use_compression(false)
             .mode(sled::Mode::HighThroughput);
-        let db = open_unlocked(&config, dir)?;
+        let db = open_unlocked(&config, dir, LOCK_WAIT)?;
         let path = dir.join("db");
         let file = File::options()
             .read(true)
@@ -178,8 +178,12 @@ impl Drop for Log {
 }
 
 /// Opens the store, waiting for the lock of one that has just been dropped.
-fn open_unlocked(config: &sled::Config, dir: &Path) -> Result<sled::Db, JournalError> {
-    let deadline = Instant::now() + LOCK_WAIT;
+fn open_unlocked(
+    config: &sled::Config,
+    dir: &Path,
+    wait: Duration,
+) -> Result<sled::Db, JournalError> {
+    let deadline = Instant::now() + wait;
     let mut pause = Duration::from_millis(1);
     loop {
         let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
@@ -187,8 +191,13 @@ fn open_unlocked(config: &sled::Config, dir: &Path) -> Result<sled::Db, JournalE
             Ok(Err(error)) => error,
             Err(panic) => return Err(JournalError::Panicked(panic_text(panic))),
         };
-        if !is_locked(&error) || Instant::now() >= deadline {
+        if !is_locked(&error) {
             return Err(store(dir, error));
+        }
+        if Instant::now() >= deadline {
+            // As the system says it, so that nobody takes it for damage.
+            let source = rustix::io::Errno::WOULDBLOCK.into();
+            return Err(JournalError::Io { action: "lock the log", path: dir.to_owned(), source });
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -245,6 +254,19 @@ mod tests {
             opener.join().unwrap()
         });
         assert!(opened.is_ok(), "{opened:?}");
+    }
+
+    /// Taking it for damage would rebuild the log under somebody who still writes it.
+    #[test]
+    fn a_store_that_stays_locked_is_the_systems_refusal_and_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
+        let config = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize);
+        match open_unlocked(&config, &path, Duration::ZERO) {
+            Err(JournalError::Io { source, .. }) => assert!(source.raw_os_error().is_some()),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

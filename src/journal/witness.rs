@@ -180,6 +180,13 @@ pub(crate) fn glimpse(dir: &Path) -> Result<Glimpse, JournalError> {
     })
 }
 
+/// The ledgers that the valid slots name, one or none if all is well.
+pub(crate) fn owners(dir: &Path) -> Result<Vec<LedgerId>, JournalError> {
+    let slots = Slots::read(dir)?;
+    let slots = slots.into_iter().flat_map(|slots| [slots.first, slots.second]).flatten();
+    Ok(slots.map(|slot| slot.ledger).collect())
+}
+
 fn missing() -> JournalError {
     damaged("it is missing")
 }

@@ -1,5 +1,6 @@
 use super::*;
 use TaskState::{Failed, NotFound, Queued, Revoking, Running, Succeeded};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn started(attempt: u32) -> Event {
     Event::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(3) }

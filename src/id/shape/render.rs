@@ -14,19 +14,20 @@
 //!
 //! Names that are not plain words stand in quotes. Whatever fails here prints as [`unfit`].
 
-use super::{Fields, MAX_DEPTH, MAX_NODES, Named, Plain, Schema, Shape};
+use super::{Fields, MAX_DEPTH, Named, Plain, Schema, Shape};
 use crate::id::byte_id::{escape, escape_quoted};
 use crate::journal::codec;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt::{self, Write};
 
-/// The longest text. Names make a text longer than its id.
+/// The longest text. Names make a text longer than its id, and parts of no bytes (a `Vec<()>`)
+/// may be more than there is time for; as every part prints something, this ends them too.
 const MAX_TEXT: usize = 256 * 1024;
 
 /// `None` if the bytes do not fit.
 pub(super) fn render(schema: &Schema, id: &[u8]) -> Option<String> {
-    let mut printer = Printer { schema, text: String::new(), nodes: MAX_NODES };
+    let mut printer = Printer { schema, text: String::new() };
     let bare =
         matches!(schema.resolved(&schema.root), Some(Shape::Plain(Plain::Str | Plain::Bytes)));
     let part =
@@ -63,7 +64,6 @@ pub(super) fn is_word(char: char) -> bool {
 struct Printer<'a> {
     schema: &'a Schema,
     text: String,
-    nodes: usize,
 }
 
 impl Printer<'_> {
@@ -116,8 +116,6 @@ impl<'de> DeserializeSeed<'de> for Part<'_, '_> {
 
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
         self.depth = self.depth.checked_sub(1).ok_or_else(|| D::Error::custom("too deep"))?;
-        self.printer.nodes =
-            self.printer.nodes.checked_sub(1).ok_or_else(|| D::Error::custom("too much"))?;
         let shape = match self.what {
             What::Shape(shape) => shape,
             What::Fields(fields) => return self.fields(fields, deserializer),

@@ -26,7 +26,7 @@
 use crate::details::TaskDetails;
 use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::codec;
-use crate::journal::frame::ITEM_LIMIT;
+use crate::journal::frame::{FrameHead, ITEM_LIMIT};
 use crate::journal::wire::{BytesWire, FailureWire, OutputWire};
 use crate::state::{Attempt, Cell, Epoch, Failure, Output, SeqNo, SuccessBy, TaskState, Timestamp};
 use serde::Deserialize;
@@ -45,6 +45,33 @@ impl Origin {
     pub(super) fn of(last_seq: SeqNo, details: &TaskDetails) -> Self {
         let at = times(details).into_iter().flatten().next();
         Self { last_seq, at: at.map_or(0, Timestamp::as_micros) }
+    }
+}
+
+/// The entries in the body of a frame, read one after the other.
+pub(super) struct EntriesOf<'a> {
+    origin: Origin,
+    left: u32,
+    rest: &'a [u8],
+}
+
+impl<'a> EntriesOf<'a> {
+    pub(super) fn new(last_seq: SeqNo, head: &FrameHead, body: &'a [u8]) -> Result<Self, String> {
+        let mut rest = body;
+        let origin = Origin { last_seq, at: field(&mut rest)? };
+        Ok(Self { origin, left: head.count, rest })
+    }
+
+    /// The next entry; `None` when all that were promised are read and nothing is left over.
+    pub(super) fn next(&mut self) -> Result<Option<(EncodedId, TaskDetails)>, String> {
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            decode_entry(&mut self.rest, self.origin).map(Some)
+        } else if self.rest.is_empty() {
+            Ok(None)
+        } else {
+            Err(format!("{} bytes too many", self.rest.len()))
+        }
     }
 }
 
@@ -80,10 +107,7 @@ pub(super) fn encode_entry(
 }
 
 /// Reads the entry at the front of `rest`.
-pub(super) fn decode_entry(
-    rest: &mut &[u8],
-    origin: Origin,
-) -> Result<(EncodedId, TaskDetails), String> {
+fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDetails), String> {
     let BytesWire(id) = field(rest)?;
     if id.len() > MAX_ID_BYTES {
         return Err(format!("an id of {} bytes", id.len()));

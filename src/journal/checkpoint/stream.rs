@@ -2,7 +2,7 @@
 
 use crate::error::JournalError;
 use crate::journal::chain::LedgerId;
-use crate::journal::fault::{damaged, failed};
+use crate::journal::fault::damaged;
 use crate::journal::frame::{self, FrameHead, MAX_FRAME};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -67,6 +67,8 @@ impl<'a> Stream<'a> {
         let more = usize::try_from(left).unwrap_or(usize::MAX).min(READ_AHEAD);
         self.buffer.resize(have + more, 0);
         let rest = self.buffer.get_mut(have..).unwrap_or_default();
-        self.file.read_exact_at(rest, self.at + have as u64).map_err(failed("read", self.path))
+        self.file
+            .read_exact_at(rest, self.at + have as u64)
+            .map_err(JournalError::io("read", self.path))
     }
 }

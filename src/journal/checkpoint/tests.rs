@@ -252,3 +252,27 @@ fn what_is_whole_in_a_damaged_checkpoint_is_salvaged() {
     let least = entries.len() * (frames - 1) / frames - 100;
     assert!((least..entries.len()).contains(&found.len()), "{} of {frames} frames", found.len());
 }
+
+/// A frame of another checkpoint of the same ledger, in the very place of the right one, and every
+/// checksum made to fit: only the link to the next frame tells.
+#[test]
+fn a_frame_of_another_checkpoint_does_not_link() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("checkpoint-1");
+    let mut entries = many(3_000, 9_000);
+    let whole_of = |entries: &[(EncodedId, TaskDetails)]| {
+        let length = made(&dir, entries, 9_000).places[0].length as usize;
+        (std::fs::read(&path).expect("readable"), HEAD_BYTES + length)
+    };
+    let (mut bytes, end) = whole_of(&entries);
+    entries[5].1.output = Output::Kept(vec![0xc2]);
+    let (other, other_end) = whole_of(&entries);
+    assert_eq!(end, other_end, "the same places");
+    bytes[HEAD_BYTES..end].copy_from_slice(&other[HEAD_BYTES..end]);
+    let sealed = bytes.len() - 8;
+    let whole = xxh3_64(&bytes[..sealed]);
+    bytes[sealed..].copy_from_slice(&whole.to_le_bytes());
+    std::fs::write(&path, &bytes).expect("written");
+    let error = judged(&path, 9_000).expect_err("spliced");
+    assert!(matches!(error, JournalError::Damaged(_)), "{error}");
+}

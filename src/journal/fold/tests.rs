@@ -1,9 +1,11 @@
 use super::*;
+use crate::details::TaskDetails;
+use crate::id::EncodedId;
 use crate::journal::arbitrary;
 use crate::journal::checkpoint::Summary;
 use crate::journal::frame::encode_records;
 use crate::journal::scan::scan_file;
-use crate::state::{Event, Failure};
+use crate::state::{Event, Failure, Timestamp};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -99,7 +101,7 @@ fn folded(
     };
     let path = dir.path().join(format!("checkpoint-{last_seq}"));
     let target = Target { path: &path, ledger: LEDGER, last_seq, chain: run.chain };
-    fold(old, &[Log { scan, frames: &frames }], mode, &target, memory)
+    fold(old, &[Log { scan, frames: &frames }], mode, &target, memory, &AtomicBool::new(false))
 }
 
 fn names_in(dir: &TempDir) -> Vec<String> {
@@ -196,7 +198,9 @@ fn a_strict_fold_refuses_a_gap_and_another_end() {
     let path = dir.path().join("checkpoint-1");
     let target = Target { path: &path, ledger: LEDGER, last_seq: SeqNo::new(3), chain };
     for frames in [&[0, 2][..], &[1, 2], &[]] {
-        let made = fold(None, &[Log { scan: &scan, frames }], Mode::Strict, &target, FOLD_MEMORY);
+        let never = AtomicBool::new(false);
+        let log = Log { scan: &scan, frames };
+        let made = fold(None, &[log], Mode::Strict, &target, FOLD_MEMORY, &never);
         assert!(matches!(made, Err(JournalError::Store(_))), "{made:?}");
     }
 }

@@ -1,0 +1,45 @@
+# The same names as the steps of .ci/run: green here means green there.
+
+# List the recipes
+default:
+    @just --list
+
+# All that CI does, in its order
+ci:
+    .ci/run
+
+# Does it compile?
+check:
+    cargo check --workspace --all-targets --all-features
+
+# All tests and doctests: the README's second command
+test:
+    cargo test --all-features
+
+# Formatting and lints
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+# The documentation, warnings denied
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# Each feature alone: Cargo unifies features, so none may lean on another
+features:
+    cargo check
+    cargo check --features cli
+    cargo check --features internals
+
+# Licences, sources, bans; advisories need the network
+deny:
+    cargo deny check
+
+# What it costs on this disk (never beside other work): just bench --rounds 7
+bench *args:
+    cargo run --release -p taskledger-benches -- {{args}}
+
+# A small ledger of the present format, for tests/fixtures: once for every release
+fixture dir:
+    cargo run --release --example quickstart -- {{dir}}
+    rm {{dir}}/ballast

@@ -1,0 +1,112 @@
+//! One task as a JSON object, and the parts of it that other formats share.
+
+use crate::output;
+use serde::Serialize;
+use serde_json::Value;
+use taskledger::dump::Inspection;
+use taskledger::{EncodedId, Failure, Output, SuccessBy, TaskDetails, Timestamp};
+
+/// A task, its fields in the order in which they are printed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) id: String,
+    pub(crate) state: &'static str,
+    pub(crate) attempt: u32,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) queued_at: Option<String>,
+    pub(crate) started_at: Option<String>,
+    pub(crate) ended_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) revoke_started_at: Option<String>,
+    pub(crate) failure: Option<FailureRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) revoke_failure: Option<FailureRow>,
+    /// The value of the success; `()` is null. Not there if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output: Option<Value>,
+    /// The bytes of an output that does not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output_bytes: Option<String>,
+    /// Why it was not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output_not_kept: Option<String>,
+    /// Whether somebody else than the attempt says that it succeeded.
+    pub(crate) marked: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureRow {
+    pub(crate) kind: &'static str,
+    pub(crate) text: Option<String>,
+}
+
+impl Row {
+    pub(crate) fn of(inspection: &Inspection, id: &EncodedId, details: &TaskDetails) -> Self {
+        let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let (mut output, mut output_bytes, mut output_not_kept) = (None, None, None);
+        match &details.output {
+            Output::Kept(bytes) => match output::to_json(bytes) {
+                Ok(value) => output = Some(value),
+                Err(_) => output_bytes = Some(output::hex(bytes)),
+            },
+            Output::NotKept(why) => output_not_kept = Some(why.to_string()),
+            Output::Absent => {}
+            _ => {}
+        }
+        Self {
+            id: inspection.id_text(id),
+            state: details.state().name(),
+            attempt: details.attempt().get(),
+            epoch: details.epoch.map(taskledger::Epoch::get),
+            queued_at: text(details.queued_at),
+            started_at: text(details.started_at),
+            ended_at: text(details.ended_at),
+            revoke_started_at: text(details.revoke_started_at),
+            failure: details.failure.as_ref().map(FailureRow::of),
+            revoke_failure: details.revoke_failure.as_ref().map(FailureRow::of),
+            output,
+            output_bytes,
+            output_not_kept,
+            marked: details.succeeded_by == Some(SuccessBy::Mark),
+        }
+    }
+}
+
+impl FailureRow {
+    fn of(failure: &Failure) -> Self {
+        Self { kind: failure.name(), text: failure.text().map(str::to_owned) }
+    }
+}
+
+/// JSON on one line that is harmless on a terminal: besides what JSON itself wants escaped, all
+/// that controls or hides. Outside of its strings JSON has none of it.
+pub(crate) fn line<T: Serialize>(value: &T) -> String {
+    let json = serde_json::to_string(value)
+        .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string());
+    let mut tame = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => tame.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char => tame.push(char),
+        }
+    }
+    tame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_controls_a_terminal_is_left() {
+        let hostile = "a\u{1b}[2J\u{9b}2J\n\u{202e}\u{7f}é";
+        let line = line(&hostile);
+        assert_eq!(line, "\"a\\u001b[2J\\u009b2J\\n\\u202e\\u007fé\"");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), hostile);
+    }
+}

@@ -1,0 +1,78 @@
+//! `taskledger log`: the records, one a line.
+
+use crate::args::LogArgs;
+use crate::terminal::{Done, Progress, chain, clean, complain, look, out, sound_or_not};
+use crate::{json, output};
+use std::io::Write;
+use taskledger::dump::Inspection;
+use taskledger::{Entry, Event, LedgerEvent, Output, Record, SeqNo, SuccessBy};
+
+pub(crate) fn run(args: &LogArgs) -> Done {
+    let inspection = look(&args.path)?;
+    let base = inspection.checkpoint_seq();
+    if base != SeqNo::ZERO && args.from <= base.get() {
+        complain(&format!("the records up to {base} are folded into the checkpoint"));
+    }
+    let (mut out, mut errors) = (out(), 0);
+    let mut progress = Progress::beside_output();
+    for record in inspection.records(SeqNo::new(args.from)) {
+        progress.step();
+        match record {
+            Ok(record) => writeln!(out, "{}", line(&inspection, &record))?,
+            Err(error) => {
+                errors += 1;
+                complain(&chain(&error));
+            }
+        }
+    }
+    out.flush()?;
+    Ok(sound_or_not(&inspection, errors))
+}
+
+/// Position, time, event, id and details, with tabs between them. No part holds a tab.
+pub(crate) fn line(inspection: &Inspection, record: &Record) -> String {
+    let (event, id, details) = match &record.entry {
+        Entry::Task { id, event, .. } => (event.name(), inspection.id_text(id), task(event)),
+        Entry::Ledger(event) => {
+            let (name, details) = ledger(event);
+            (name, "-".to_owned(), details)
+        }
+        _ => ("unknown", "-".to_owned(), String::new()),
+    };
+    format!("{}\t{}\t{event}\t{id}\t{details}", record.seq, record.at)
+}
+
+fn task(event: &Event) -> String {
+    match event {
+        Event::Started { attempt, epoch } => format!("attempt={attempt} epoch={epoch}"),
+        Event::Succeeded { by, output } => {
+            let by = if *by == SuccessBy::Mark { "mark" } else { "attempt" };
+            match output {
+                Output::Kept(bytes) => match output::to_json(bytes) {
+                    Ok(value) => format!("by={by} output={}", json::line(&value)),
+                    Err(_) => format!("by={by} output_bytes={}", output::hex(bytes)),
+                },
+                Output::NotKept(why) => {
+                    format!("by={by} output_not_kept={}", clean(&why.to_string()))
+                }
+                Output::Absent => format!("by={by}"),
+                _ => format!("by={by} output=unknown"),
+            }
+        }
+        Event::Failed { failure } | Event::RevokeFailed { failure } => clean(&failure.to_string()),
+        Event::Queued | Event::RevokeStarted | Event::Revoked | Event::Forgotten => String::new(),
+        _ => String::new(),
+    }
+}
+
+fn ledger(event: &LedgerEvent) -> (&'static str, String) {
+    match event {
+        LedgerEvent::EpochOpened { epoch } => ("epoch opened", format!("epoch={epoch}")),
+        LedgerEvent::LossAccepted { what } => ("loss accepted", clean(what)),
+        LedgerEvent::MetadataSet { name, value } => match value {
+            Some(value) => ("metadata set", format!("{}={}", clean(name), output::hex(value))),
+            None => ("metadata removed", clean(name)),
+        },
+        _ => ("unknown", String::new()),
+    }
+}

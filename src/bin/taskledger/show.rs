@@ -1,0 +1,90 @@
+//! `taskledger show`: all that is known of one task.
+
+use crate::args::ShowArgs;
+use crate::json::{self, Row};
+use crate::terminal::{Done, Failure, clean, complain, look, out, sound_or_not};
+use crate::{log, output};
+use std::io::Write;
+use std::process::ExitCode;
+use taskledger::dump::{History, Inspection};
+use taskledger::{EncodedId, SeqNo, TaskState};
+
+pub(crate) fn run(args: &ShowArgs) -> Done {
+    let inspection = look(&args.path)?;
+    let id = if args.hex {
+        EncodedId::from_bytes(&from_hex(&args.id).map_err(Failure::Look)?)
+    } else {
+        let wrong = |what| {
+            let (id, shape) = (&args.id, inspection.id_shape());
+            Failure::Look(format!("\"{id}\" is no id of this ledger ({shape}): {what}"))
+        };
+        inspection.parse_id(&args.id).map_err(wrong)?
+    };
+    let Some(history) = inspection.task(&id)? else {
+        complain(&format!("the ledger knows nothing of the id {}", inspection.id_text(&id)));
+        return Ok(ExitCode::FAILURE);
+    };
+    for error in &history.errors {
+        complain(error);
+    }
+    print(&inspection, &id, &history)?;
+    Ok(sound_or_not(&inspection, history.errors.len()))
+}
+
+fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(), Failure> {
+    let History { details, checkpoint, records, .. } = history;
+    let row = Row::of(inspection, id, details);
+    let failure = |row: json::FailureRow| match row.text {
+        Some(text) => format!("{}: {}", row.kind, clean(&text)),
+        None => row.kind.to_owned(),
+    };
+    let output = row
+        .output
+        .map(|value| json::line(&value))
+        .or_else(|| row.output_bytes.map(|bytes| format!("does not read, its bytes: {bytes}")))
+        .or_else(|| row.output_not_kept.map(|why| format!("not kept: {}", clean(&why))));
+    let lines = [
+        ("id", Some(row.id)),
+        ("id bytes", Some(output::hex(id.as_bytes()))),
+        ("state", Some(row.state.to_owned())),
+        ("attempt", Some(row.attempt.to_string()).filter(|_| row.attempt > 0)),
+        ("epoch", row.epoch.map(|epoch| epoch.to_string())),
+        ("queued at", row.queued_at),
+        ("started at", row.started_at),
+        ("ended at", row.ended_at),
+        ("revoke started at", row.revoke_started_at),
+        ("failure", row.failure.map(failure)),
+        ("revoke failure", row.revoke_failure.map(failure)),
+        ("succeeded by", row.marked.then(|| "a mark, not an attempt".to_owned())),
+        ("output", output),
+    ];
+    let mut out = out();
+    for (name, value) in lines.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        writeln!(out, "{name:<17}  {value}")?;
+    }
+    let base = inspection.checkpoint_seq();
+    if base == SeqNo::ZERO {
+        writeln!(out, "\nall its records:")?;
+    } else {
+        let before = checkpoint.as_ref().map_or(TaskState::NotFound, |details| details.state());
+        writeln!(
+            out,
+            "\nits records since the checkpoint at record {base}, where it was {before}; earlier ones are folded into that:"
+        )?;
+    }
+    for record in records {
+        writeln!(out, "{}", log::line(inspection, record))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>, String> {
+    let wrong = || format!("\"{text}\" is not an even number of hexadecimal digits");
+    let digits = text.bytes().map(|digit| char::from(digit).to_digit(16));
+    let digits: Vec<u32> = digits.collect::<Option<_>>().ok_or_else(wrong)?;
+    let pairs = digits.chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(high * 16 + low).ok(),
+        _ => None,
+    });
+    pairs.collect::<Option<_>>().ok_or_else(wrong)
+}

@@ -1,0 +1,135 @@
+//! Standard output and standard error: what goes there is whole lines, and no control characters.
+
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use taskledger::dump::Inspection;
+use taskledger::{ByteId, JournalError, OpenError};
+
+/// Why a command ends without having done its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The ledger could not be looked into, or the call makes no sense: in words.
+    Look(String),
+    /// The output could not be written.
+    Output(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Look(what) => f.write_str(what),
+            Self::Output(error) => write!(f, "cannot write: {error}"),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Look(chain(&error))
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self::Look(chain(&error))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+pub(crate) type Done = Result<ExitCode, Failure>;
+
+/// Standard output, in large pieces.
+pub(crate) fn out() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::with_capacity(64 * 1024, io::stdout().lock())
+}
+
+/// One line on standard error.
+pub(crate) fn complain(what: &str) {
+    // Nobody is left to be told if this fails.
+    drop(writeln!(io::stderr(), "taskledger: {}", clean(what)));
+}
+
+/// Opens the ledger and says what is wrong with it.
+pub(crate) fn look(path: &std::path::Path) -> Result<Inspection, Failure> {
+    let inspection = Inspection::open(path)?;
+    for damage in inspection.damage() {
+        complain(&format!("damaged: {damage}"));
+    }
+    Ok(inspection)
+}
+
+/// The exit code of a command that showed what it could.
+pub(crate) fn sound_or_not(inspection: &Inspection, errors: usize) -> ExitCode {
+    ExitCode::from(u8::from(errors > 0 || !inspection.damage().is_empty()))
+}
+
+/// An error and its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// The text on one line and without control characters.
+pub(crate) fn clean(text: &str) -> String {
+    ByteId::from(text).to_string()
+}
+
+/// A line on standard error that counts, from the second second on; only for people.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    next: Option<Instant>,
+    shown: bool,
+    count: u64,
+}
+
+impl Progress {
+    /// Counts if standard error is a terminal and standard output does not go there as well.
+    pub(crate) fn beside_output() -> Self {
+        Self::new(io::stderr().is_terminal() && !io::stdout().is_terminal())
+    }
+
+    /// Counts if standard error is a terminal.
+    pub(crate) fn before_output() -> Self {
+        Self::new(io::stderr().is_terminal())
+    }
+
+    fn new(wanted: bool) -> Self {
+        let next = wanted.then(|| Instant::now() + Duration::from_secs(1));
+        Self { next, shown: false, count: 0 }
+    }
+
+    pub(crate) fn step(&mut self) {
+        const SELDOM: u64 = 1024;
+        self.count += 1;
+        if self.count % SELDOM != 0 {
+            return;
+        }
+        let now = Instant::now();
+        if self.next.is_some_and(|next| next <= now) {
+            drop(write!(io::stderr(), "\r{} read", self.count));
+            self.next = Some(now + Duration::from_secs(1));
+            self.shown = true;
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            drop(write!(io::stderr(), "\r{:30}\r", ""));
+        }
+    }
+}

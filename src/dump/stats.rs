@@ -1,0 +1,115 @@
+//! A ledger in numbers.
+
+use super::{Inspection, Source, last_change};
+use crate::error::JournalError;
+use crate::state::{Epoch, SeqNo, TaskState, Timestamp};
+
+/// What there is, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks by state, as [`TaskState::ALL`].
+    pub counts: [u64; TaskState::ALL.len()],
+    /// Attempts of all tasks.
+    pub attempts: u64,
+    /// The most attempts of one task.
+    pub most_attempts: u32,
+    /// Start of the attempt that has been running for longest.
+    pub oldest_running: Option<Timestamp>,
+    /// End of the oldest failure that stands.
+    pub oldest_failed: Option<Timestamp>,
+    /// When anything last changed.
+    pub newest_change: Option<Timestamp>,
+    /// How often it was opened.
+    pub epoch: Epoch,
+    /// Names and sizes of its metadata.
+    pub metadata: Vec<(String, usize)>,
+    /// The last record that is folded into the checkpoint.
+    pub checkpoint_seq: SeqNo,
+    /// Bytes of the checkpoint.
+    pub checkpoint_bytes: u64,
+    /// Records after the checkpoint.
+    pub log_records: u64,
+    /// Bytes of these records' frames; the files that hold them are larger.
+    pub log_bytes: u64,
+    /// What could not be read, a line each.
+    pub errors: Vec<String>,
+}
+
+impl Stats {
+    /// Tasks in this state.
+    #[must_use]
+    pub fn count(&self, state: TaskState) -> u64 {
+        let counts = TaskState::ALL.iter().zip(self.counts);
+        counts.filter(|(each, _)| **each == state).map(|(_, count)| count).sum()
+    }
+}
+
+impl Inspection {
+    /// Counts everything; reads all of the ledger.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (base, errors) = self.whole();
+        let text = |error: &JournalError| crate::error::chain(error);
+        let frames = self
+            .logs
+            .iter()
+            .flat_map(|log| log.frames.iter().filter_map(|number| log.scan.frames().get(*number)));
+        let mut stats = Stats {
+            counts: [0; TaskState::ALL.len()],
+            attempts: 0,
+            most_attempts: 0,
+            oldest_running: None,
+            oldest_failed: None,
+            newest_change: None,
+            epoch: base.epoch,
+            metadata: base
+                .metadata
+                .iter()
+                .map(|(name, value)| (name.clone(), value.len()))
+                .collect(),
+            checkpoint_seq: self.base_seq(),
+            checkpoint_bytes: match &self.source {
+                Source::Nothing => 0,
+                Source::Checkpoint(checkpoint) => checkpoint.bytes(),
+                Source::Salvaged(salvage) => salvage.bytes(),
+            },
+            log_records: 0,
+            log_bytes: frames.map(|frame| frame.length()).sum(),
+            errors: errors.iter().map(text).collect(),
+        };
+        stats.log_records = self.records(SeqNo::ZERO).filter(Result::is_ok).count() as u64;
+        for task in self.tasks() {
+            let details = match task {
+                Ok((_, details)) => details,
+                Err(error) => {
+                    let error = text(&error);
+                    if !stats.errors.contains(&error) {
+                        stats.errors.push(error);
+                    }
+                    continue;
+                }
+            };
+            let state = details.state();
+            let counts = TaskState::ALL.iter().zip(&mut stats.counts);
+            counts.filter(|(each, _)| **each == state).for_each(|(_, count)| *count += 1);
+            let attempt = details.attempt().get();
+            stats.attempts += u64::from(attempt);
+            stats.most_attempts = stats.most_attempts.max(attempt);
+            stats.newest_change = stats.newest_change.max(last_change(&details));
+            match state {
+                TaskState::Running => older(&mut stats.oldest_running, details.started_at),
+                TaskState::Failed => older(&mut stats.oldest_failed, details.ended_at),
+                TaskState::NotFound
+                | TaskState::Queued
+                | TaskState::Succeeded
+                | TaskState::Revoking => {}
+            }
+        }
+        stats
+    }
+}
+
+fn older(oldest: &mut Option<Timestamp>, at: Option<Timestamp>) {
+    *oldest = oldest.iter().chain(&at).min().copied();
+}

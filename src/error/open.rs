@@ -1,0 +1,219 @@
+//! What can go wrong with a ledger's files, and with a journal.
+
+use crate::state::{IllegalTransition, SeqNo, Timestamp};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a ledger could not be opened. Unless it says otherwise, nothing on disk was changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The path is something else than a directory.
+    #[error("{} is not a directory; a ledger is one", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory has other things in it and no ledger.
+    #[error("{} is not a ledger: it has no manifest, but it has {found:?}; give the path of a ledger, or of an empty or new directory", path.display())]
+    NotALedger {
+        /// The path.
+        path: PathBuf,
+        /// One of the names found there.
+        found: String,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// A newer version of this library wrote it.
+    #[error("{} has format version {found}; this version of taskledger reads up to {supported}: use a newer one", path.display())]
+    Newer {
+        /// The path.
+        path: PathBuf,
+        /// The version on disk.
+        found: u16,
+        /// The newest version that is understood.
+        supported: u16,
+    },
+    /// It holds ids of another type.
+    #[error("the ledger holds ids of another type: {0}")]
+    OtherIdType(String),
+    /// Somebody has it open.
+    #[error("{} is in use by {holder}", path.display())]
+    Locked {
+        /// The path.
+        path: PathBuf,
+        /// Who, as far as the lock file tells.
+        holder: Holder,
+    },
+    /// Something on disk is damaged. Nothing was changed. The only way on is to accept the loss:
+    /// [`Builder::accept_loss`](crate::Builder::accept_loss) or `taskledger repair --accept-loss`.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(Damage),
+    /// There is not enough space on the disk to open.
+    #[error("the disk is full: opening needs about {needed} bytes, {available} are free")]
+    Full {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
+    /// Opening took longer than its deadline. The thread that opens is left alone and keeps the
+    /// lock: restart the process.
+    #[error("opening has not finished within {after:?}; the lock stays taken: restart the process")]
+    Stuck {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Another failure of the journal.
+    #[error("the journal cannot be opened")]
+    Journal(#[source] JournalError),
+}
+
+impl From<JournalError> for OpenError {
+    /// What has a variant of its own among the reasons not to open becomes that.
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Io { action, path, source } => Self::Io { action, path, source },
+            JournalError::Damaged(damage) => Self::Damaged(damage),
+            JournalError::Illegal { seq, source } => Self::Damaged(Damage {
+                place: "log".to_owned(),
+                what: format!("record {seq}: {source}"),
+                lost: None,
+            }),
+            JournalError::Store(_) | JournalError::Panicked(_) | JournalError::Moved { .. } => {
+                Self::Journal(error)
+            }
+        }
+    }
+}
+
+/// Who holds a ledger, as its lock file tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Host name.
+    pub host: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Whether it is this very process.
+    pub this_process: bool,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.this_process, self.pid) {
+            (true, _) => f.write_str("this process itself")?,
+            (false, Some(pid)) => write!(f, "process {pid}")?,
+            (false, None) => f.write_str("another process")?,
+        }
+        if let Some(host) = &self.host {
+            write!(f, " on {host}")?;
+        }
+        if let Some(since) = self.since {
+            write!(f, " since {since}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is damaged, and what is lost by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The file or directory, relative to the ledger.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// The records known to be gone: the first and the last, where that is known.
+    pub lost: Option<(SeqNo, SeqNo)>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)?;
+        if let Some((first, last)) = self.lost {
+            write!(f, " (records {first} to {last} are missing)")?;
+        }
+        Ok(())
+    }
+}
+
+/// A journal that could not do what it was asked for.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// What is stored is damaged.
+    #[error("damaged: {0}")]
+    Damaged(Damage),
+    /// A record that cannot follow the ones before it.
+    #[error("record {seq} is illegal")]
+    Illegal {
+        /// Its position.
+        seq: SeqNo,
+        /// Why.
+        source: IllegalTransition,
+    },
+    /// The store below failed.
+    #[error("the store failed: {0}")]
+    Store(String),
+    /// The store below panicked.
+    #[error("the store panicked: {0}")]
+    Panicked(String),
+    /// Another directory has taken the place of this one.
+    #[error("{} was moved or replaced while the ledger was open", path.display())]
+    Moved {
+        /// The path that leads elsewhere now.
+        path: PathBuf,
+    },
+}
+
+impl JournalError {
+    /// For `map_err`: the file system refused this action on this path.
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self {
+        move |error| Self::Io { action, path: path.to_owned(), source: error.into() }
+    }
+
+    /// This file or directory of the ledger is damaged in this way.
+    pub(crate) fn damaged(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Damaged(Damage { place: place.into(), what: what.into(), lost: None })
+    }
+
+    /// Whether the cause is a full disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Damaged(_)
+            | Self::Illegal { .. }
+            | Self::Store(_)
+            | Self::Panicked(_)
+            | Self::Moved { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What is kept of an id on disk: details and outputs.
+
+use super::{Ledger, TaskOutput};
+use crate::details::TaskDetails;
+use crate::error::ReadError;
+use crate::id::{EncodedId, Lookup, TaskId};
+use crate::state::{Cell, Output};
+use crate::submission::{Errand, Phase};
+use tokio::sync::oneshot;
+
+impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
+    /// All that is known of an id; `None` if it is not found.
+    ///
+    /// # Durability
+    ///
+    /// What it returns is on disk, and is at least as new as the state at the time of the call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: details are read from disk by the writer, so a closed ledger has none, nor has
+    /// one whose store panicked or is stuck. After a failed write they are still there, marked where
+    /// a later change is [in doubt](TaskDetails::in_doubt).
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn record<Q: Lookup<K> + ?Sized>(
+        &self,
+        id: &Q,
+    ) -> Result<Option<TaskDetails>, ReadError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        self.read(id).await
+    }
+
+    /// The stored output of a succeeded id; `None` if it has none: not succeeded, marked from
+    /// outside, or not kept ([`record`](Self::record) tells why).
+    ///
+    /// # Durability
+    ///
+    /// What it returns is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`record`](Self::record), and [`ReadError::Output`] when it does not read as `V`.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn output<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<Option<V>, ReadError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        match self.read(id).await?.map(|details| details.output) {
+            Some(Output::Kept(bytes)) => rmp_serde::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| ReadError::Output(error.to_string())),
+            Some(Output::Absent | Output::NotKept(_)) | None => Ok(None),
+        }
+    }
+
+    async fn read(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {
+        if self.cell(&id) == Cell::ABSENT {
+            return Ok(None);
+        }
+        let (reply, read) = oneshot::channel();
+        let gone = |phase| match phase {
+            Phase::Poisoned(poison) => ReadError::Poisoned(poison),
+            Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,
+        };
+        let errand = Errand::Read { id: id.clone(), reply };
+        self.shared().submissions.send(errand).map_err(gone)?;
+        let details = self.shared().reply(read).await;
+        let details = details.ok_or_else(|| gone(self.shared().submissions.phase()))??;
+        let in_doubt = self.shared().index.in_doubt(id.as_bytes());
+        Ok(details.map(|details| TaskDetails { in_doubt, ..details }))
+    }
+}
