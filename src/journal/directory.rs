@@ -237,6 +237,33 @@ pub(crate) fn remove_leftovers(
     })
 }
 
+/// Removes what is not finished.
+pub(crate) fn remove_unfinished(dir: &Path) -> Result<Vec<String>, JournalError> {
+    remove_where(dir, |name| name == Name::Unfinished)
+}
+
+/// What is there of the ledger beside the files that have only one name: the numbers of the logs
+/// and of the checkpoints, ascending, whether the manifest names them or not.
+pub(crate) fn numbered(dir: &Path) -> Result<(Vec<u64>, Vec<u64>), JournalError> {
+    let (mut logs, mut checkpoints) = (Vec::new(), Vec::new());
+    for (_, name) in list(dir)? {
+        match name {
+            Name::Log(number) => logs.push(number),
+            Name::Checkpoint(number) => checkpoints.push(number),
+            Name::Lock
+            | Name::Manifest
+            | Name::Witness
+            | Name::Ballast
+            | Name::Damaged
+            | Name::Unfinished
+            | Name::Unknown => {}
+        }
+    }
+    logs.sort_unstable();
+    checkpoints.sort_unstable();
+    Ok((logs, checkpoints))
+}
+
 fn remove_where(dir: &Path, unwanted: impl Fn(Name) -> bool) -> Result<Vec<String>, JournalError> {
     let mut removed = Vec::new();
     for (name, _) in list(dir)?.into_iter().filter(|&(_, name)| unwanted(name)) {

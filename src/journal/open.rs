@@ -24,7 +24,6 @@ use super::lock::DirLock;
 use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
-use super::salvage::Basis;
 use super::scan::{self, Scan, scan_file};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
@@ -125,7 +124,7 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
     let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
     match damage {
-        Some(damage) => opening.salvaged(Basis::Reconstructed, damage.to_string()),
+        Some(damage) => opening.salvaged(damage.to_string()),
         None if options.accept_loss => opening.salvage_or_open(),
         None => opening.open(),
     }
@@ -233,21 +232,15 @@ impl Opening<'_> {
         });
         match found {
             Ok(evidence) => self.settle(evidence),
-            Err(JournalError::Damaged(damage)) => self.salvaged(Basis::Read, damage.to_string()),
-            Err(error @ JournalError::Illegal { .. }) => {
-                self.salvaged(Basis::Read, crate::error::chain(&error))
-            }
+            Err(JournalError::Damaged(damage)) => self.salvaged(damage.to_string()),
+            Err(error @ JournalError::Illegal { .. }) => self.salvaged(crate::error::chain(&error)),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn salvaged(
-        mut self,
-        basis: Basis,
-        damage: String,
-    ) -> Result<(SledJournal, OpenReport), OpenError> {
+    fn salvaged(mut self, damage: String) -> Result<(SledJournal, OpenReport), OpenError> {
         tracing::warn!(damage, "accepting the loss");
-        let what = salvage::salvage(&mut self, basis, &damage)?;
+        let what = salvage::salvage(&mut self, &damage)?;
         self.report.loss_accepted = Some(what);
         self.open()
     }

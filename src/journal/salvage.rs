@@ -19,6 +19,11 @@
 //! the ledger that most of the files name, the last checkpoint, every log. It is
 //! never written; the repair that it makes possible writes the new one, last, as
 //! any repair does.
+//!
+//! One that is sound may be an old one, put back. So logs and checkpoints that it
+//! does not name are read as well: the sound checkpoint that stands furthest is
+//! begun from, and every log that is there follows in the order of the numbers.
+//! Nothing new gets the name of anything that is there.
 
 use super::aside;
 use super::chain::LedgerId;
@@ -64,34 +69,17 @@ pub(crate) fn check_legal(evidence: &Evidence) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Where the manifest of an [`Opening`] comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Basis {
-    /// It was read: what it does not name is no part of the ledger.
-    Read,
-    /// It was [`reconstruct`]ed: whatever is there may be part of the ledger.
-    Reconstructed,
-}
-
 /// Makes a sound ledger of what can be read of a damaged one. Returns what is to be recorded.
-pub(crate) fn salvage(
-    opening: &mut Opening<'_>,
-    basis: Basis,
-    damage: &str,
-) -> Result<String, OpenError> {
+pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String, OpenError> {
     let dir = opening.dir.clone();
     let ledger = opening.manifest.ledger;
-    let evidence = match basis {
-        Basis::Read => {
-            // Anything of an earlier try, but nothing that the manifest names.
-            directory::remove_leftovers(&dir, &opening.manifest)?;
-            damaged_names(opening)
-        }
-        Basis::Reconstructed => all_names(&dir)?,
-    };
-    let old = old_checkpoint(opening)?;
+    directory::remove_unfinished(&dir)?;
+    let (logs, checkpoints) = directory::numbered(&dir)?;
+    let next = logs.iter().chain(&checkpoints).max().map_or(1, |last| last + 1);
+    opening.manifest.next_number = opening.manifest.next_number.max(next);
+    let old = old_checkpoint(opening, &checkpoints)?;
     let base = super::durable::position_of(old.as_ref());
-    let scans = scans(opening, base.seq)?;
+    let scans = scans(opening, &logs, base.seq)?;
     let mut end = base;
     let mut picked = Vec::new();
     for scan in &scans {
@@ -123,7 +111,7 @@ pub(crate) fn salvage(
     let never = AtomicBool::new(false);
     let folded = fold::fold(old.as_ref(), &logs, Mode::Forced, &target, FOLD_MEMORY, &never)?;
     folded.checkpoint.check()?;
-    aside::put_aside(&dir, &evidence)?;
+    aside::put_aside(&dir, &all_names(&dir)?)?;
     drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
     let what = format!(
         "{damage}; {} records up to {read_up_to} were read, numbering goes on after {}",
@@ -146,22 +134,7 @@ pub(crate) fn salvage(
 ///
 /// [`JournalError::Io`].
 pub(crate) fn reconstruct(dir: &Path) -> Result<Option<Manifest>, JournalError> {
-    let (mut logs, mut checkpoints) = (Vec::new(), Vec::new());
-    for (_, name) in directory::list(dir)? {
-        match name {
-            Name::Log(number) => logs.push(number),
-            Name::Checkpoint(number) => checkpoints.push(number),
-            Name::Lock
-            | Name::Manifest
-            | Name::Witness
-            | Name::Ballast
-            | Name::Damaged
-            | Name::Unfinished
-            | Name::Unknown => {}
-        }
-    }
-    logs.sort_unstable();
-    checkpoints.sort_unstable();
+    let (logs, checkpoints) = directory::numbered(dir)?;
     let Some(ledger) = owner(dir, &logs, &checkpoints)? else { return Ok(None) };
     let last = logs.iter().chain(&checkpoints).max();
     Ok(Some(Manifest {
@@ -214,26 +187,43 @@ fn last_checkpoint(
     Ok(partial)
 }
 
-/// The old checkpoint if it is sound; otherwise a sound one of what is whole in it.
-fn old_checkpoint(opening: &Opening<'_>) -> Result<Option<Checkpoint>, JournalError> {
-    let Some(at) = opening.manifest.checkpoint else { return Ok(None) };
+/// The sound checkpoint that stands furthest, unless the one that the manifest names, damaged as it
+/// is, stands further: then a sound one of what is whole in that.
+fn old_checkpoint(
+    opening: &Opening<'_>,
+    there: &[u64],
+) -> Result<Option<Checkpoint>, JournalError> {
     let (dir, ledger) = (&opening.dir, opening.manifest.ledger);
-    let path = dir.join(directory::checkpoint(at.number));
-    let sound = Checkpoint::open(&path, ledger, at.last_seq, at.chain)
-        .and_then(|checkpoint| checkpoint.check().map(|()| checkpoint));
-    match sound {
-        Ok(checkpoint) => return Ok(Some(checkpoint)),
-        Err(error) if !path.exists() => {
-            tracing::warn!(error = %crate::error::chain(&error), "the checkpoint is gone");
-            return Ok(None);
+    let mut furthest: Option<Checkpoint> = None;
+    for number in there {
+        let path = dir.join(directory::checkpoint(*number));
+        let Some((owner, last_seq, chain)) = Checkpoint::glimpse(&path)? else { continue };
+        let known = furthest.as_ref().map(|found| found.summary().last_seq);
+        if owner != ledger || known.is_some_and(|known| known >= last_seq) {
+            continue;
         }
-        Err(error) => {
-            tracing::warn!(error = %crate::error::chain(&error), "the checkpoint is damaged");
+        let sound = Checkpoint::open(&path, ledger, last_seq, chain)
+            .and_then(|checkpoint| checkpoint.check().map(|()| checkpoint));
+        match sound {
+            Ok(checkpoint) => furthest = Some(checkpoint),
+            Err(error) => {
+                tracing::warn!(error = %crate::error::chain(&error), "a damaged checkpoint");
+            }
         }
     }
-    let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number + 1));
-    let mut writer = CheckpointWriter::create(&salvaged, ledger, at.last_seq, at.chain)?;
-    let (epoch, metadata) = checkpoint::salvage(&path, ledger, at.last_seq, &mut writer)?;
+    let Some(at) = opening.manifest.checkpoint else { return Ok(furthest) };
+    let path = dir.join(directory::checkpoint(at.number));
+    let known = furthest.as_ref().map(|found| found.summary().last_seq);
+    if known.is_some_and(|known| known >= at.last_seq) || !path.exists() {
+        return Ok(furthest);
+    }
+    // If it is another one, put there by mistake, its entries are measured from its own position.
+    let own = Checkpoint::glimpse(&path)?.filter(|(owner, ..)| *owner == ledger);
+    let (last_seq, chain) =
+        own.map_or((at.last_seq, at.chain), |(_, last_seq, chain)| (last_seq, chain));
+    let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number));
+    let mut writer = CheckpointWriter::create(&salvaged, ledger, last_seq, chain)?;
+    let (epoch, metadata) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;
     let checkpoint = writer.finish(epoch, &metadata)?;
     // It stays readable until it is dropped, and never becomes part of the ledger.
     super::files::remove(&salvaged)?;
@@ -241,11 +231,11 @@ fn old_checkpoint(opening: &Opening<'_>) -> Result<Option<Checkpoint>, JournalEr
 }
 
 /// The logs that are there.
-fn scans(opening: &Opening<'_>, base: SeqNo) -> Result<Vec<Scan>, JournalError> {
-    let file = |number| data_file(&opening.dir.join(directory::log_dir(number)));
-    let files = opening.manifest.logs.iter().map(|log| file(log.number));
-    files
-        .filter(|file: &std::path::PathBuf| Path::exists(file))
+fn scans(opening: &Opening<'_>, there: &[u64], base: SeqNo) -> Result<Vec<Scan>, JournalError> {
+    there
+        .iter()
+        .map(|number| data_file(&opening.dir.join(directory::log_dir(*number))))
+        .filter(|file| Path::exists(file))
         .map(|file| scan_file(&file, opening.manifest.ledger, base))
         .collect()
 }
@@ -263,12 +253,6 @@ fn all_names(dir: &Path) -> Result<Vec<String>, JournalError> {
     };
     let names = directory::list(dir)?.into_iter().filter(|&(_, name)| telling(name));
     Ok(names.map(|(name, _)| name.to_string_lossy().into_owned()).collect())
-}
-
-fn damaged_names(opening: &Opening<'_>) -> Vec<String> {
-    let logs = opening.manifest.logs.iter().map(|log| directory::log_dir(log.number));
-    let checkpoint = opening.manifest.checkpoint.map(|at| directory::checkpoint(at.number));
-    logs.chain(checkpoint).chain([witness::NAME.to_owned()]).collect()
 }
 
 #[cfg(test)]

@@ -8,5 +8,8 @@ mod child;
 mod lab;
 
 mod damaged;
+mod full;
 mod killed;
 mod power_cut;
+mod raced;
+mod refused;

@@ -126,6 +126,8 @@ impl SalvagedEntries<'_> {
 /// Pushes into `writer` every entry of the damaged checkpoint at `path` that is in a whole frame.
 /// Returns epoch and metadata as far as they are still there, for [`CheckpointWriter::finish`].
 ///
+/// A whole frame that does not decode is passed over: the loss has been accepted.
+///
 /// # Errors
 ///
 /// As [`Salvage::open`] and [`SalvagedEntries::next`].
@@ -137,8 +139,15 @@ pub(crate) fn salvage(
 ) -> Result<(Epoch, BTreeMap<String, Vec<u8>>), JournalError> {
     let salvage = Salvage::open(path, ledger, last_seq)?;
     let mut entries = salvage.entries();
-    while let Some((id, details)) = entries.next()? {
-        writer.push(&id, &details)?;
+    loop {
+        match entries.next() {
+            Ok(Some((id, details))) => writer.push(&id, &details)?,
+            Ok(None) => break,
+            Err(error @ JournalError::Damaged(_)) => {
+                tracing::warn!(error = %crate::error::chain(&error), "passed over");
+            }
+            Err(error) => return Err(error),
+        }
     }
     drop(entries);
     Ok((salvage.epoch, salvage.metadata))

@@ -154,11 +154,21 @@ pub(crate) fn lay_out(image: &Image, dir: &Path) {
     }
 }
 
+/// Where the last page ends that has something in it.
+pub(crate) fn used(bytes: &[u8]) -> u64 {
+    let last =
+        bytes.chunks(4096).enumerate().filter(|(_, page)| **page != ZEROS[..page.len()]).last();
+    last.map_or(0, |(number, page)| number as u64 * 4096 + page.len() as u64)
+}
+
+/// Whole pages are compared at once: these tests are not optimized.
+static ZEROS: [u8; 4096] = [0; 4096];
+
 pub(crate) fn write_sparse(path: &Path, bytes: &[u8]) {
     let file = std::fs::File::create(path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     for (number, page) in bytes.chunks(4096).enumerate() {
-        if page.iter().any(|byte| *byte != 0) {
+        if *page != ZEROS[..page.len()] {
             file.write_all_at(page, number as u64 * 4096).unwrap();
         }
     }
