@@ -89,6 +89,9 @@ pub enum Rejection {
     /// There is no tokio runtime here to run the future on.
     #[error("there is no tokio runtime to run the future on; call this from within one")]
     NoRuntime,
+    /// A timeout was asked for, and the tokio runtime here has no timer.
+    #[error("the tokio runtime has no timer for the timeout; enable its time driver")]
+    NoTimer,
     /// The metadata is only for a few small values.
     #[error("the metadata does not take this: {0}")]
     Metadata(&'static str),

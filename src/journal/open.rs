@@ -245,7 +245,7 @@ impl Opening<'_> {
         self.open()
     }
 
-    /// Reads and judges everything; changes nothing but removing what the manifest does not name.
+    /// Reads and judges everything; changes nothing.
     fn evidence(&self) -> Result<Evidence, JournalError> {
         let checkpoint = match self.manifest.checkpoint {
             Some(at) => Some(self.checkpoint(at)?),
