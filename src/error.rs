@@ -73,7 +73,8 @@ impl fmt::Display for Poison {
 
 impl Error for Poison {}
 
-/// Why a request was not taken up at all. Nothing was recorded and nothing ran.
+/// Why a request was not taken up. Nothing ran. Nothing was recorded either, unless the ledger was
+/// poisoned in that very moment: then the next open may find a start of it, as crashed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Rejection {

@@ -4,6 +4,8 @@
 //! `TASKLEDGER_ROUNDS` (a factor is `x10`), where the random numbers begin by `TASKLEDGER_SEED`;
 //! every test prints the seed it ran with.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 mod child;
 mod lab;
 

@@ -330,15 +330,16 @@ async fn a_cancel_reason_of_any_length() {
     assert!((4094..=4096).contains(&kept), "{kept}");
 }
 
-/// A timeout needs a clock. Without one the attempt fails, and is not left running.
+/// A timeout needs a timer. Without one the launch is rejected before anything is recorded.
 #[test]
 fn a_timeout_in_a_runtime_without_time() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let (ledger, _) = fresh().await;
         let timed = ledger.task(name("a")).timeout(Duration::from_secs(1));
-        assert!(matches!(timed.launch_block(never()).await, Err(AttemptError::Lost)));
-        assert_eq!(ledger.wait("a").await.unwrap(), TaskState::Failed);
+        let rejected = timed.launch_block(never()).await;
+        assert!(matches!(rejected, Err(AttemptError::Rejected { reason: Rejection::NoTimer, .. })));
+        assert_eq!(ledger.wait("a").await.unwrap(), TaskState::NotFound);
         assert_eq!(ledger.launch_block(name("a"), ok(1)).await.unwrap(), 1);
         ledger.close().await.unwrap();
     });
