@@ -198,3 +198,35 @@ impl Journal for SledJournal {
         self.log.check_no_blobs()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::OpenError;
+    use crate::journal::conformance;
+    use crate::journal::open::{self, StoreOptions};
+
+    #[test]
+    fn conforms() {
+        conformance::run(&|| {
+            let dir = tempfile::tempdir().unwrap();
+            Box::new(move || {
+                let options = StoreOptions {
+                    path: dir.path().to_owned(),
+                    lock_wait: Duration::ZERO,
+                    checkpoint_after: 64 << 20,
+                    ballast: 0,
+                    accept_loss: false,
+                    shape: Vec::new(),
+                    judge_shape: Box::new(|_| Ok(())),
+                    judge_id: Box::new(|_| Ok(())),
+                };
+                match open::open(&options) {
+                    Ok((journal, _)) => Ok(Box::new(journal) as Box<dyn Journal>),
+                    Err(OpenError::Journal(error)) => Err(error),
+                    Err(error) => Err(JournalError::Store(error.to_string())),
+                }
+            })
+        });
+    }
+}

@@ -152,7 +152,8 @@ impl SledJournal {
             None => {}
         }
         upkeep.checkpointed = self.base().seq;
-        let wanted = wanted.is_some_and(|seq| seq > upkeep.checkpointed);
+        // Who asked is told of a failure: nobody wants it at once any more.
+        let wanted = upkeep.failed.is_none() && wanted.is_some_and(|seq| seq > upkeep.checkpointed);
         self.go_on(wanted, now)?;
         upkeep.again_after = match (&self.roller.job, self.roller.retry_at) {
             (Some(_), _) => Some(POLL),
@@ -324,3 +325,6 @@ impl Unwanted {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

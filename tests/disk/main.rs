@@ -12,6 +12,7 @@ mod lab;
 mod damaged;
 mod full;
 mod killed;
+mod older;
 mod power_cut;
 mod raced;
 mod refused;

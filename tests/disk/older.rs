@@ -1,0 +1,126 @@
+//! The ledger was written by an older version.
+//!
+//! `tests/fixtures/v<N>` was written by a version with format N and is never changed. A copy of it
+//! must open and say all that it said then. To make one for a new format version:
+//!
+//! ```text
+//! cargo test --test disk older::make_fixture -- --ignored --nocapture
+//! ```
+//!
+//! which writes `tests/fixtures/v<N>` anew and prints what must be found in it; the text goes into
+//! `V<N>` below. The ledger is opened once only, so that the store's file stays small.
+
+use crate::lab::{self, builder, ops};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use taskledger::TaskState;
+
+fn fixture(version: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
+}
+
+/// All that a ledger says, a line for each id.
+async fn told(path: &Path) -> String {
+    let ledger = lab::open(builder(), path).await.unwrap();
+    assert_eq!(ledger.recovery().repaired(), <&[String]>::default());
+    assert_eq!(ledger.recovery().loss_accepted(), None);
+    let mut ids: Vec<String> = ledger.all_tasks().iter().map(Result::unwrap).collect();
+    ids.sort();
+    let mut text = String::new();
+    for (name, value) in ledger.metadata() {
+        writeln!(text, "metadata {name} {}", value.escape_ascii()).unwrap();
+    }
+    for id in ids {
+        let found = ledger.record(&id).await.unwrap().unwrap();
+        let time = |at: Option<taskledger::Timestamp>| {
+            at.map_or_else(|| "-".to_owned(), |at| at.as_micros().to_string())
+        };
+        writeln!(
+            text,
+            "{id}: {} | seq {} attempt {} epoch {:?} | {} {} {} | by {:?} | {:?} {:?}",
+            ops::found(&ledger, &id).await,
+            found.cell.seq,
+            found.cell.attempt.get(),
+            found.epoch.map(|epoch| epoch.get()),
+            time(found.started_at),
+            // When this very open reset it is no matter of the fixture.
+            if id.ends_with("running") { "reset".to_owned() } else { time(found.ended_at) },
+            time(found.revoke_started_at),
+            found.succeeded_by,
+            found.failure,
+            found.revoke_failure,
+        )
+        .unwrap();
+    }
+    ledger.close().await.unwrap();
+    text
+}
+
+#[test]
+fn a_ledger_of_format_1_opens_and_says_what_it_said() {
+    let top = lab::scratch();
+    let path = top.path().join("ledger");
+    lab::lay_out(&lab::image(&fixture(1)), &path);
+    lab::run(async {
+        let expected = include_str!("../fixtures/v1.txt");
+        assert_eq!(told(&path).await, expected);
+        // And again, after a checkpoint of this version.
+        let ledger = lab::open(builder(), &path).await.unwrap();
+        ledger.checkpoint().await.unwrap();
+        ledger.close().await.unwrap();
+        assert_eq!(told(&path).await, expected);
+    });
+}
+
+#[test]
+#[ignore = "writes tests/fixtures anew; only for a new format version"]
+fn make_fixture() {
+    let path = fixture(1);
+    if path.exists() {
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    lab::run(async {
+        let ledger = lab::open(builder(), &path).await.unwrap();
+        ledger.set_metadata("owner", Some(b"the tests".to_vec())).await.unwrap();
+        for part in ["checkpoint", "log"] {
+            let id = |name: &str| format!("{part}/{name}");
+            let value = ops::output_of(7);
+            ledger.launch_block(id("succeeded"), async { Ok::<_, String>(value) }).await.unwrap();
+            let failing = async { Err::<String, _>("no") };
+            ledger.launch_block(id("failed"), failing).await.unwrap_err();
+            let panicking = async { panic!("on purpose") };
+            ledger.launch_block::<_, String>(id("panicked"), panicking).await.unwrap_err();
+            let again = async { Ok::<_, String>(ops::output_of(8)) };
+            ledger.launch_block(id("again"), async { Err(String::new()) }).await.unwrap_err();
+            ledger.launch_block(id("again"), again).await.unwrap();
+            ledger.mark_succeeded(id("marked")).await.unwrap();
+            ledger.mark_succeeded(id("not revoked")).await.unwrap();
+            let failing = async { Err::<(), _>("stays") };
+            ledger.revoke_task_block(id("not revoked"), failing).await.unwrap_err();
+            ledger.mark_succeeded(id("revoked")).await.unwrap();
+            ledger.revoke_task_block(id("revoked"), async { Ok::<_, String>(()) }).await.unwrap();
+            ledger.mark_succeeded(id("forgotten")).await.unwrap();
+            ledger.forget(&id("forgotten")).await.unwrap();
+            ledger.mark_succeeded(id("\u{1b}[31m \"quoted\"")).await.unwrap();
+            if part == "checkpoint" {
+                ledger.checkpoint().await.unwrap();
+            }
+        }
+        let running = std::future::pending::<Result<String, String>>();
+        ledger.launch("log/running".to_owned(), running).await.unwrap();
+        assert_eq!(ledger.query_task_state_quick("log/running"), TaskState::Running);
+        // As a crash would leave it: copied while nothing is written.
+        let image = lab::image(&path);
+        ledger.close_within(std::time::Duration::ZERO).await.unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        lab::lay_out(&image, &path);
+        std::fs::write(path.join("lock"), "").unwrap();
+        let probe = lab::scratch();
+        lab::lay_out(&image, &probe.path().join("ledger"));
+        let text = told(&probe.path().join("ledger")).await;
+        std::fs::write(path.with_extension("txt"), text).unwrap();
+    });
+    for (name, content) in lab::image(&path) {
+        println!("{} {:?}", name.display(), content.map(|bytes| bytes.len()));
+    }
+}
