@@ -1,6 +1,7 @@
 //! The only file that knows bincode.
 use crate::error::IdError;
 use crate::id::MAX_ID_BYTES;
+use bincode::error::EncodeError;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +11,31 @@ const ID_DECODE_LIMIT: usize = 64 * MAX_ID_BYTES;
 
 const ID: bincode::config::Configuration = bincode::config::standard();
 
+/// Bytes that most ids fit: the buffer for them costs next to nothing to clear.
+const USUAL_ID_BYTES: usize = 64;
+
 /// Encodes an id into a buffer on the stack and hands its bytes to `then`.
 pub(crate) fn with_encoded_id<T: Serialize + ?Sized, R>(
+    id: &T,
+    then: impl FnOnce(&[u8]) -> R,
+) -> Result<R, IdError> {
+    let mut buffer = [0; USUAL_ID_BYTES];
+    match bincode::serde::encode_into_slice(id, &mut buffer, ID) {
+        Ok(len) => Ok(then(buffer.get(..len).unwrap_or_default())),
+        Err(EncodeError::UnexpectedEnd) => with_long_id(id, then),
+        Err(error) => Err(IdError::NotSerializable(error.to_string())),
+    }
+}
+
+#[cold]
+fn with_long_id<T: Serialize + ?Sized, R>(
     id: &T,
     then: impl FnOnce(&[u8]) -> R,
 ) -> Result<R, IdError> {
     let mut buffer = [0; MAX_ID_BYTES];
     match bincode::serde::encode_into_slice(id, &mut buffer, ID) {
         Ok(len) => Ok(then(buffer.get(..len).unwrap_or_default())),
-        Err(bincode::error::EncodeError::UnexpectedEnd) => {
+        Err(EncodeError::UnexpectedEnd) => {
             let mut count = CountBytes(0);
             match bincode::serde::encode_into_std_write(id, &mut count, ID) {
                 Ok(len) => Err(IdError::TooLong { len, max: MAX_ID_BYTES }),
