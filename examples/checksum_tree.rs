@@ -13,7 +13,8 @@
 //! from the ledger. Exit status: 0 all digests are there, 1 some files failed, 2 it could not work.
 //!
 //! **The path alone is the id.** A file that has changed since its digest was recorded is not
-//! hashed again: for the ledger that task is done. Where that matters, make what has to be the same
+//! hashed again: for the ledger that task is done, and its digest is the one of then. How many such
+//! files there are is told on stderr. Where it matters, make what has to be the same
 //! part of the id (the size and the time of change, say), or take the old success back by a revoke.
 //!
 //! Only regular files count; links are not followed. `.git`, the `target` at the top, and the ledger
@@ -24,12 +25,13 @@ use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::future::pending;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 use taskledger::{AttemptError, ByteId, Ledger, Rejection, TaskState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -80,6 +82,18 @@ type AnyError = Box<dyn Error + Send + Sync>;
 struct Digest {
     sha256: String,
     bytes: u64,
+    /// When the file was last changed before it was hashed.
+    modified: SystemTime,
+}
+
+impl Digest {
+    /// Whether the file is not, by its looks, the one that was hashed.
+    fn is_stale(&self, file: &Path) -> bool {
+        let same = |found: Metadata| {
+            Ok::<_, io::Error>(found.len() == self.bytes && found.modified()? == self.modified)
+        };
+        !file.metadata().and_then(same).unwrap_or(false)
+    }
 }
 
 /// Where the digest of a file comes from, or why there is none.
@@ -166,6 +180,7 @@ async fn hash_tree(ledger: &Ledger<ByteId, Digest>, options: &Options) -> Result
             }
             Outcome::FromLedger(digest) => {
                 summary.from_ledger += 1;
+                summary.stale += usize::from(digest.is_stale(&options.root.join(&path)));
                 summary.print(&mut out, &digest, &path)?;
             }
         }
@@ -173,6 +188,9 @@ async fn hash_tree(ledger: &Ledger<ByteId, Digest>, options: &Options) -> Result
             // As in `checksum_tree | head`. What is under way ends and is recorded by the close.
             return Ok(failed.len());
         }
+    }
+    if summary.stale > 0 {
+        tell!("changed since they were hashed: {} files; their digests are of then", summary.stale);
     }
     tell!(
         "{} done now, {} from the ledger, {} failed",
@@ -228,6 +246,7 @@ async fn hash_once(
 
 fn hash_file(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
+    let modified = file.metadata()?.modified()?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
     let mut bytes = 0;
@@ -240,7 +259,7 @@ fn hash_file(path: &Path) -> io::Result<Digest> {
         hasher.update(part);
         bytes += part.len() as u64;
     }
-    Ok(Digest { sha256: hex(&hasher.finalize()), bytes })
+    Ok(Digest { sha256: hex(&hasher.finalize()), bytes, modified })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -307,6 +326,7 @@ fn walk(root: &Path, ledger: &Path) -> io::Result<(Vec<PathBuf>, Vec<Unreadable>
 struct Summary {
     done_now: usize,
     from_ledger: usize,
+    stale: usize,
     nobody_reads: bool,
 }
 

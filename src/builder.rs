@@ -217,6 +217,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
                 watch.run(deadline, |_, _| on_late.send(Err(OpenError::Stuck { after: deadline })))
             }
         })?;
+        let on_refused = watch.clone();
         spawn("taskledger-writer", move || {
             let began = Instant::now();
             let opened = catch_unwind(AssertUnwindSafe(|| self.open_here(make, began)));
@@ -231,7 +232,8 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
                     reply.send(Err(OpenError::Journal(JournalError::Panicked(panic_text(panic)))))
                 }
             }
-        })?;
+        })
+        .inspect_err(|_| on_refused.stop())?;
         opened.await.unwrap_or(Err(OpenError::Stuck { after: deadline }))
     }
 

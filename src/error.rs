@@ -73,7 +73,8 @@ impl fmt::Display for Poison {
 
 impl Error for Poison {}
 
-/// Why a request was not taken up at all. Nothing was recorded and nothing ran.
+/// Why a request was not taken up. Nothing ran. Nothing was recorded either, unless the ledger was
+/// poisoned in that very moment: then the next open may find a start of it, as crashed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -89,6 +90,9 @@ pub enum Rejection {
     /// There is no tokio runtime here to run the future on.
     #[error("there is no tokio runtime to run the future on; call this from within one")]
     NoRuntime,
+    /// A timeout was asked for, and the tokio runtime here has no timer.
+    #[error("the tokio runtime has no timer for the timeout; enable its time driver")]
+    NoTimer,
     /// The metadata is only for a few small values.
     #[error("the metadata does not take this: {0}")]
     Metadata(&'static str),

@@ -204,7 +204,7 @@ pub(crate) struct OpenReport {
     pub(crate) migrated: Option<(u16, u16)>,
     /// What was damaged without loss and has been repaired, a line each.
     pub(crate) repaired: Vec<String>,
-    /// What was lost and accepted as lost, still to be recorded.
+    /// What was lost and accepted as lost; it is recorded.
     pub(crate) loss_accepted: Option<String>,
 }
 

@@ -131,9 +131,6 @@ pub(crate) fn recover(
 
     let mut reset =
         Reset { journal, at: SystemTime::now().into(), next: last.next(), batch: Vec::new() };
-    if let Some(what) = &report.loss_accepted {
-        reset.push(Entry::Ledger(LedgerEvent::LossAccepted { what: what.clone() }))?;
-    }
     let epoch = base.epoch.next();
     reset.push(Entry::Ledger(LedgerEvent::EpochOpened { epoch }))?;
     let crashed = reset.all(&index, TaskState::Running, |failure| Event::Failed { failure })?;

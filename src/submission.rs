@@ -18,11 +18,12 @@
 //! compare-and-swap settles it, so a group is never both published and given up.
 
 use crate::details::TaskDetails;
-use crate::error::{CheckpointError, JournalError, Poison, Rejection};
+use crate::error::{CheckpointError, JournalError, Poison, Rejection, panic_text};
 use crate::id::EncodedId;
 use crate::state::{Cell, Event, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
@@ -142,7 +143,12 @@ impl Group {
         let first = self.verdict.set(verdict).is_ok();
         debug_assert!(first, "a group is answered once");
         let wakers = lock(&self.wakers).take();
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        for waker in wakers.into_iter().flatten() {
+            // A waker is foreign code; the writer must outlive it.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                tracing::warn!(panic = panic_text(panic), "a waker panicked");
+            }
+        }
     }
 }
 

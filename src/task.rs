@@ -8,6 +8,7 @@ use crate::shared::Shared;
 use crate::state::{Event, TaskState};
 use std::fmt;
 use std::future::Future;
+use std::panic::catch_unwind;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -27,7 +28,8 @@ impl<'a, K, V> Task<'a, K, V> {
 
 impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
     /// Drops the future after this time, counted from when it starts, and records
-    /// [`TimedOut`](crate::Failure::TimedOut). Needs a runtime with its time driver enabled.
+    /// [`TimedOut`](crate::Failure::TimedOut). Needs a runtime with its time
+    /// driver enabled; without one the launch is rejected.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -150,10 +152,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if let Some(rejection) = self.shared().submissions.rejection() {
             return Err(rejection.into());
         }
-        let startable = match (start.kind, cell.state) {
-            (Kind::Launch, TaskState::NotFound | TaskState::Failed) => true,
-            (Kind::Revoke, TaskState::Succeeded) => true,
-            (Kind::Launch | Kind::Revoke, _) => false,
+        let startable = match start.kind {
+            Kind::Launch => matches!(cell.state, TaskState::NotFound | TaskState::Failed),
+            Kind::Revoke => cell.state == TaskState::Succeeded,
         };
         if !startable {
             return Err(Turned::Refused(cell.state));
@@ -162,9 +163,17 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Rejection::NoRuntime.into());
         }
+        if start.timeout.is_some() && !has_timer() {
+            return Err(Rejection::NoTimer.into());
+        }
         self.permit().await?;
         Ok(id)
     }
+}
+
+/// Whether the runtime can tell when a timeout is over. It says so only by a panic.
+fn has_timer() -> bool {
+    catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
 /// What is to be started.

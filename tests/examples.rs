@@ -147,6 +147,7 @@ fn a_tree_is_hashed_once_although_killed_half_way() {
     // One pulled the plug from within its attempt; at most as many as may run were running.
     let crashed = stderr.lines().filter(|line| line.starts_with("  crashed: ")).count();
     assert!((1..=3).contains(&crashed), "{stderr}");
+    assert!(stderr.contains("changed since they were hashed: 1 files;"), "{stderr}");
     assert_eq!(summary(&again), [all.len() - half, half, 0]);
     assert_eq!(parse(&again.stdout), all);
 

@@ -5,10 +5,9 @@ use crate::AcceptLoss;
 use crate::error::{Damage, OpenError};
 use crate::id::IdShape;
 use crate::journal::open::{self, StoreOptions};
-use crate::journal::{Entry, Journal, LedgerEvent, Record, Replayed, ballast, directory};
-use crate::state::SeqNo;
+use crate::journal::{Journal, ballast, directory};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// What [`repair`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,18 +69,6 @@ pub fn repair(path: impl AsRef<Path>, accept: AcceptLoss) -> Result<RepairReport
         judge_shape: Box::new(|_| Ok(())),
         judge_id: Box::new(|_| Ok(())),
     })?;
-    let mut last = SeqNo::ZERO;
-    let base = journal.replay(&mut |found| {
-        if let Replayed::Records(records) = found {
-            last = records.last().map_or(last, |record| record.seq);
-        }
-        Ok(())
-    })?;
-    if let Some(what) = &report.loss_accepted {
-        let entry = Entry::Ledger(LedgerEvent::LossAccepted { what: what.clone() });
-        let seq = last.max(base.last_seq).next();
-        journal.append(&[Record { seq, at: SystemTime::now().into(), entry }])?;
-    }
     journal.close().map_err(OpenError::from)?;
     drop(journal);
     let evidence = path.join(directory::DAMAGED);

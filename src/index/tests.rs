@@ -187,3 +187,32 @@ fn doubt_is_kept_by_id() {
     assert!(index.in_doubt(&1_u16.to_be_bytes()));
     assert!(!index.in_doubt(&2_u16.to_be_bytes()));
 }
+
+/// Who registers while a batch is being published either sees it or is woken by it.
+#[test]
+fn nobody_who_comes_during_a_publication_is_forgotten() {
+    use std::sync::Barrier;
+    let index = Index::new();
+    let (begin, end) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3000 {
+                index.publish((0..40).map(|n| change(n, TaskState::Running)).collect());
+                begin.wait();
+                index.publish((0..40).map(|n| change(n, TaskState::Failed)).collect());
+                end.wait();
+            }
+        });
+        let mut forgotten = 0;
+        for _ in 0..3000 {
+            begin.wait();
+            let registered = index.register(&id(39));
+            let mut notified = std::pin::pin!(registered.notified());
+            notified.as_mut().enable();
+            let seen = index.cell(&39_u16.to_be_bytes()).state.is_settled();
+            end.wait();
+            forgotten += usize::from(!seen && !ready(notified));
+        }
+        assert_eq!(forgotten, 0);
+    });
+}

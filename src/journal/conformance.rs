@@ -483,3 +483,5 @@ fn lives() -> Vec<Vec<Event>> {
         vec![started(1), not_kept(NotKept::NotSerializable("a map without keys".into()))],
     ]
 }
+
+mod on_disk;

@@ -27,7 +27,7 @@ use super::roll::Roller;
 use super::scan::{self, Scan, scan_file};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
-use super::{OpenReport, ballast, files, salvage};
+use super::{OpenReport, Record, ballast, files, frame, salvage};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::state::Timestamp;
 use crate::sync::Arc;
@@ -245,7 +245,7 @@ impl Opening<'_> {
         self.open()
     }
 
-    /// Reads and judges everything; changes nothing but removing what the manifest does not name.
+    /// Reads and judges everything; changes nothing.
     fn evidence(&self) -> Result<Evidence, JournalError> {
         let checkpoint = match self.manifest.checkpoint {
             Some(at) => Some(self.checkpoint(at)?),
@@ -382,14 +382,24 @@ impl Opening<'_> {
         let never = AtomicBool::new(false);
         let folded = fold::fold(checkpoint, &sources, Mode::Strict, &target, FOLD_MEMORY, &never)?;
         folded.checkpoint.check()?;
-        self.start_afresh(number, whole.end)
+        self.start_afresh(number, whole.end, &[])
     }
 
     /// The checkpoint with this number, which stands at `end`, and a fresh log become the ledger.
-    pub(crate) fn start_afresh(&mut self, number: u64, end: Position) -> Result<(), JournalError> {
+    /// It begins with these records.
+    pub(crate) fn start_afresh(
+        &mut self,
+        number: u64,
+        end: Position,
+        records: &[Record],
+    ) -> Result<(), JournalError> {
         let log = self.dir.join(directory::log_dir(number + 1));
         files::remove(&log)?;
-        drop(Log::create(&log, self.manifest.segment_size)?);
+        let mut log = Log::create(&log, self.manifest.segment_size)?;
+        let (frames, _) = frame::encode_records(self.manifest.ledger, end.chain, records)
+            .map_err(|error| JournalError::Store(error.to_string()))?;
+        log.append(frames)?;
+        drop(log);
         let manifest = Manifest {
             checkpoint: Some(CheckpointRef { number, last_seq: end.seq, chain: end.chain }),
             logs: vec![LogRef { number: number + 1 }],

@@ -11,7 +11,8 @@
 //! new checkpoint, durable             a leftover; the ledger is as damaged as before
 //! evidence kept in damaged/           likewise
 //! fresh witness at the new end        likewise; the repair is begun again
-//! fresh log, manifest names both      done
+//! fresh log, the accepted loss in it   likewise
+//! manifest names both                 done
 //! ```
 //!
 //! A manifest that is itself damaged or missing is made up from what is there:
@@ -37,11 +38,12 @@ use super::sled::{SEGMENT_SIZE, data_file};
 use super::witness::{self, Witness};
 use crate::error::{JournalError, OpenError};
 use crate::id::{EncodedId, IdShape};
-use crate::journal::Entry;
+use crate::journal::{Entry, LedgerEvent, Record};
 use crate::state::{Cell, SeqNo, Timestamp};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 /// That every record follows legally. An open finds this out in its replay; a repair wants to know
 /// before it leaves things as they are.
@@ -111,11 +113,15 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     folded.checkpoint.check()?;
     aside::put_aside(&dir, &all_names(&dir)?)?;
     drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
-    opening.start_afresh(number, end)?;
-    Ok(format!(
+    let what = format!(
         "{damage}; {} records up to {read_up_to} were read, numbering goes on after {}",
         folded.records, end.seq
-    ))
+    );
+    // In the fresh log before the manifest names it: there is no ledger without the record.
+    let entry = Entry::Ledger(LedgerEvent::LossAccepted { what: what.clone() });
+    let record = Record { seq: end.seq.next(), at: SystemTime::now().into(), entry };
+    opening.start_afresh(number, end, &[record])?;
+    Ok(what)
 }
 
 /// The manifest of a ledger that has lost it, made up from the other files: for reading, and for a

@@ -28,7 +28,8 @@ use super::frame::Frame;
 use crate::error::JournalError;
 use crate::error::panic_text;
 use crate::state::SeqNo;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -82,6 +83,7 @@ impl Log {
             .use_compression(false)
             .mode(sled::Mode::HighThroughput);
         let db = open_unlocked(&config, dir, LOCK_WAIT)?;
+        make_private(dir)?;
         let path = dir.join("db");
         let file = File::options()
             .read(true)
@@ -207,6 +209,19 @@ fn open_unlocked(
 /// Nothing but its text tells a lock that is taken from other errors.
 fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+/// What the store creates is readable for all; only the directory above protects it.
+fn make_private(dir: &Path) -> Result<(), JournalError> {
+    for entry in std::fs::read_dir(dir).map_err(JournalError::io("read", dir))? {
+        let entry = entry.map_err(JournalError::io("read", dir))?;
+        let path = entry.path();
+        let is_dir = entry.file_type().map_err(JournalError::io("look at", &path))?.is_dir();
+        let mode = if is_dir { 0o700 } else { 0o600 };
+        std::fs::set_permissions(&path, Permissions::from_mode(mode))
+            .map_err(JournalError::io("protect", &path))?;
+    }
+    Ok(())
 }
 
 /// The file in a log directory that holds its frames.

@@ -1,9 +1,9 @@
 //! What is counted and shown while much happens at once, and in which order.
 
-use crate::support::{Gate, Hand, Hooked, Then, fresh, name, ok, open, until};
+use crate::support::{Call, Gate, Hand, Hooked, Then, fresh, name, ok, open, until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use taskledger::{AttemptError, LaunchError, MemoryJournal, TaskState};
+use taskledger::{Attempt, AttemptError, LaunchError, MemoryJournal, TaskState};
 
 /// Counts stand between what was certainly done before they were asked for and what was certainly
 /// begun before they answered, and never go back.
@@ -98,8 +98,8 @@ async fn first_the_disk_then_memory_then_the_caller() {
     let gates = [(); 2].map(|()| Gate::default());
     let at = gates.clone();
     let ledger = open(Hooked::new(&journal, move |call| match call {
-        crate::support::Call::Append(1) => Then::Wait(at[0].clone()),
-        crate::support::Call::Append(2) => Then::Wait(at[1].clone()),
+        Call::Append(1) => Then::Wait(at[0].clone()),
+        Call::Append(2) => Then::Wait(at[1].clone()),
         _ => Then::GoOn,
     }))
     .await;
@@ -146,7 +146,7 @@ async fn what_comes_during_a_sync_goes_with_the_next() {
     let appends = Arc::new(AtomicUsize::new(0));
     let (at, counts) = (gate.clone(), Arc::clone(&appends));
     let ledger = open(Hooked::new(&journal, move |call| match call {
-        crate::support::Call::Append(number) => {
+        Call::Append(number) => {
             counts.store(number, Ordering::SeqCst);
             if number == 1 { Then::Wait(at.clone()) } else { Then::GoOn }
         }
@@ -171,4 +171,38 @@ async fn what_comes_during_a_sync_goes_with_the_next() {
     }
     assert_eq!(appends.load(Ordering::SeqCst), 2, "one sync for all of them");
     until(|| ledger.succeeded_tasks().len() == 501).await;
+}
+
+/// A reader's cell may be older than the checkpoint it is read from; the details must still be of
+/// one moment.
+#[tokio::test]
+async fn a_read_that_crosses_a_checkpoint_tells_of_one_moment() {
+    let journal = MemoryJournal::new();
+    let gates = [Gate::default(), Gate::default()];
+    let at = gates.clone();
+    // 1 starts, 2 fails, 3 is something else, 4 starts again.
+    let ledger = open(Hooked::new(&journal, move |call| match call {
+        Call::Append(3) => Then::Wait(at[0].clone()),
+        Call::Append(4) => Then::Wait(at[1].clone()),
+        _ => Then::GoOn,
+    }))
+    .await;
+    ledger.launch_block(name("a"), async { Err::<u32, _>("no") }).await.unwrap_err();
+    let mut other = Hand::new(ledger.mark_succeeded(name("other")));
+    assert!(other.poll().is_pending());
+    gates[0].somebody_waits().await;
+    let mut launch = Hand::new(ledger.launch(name("a"), crate::support::never()));
+    let mut checkpoint = Hand::new(ledger.checkpoint());
+    assert!(launch.poll().is_pending() && checkpoint.poll().is_pending());
+    gates[0].open();
+    gates[1].somebody_waits().await;
+    let mut read = Hand::new(ledger.record("a"));
+    assert_eq!(ledger.query_task_state_quick("a"), TaskState::Failed);
+    assert!(read.poll().is_pending());
+    gates[1].open();
+    checkpoint.finish().await.unwrap();
+    let record = read.finish().await.unwrap().unwrap();
+    assert_eq!((record.state(), record.attempt()), (TaskState::Running, Attempt::new(2)));
+    assert_eq!(record.failure, None);
+    launch.finish().await.unwrap();
 }

@@ -1,17 +1,15 @@
 //! Stores that fail, panic or do not come back, at every call.
 
-use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, fresh, name, ok, open, until};
+use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, name, ok, open, until};
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 use taskledger::{
-    Attempt, AttemptError, CancelError, ChangeError, CheckpointError, CloseError, Entry, Epoch,
-    Event, Failure, Health, Journal as _, JournalError, LaunchError, LedgerEvent, MemoryJournal,
-    OpenError, Outcome, Output, Poison, ReadError, Record, Rejection, SeqNo, SuccessBy, TaskState,
-    Timestamp, WaitError,
+    AttemptError, CancelError, ChangeError, CheckpointError, CloseError, Failure, Health,
+    JournalError, LaunchError, MemoryJournal, OpenError, Outcome, Poison, ReadError, Rejection,
+    TaskState, WaitError,
 };
 use tokio::sync::oneshot;
 
@@ -188,7 +186,7 @@ async fn poison_holds(ledger: &Tasks, journal: &MemoryJournal, fault: &Then) {
     assert_eq!(again.is_err(), panicked);
 }
 
-async fn everything_is_poisoned(ledger: &Tasks, poison: &Poison) {
+pub(crate) async fn everything_is_poisoned(ledger: &Tasks, poison: &Poison) {
     let rejected = Rejection::Poisoned(poison.clone());
     match ledger.launch(name("new"), ok(3)).await {
         Err(LaunchError::Rejected { reason, future }) => {
@@ -292,112 +290,6 @@ async fn what_runs_when_the_poison_comes_ends_in_doubt() {
     let ledger = open(journal).await;
     let record = ledger.record("a").await.unwrap().unwrap();
     assert_eq!(record.failure, Some(Failure::Crashed));
-}
-
-/// The deadline of the watchdog is the only clock here: the stuck call is the first one watched.
-const SOON: Duration = Duration::from_millis(20);
-
-/// An append does not come back: everybody is answered, nothing of it is shown, and when it does
-/// come back after all, that changes nothing.
-#[tokio::test]
-async fn a_stuck_append() {
-    let (ledger, journal) = fresh().await;
-    ledger.mark_succeeded(name("sure")).await.unwrap();
-    ledger.close().await.unwrap();
-    let gate = Gate::default();
-    let hooked = Hooked::at_append(&journal, 1, Then::Wait(gate.clone()));
-    let ledger = Tasks::builder().sync_deadline(SOON).open_journal(hooked).await.unwrap();
-    let mut launch = Hand::new(ledger.launch(name("a"), ok(1)));
-    let mut block = Hand::new(ledger.launch_block(name("b"), ok(1)));
-    let mut mark = Hand::new(ledger.mark_succeeded(name("c")));
-    let mut read = Hand::new(ledger.record("sure"));
-    let mut checkpoint = Hand::new(ledger.checkpoint());
-    assert!(launch.poll().is_pending());
-    assert!(block.poll().is_pending());
-    assert!(mark.poll().is_pending());
-    assert!(read.poll().is_pending());
-    assert!(checkpoint.poll().is_pending());
-    gate.somebody_waits().await;
-    let stuck = Poison::Stuck { after: SOON };
-    assert!(matches!(launch.finish().await,
-        Err(LaunchError::Rejected { reason: Rejection::Poisoned(why), .. }) if why == stuck));
-    assert!(matches!(block.finish().await,
-        Err(AttemptError::Rejected { reason: Rejection::Poisoned(why), .. }) if why == stuck));
-    assert!(matches!(mark.finish().await,
-        Err(ChangeError::InDoubt(why) | ChangeError::Rejected(Rejection::Poisoned(why))) if why == stuck));
-    assert!(matches!(read.finish().await, Err(ReadError::Poisoned(why)) if why == stuck));
-    assert!(
-        matches!(checkpoint.finish().await, Err(CheckpointError::Poisoned(why)) if why == stuck)
-    );
-    assert_eq!(ledger.health(), Health::Poisoned(stuck.clone()));
-    everything_is_poisoned(&ledger, &stuck).await;
-    assert!(matches!(ledger.close().await, Err(CloseError::Poisoned(why)) if why == stuck));
-    let shown = |ledger: &Tasks| {
-        assert_eq!(ledger.all_tasks().len(), 1, "nothing of it was published");
-        assert_eq!(ledger.query_task_state_quick("sure"), TaskState::Succeeded);
-        assert!(!ledger.running_tasks().contains("a"));
-    };
-    shown(&ledger);
-    let late = journal.records().len();
-    gate.open();
-    until(|| journal.records().len() > late).await;
-    shown(&ledger);
-    assert_eq!(ledger.health(), Health::Poisoned(stuck.clone()));
-    assert!(matches!(ledger.close().await, Err(CloseError::Poisoned(why)) if why == stuck));
-    assert!(Tasks::builder().open_journal(journal).await.is_err(), "its locks stay");
-}
-
-/// Reads, upkeep and the close itself are calls into the store like any other.
-#[tokio::test]
-async fn a_stuck_read_upkeep_or_close() {
-    for stuck_at in [Call::Read, Call::Upkeep, Call::Close] {
-        let (ledger, journal) = fresh().await;
-        ledger.mark_succeeded(name("sure")).await.unwrap();
-        ledger.close().await.unwrap();
-        let gate = Gate::default();
-        let at = gate.clone();
-        let hooked = Hooked::new(&journal, move |call| {
-            if call == stuck_at { Then::Wait(at.clone()) } else { Then::GoOn }
-        });
-        let ledger = Tasks::builder().sync_deadline(SOON).open_journal(hooked).await.unwrap();
-        match stuck_at {
-            Call::Read => {
-                let read = ledger.record("sure").await;
-                assert!(matches!(read, Err(ReadError::Poisoned(Poison::Stuck { .. }))), "{read:?}");
-            }
-            Call::Upkeep => {
-                let checkpoint = ledger.checkpoint().await;
-                assert!(matches!(checkpoint, Err(CheckpointError::Poisoned(Poison::Stuck { .. }))));
-            }
-            _ => {}
-        }
-        let closed = ledger.close().await;
-        assert!(matches!(closed, Err(CloseError::Poisoned(Poison::Stuck { .. }))), "{closed:?}");
-        assert!(matches!(ledger.health(), Health::Poisoned(Poison::Stuck { .. })));
-        gate.open();
-    }
-}
-
-/// An open that does not come back is given up; when it comes back after all, it closes again.
-#[tokio::test]
-async fn a_stuck_open() {
-    for stuck_at in [Call::Replay, Call::Append(0)] {
-        let journal = MemoryJournal::new();
-        let gate = Gate::default();
-        let at = gate.clone();
-        let closed = Arc::new(AtomicBool::new(false));
-        let closes = Arc::clone(&closed);
-        let hooked = Hooked::new(&journal, move |call| {
-            closes.fetch_or(call == Call::Drop, Ordering::SeqCst);
-            if call == stuck_at { Then::Wait(at.clone()) } else { Then::GoOn }
-        });
-        let opened = Tasks::builder().open_deadline(SOON).open_journal(hooked).await;
-        assert!(matches!(opened, Err(OpenError::Stuck { after: SOON })));
-        gate.open();
-        until(|| closed.load(Ordering::SeqCst)).await;
-        let ledger = open(journal).await;
-        assert_eq!(ledger.launch_block(name("a"), ok(1)).await.unwrap(), 1);
-    }
 }
 
 #[tokio::test]
@@ -532,106 +424,6 @@ async fn a_journal_that_panics_when_dropped() {
     ledger.close().await.unwrap();
 }
 
-/// A reader's cell may be older than the checkpoint it is read from; the details must still be of
-/// one moment.
-#[tokio::test]
-async fn a_read_that_crosses_a_checkpoint_tells_of_one_moment() {
-    let journal = MemoryJournal::new();
-    let gates = [Gate::default(), Gate::default()];
-    let at = gates.clone();
-    // 1 starts, 2 fails, 3 is something else, 4 starts again.
-    let ledger = open(Hooked::new(&journal, move |call| match call {
-        Call::Append(3) => Then::Wait(at[0].clone()),
-        Call::Append(4) => Then::Wait(at[1].clone()),
-        _ => Then::GoOn,
-    }))
-    .await;
-    ledger.launch_block(name("a"), async { Err::<u32, _>("no") }).await.unwrap_err();
-    let mut other = Hand::new(ledger.mark_succeeded(name("other")));
-    assert!(other.poll().is_pending());
-    gates[0].somebody_waits().await;
-    let mut launch = Hand::new(ledger.launch(name("a"), crate::support::never()));
-    let mut checkpoint = Hand::new(ledger.checkpoint());
-    assert!(launch.poll().is_pending() && checkpoint.poll().is_pending());
-    gates[0].open();
-    gates[1].somebody_waits().await;
-    let mut read = Hand::new(ledger.record("a"));
-    assert_eq!(ledger.query_task_state_quick("a"), TaskState::Failed);
-    assert!(read.poll().is_pending());
-    gates[1].open();
-    checkpoint.finish().await.unwrap();
-    let record = read.finish().await.unwrap().unwrap();
-    assert_eq!((record.state(), record.attempt()), (TaskState::Running, Attempt::new(2)));
-    assert_eq!(record.failure, None);
-    launch.finish().await.unwrap();
-}
-
-fn task(seq: u64, id: &[u8], prev: u64, event: Event) -> Record {
-    let id = taskledger::EncodedId::from_bytes(id);
-    let entry = Entry::Task { id, prev: SeqNo::new(prev), event };
-    Record { seq: SeqNo::new(seq), at: Timestamp::default(), entry }
-}
-
-fn started(attempt: u32) -> Event {
-    Event::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(1) }
-}
-
-/// What cannot follow is corruption in replay: nothing is guessed, and nothing is written.
-#[tokio::test]
-async fn a_log_that_cannot_be_is_refused() {
-    let succeeded = Event::Succeeded { by: SuccessBy::Attempt, output: Output::Absent };
-    let logs = [
-        ("a gap", vec![task(1, b"a", 0, started(1)), task(3, b"b", 0, started(1))]),
-        ("a gap before the first", vec![task(2, b"a", 0, started(1))]),
-        ("one twice", vec![task(1, b"a", 0, started(1)), task(1, b"b", 0, started(1))]),
-        ("an end without a start", vec![task(1, b"a", 0, succeeded.clone())]),
-        (
-            "the end of another attempt",
-            vec![
-                task(1, b"b", 0, started(1)),
-                task(2, b"a", 0, started(1)),
-                task(3, b"a", 1, succeeded),
-            ],
-        ),
-        ("a second attempt first", vec![task(1, b"a", 0, started(2))]),
-        ("two at once", vec![task(1, b"a", 0, started(1)), task(2, b"a", 1, started(2))]),
-    ];
-    for (what, records) in logs {
-        let journal = MemoryJournal::new();
-        journal.clone().append(&records).unwrap();
-        let opened = Tasks::builder().open_journal(journal.clone()).await;
-        assert!(matches!(opened, Err(OpenError::Damaged(_))), "{what}: {opened:?}");
-        assert_eq!(journal.records(), records, "{what}");
-    }
-}
-
-/// A process that dies among the resets leaves a legal log; the next open resets the rest.
-#[tokio::test]
-async fn an_open_that_dies_among_its_resets() {
-    let journal = MemoryJournal::new();
-    let mut records: Vec<Record> =
-        (1..=5).map(|seq| task(seq, &[seq as u8], 0, started(1))).collect();
-    let entry = Entry::Ledger(LedgerEvent::EpochOpened { epoch: Epoch::new(1) });
-    records.push(Record { seq: SeqNo::new(6), at: Timestamp::default(), entry });
-    journal.clone().append(&records).unwrap();
-    let whole = journal.fork();
-    let ledger = taskledger::Ledger::<u8>::builder().open_journal(whole.clone()).await.unwrap();
-    assert_eq!(
-        ledger.recovery().crashed::<u8>().map(Result::unwrap).collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5]
-    );
-    assert_eq!(ledger.recovery().epoch(), Epoch::new(2));
-    let all = whole.records();
-    for cut in 6..=all.len() {
-        let died = MemoryJournal::new();
-        died.clone().append(&all[..cut]).unwrap();
-        let ledger = taskledger::Ledger::<u8>::builder().open_journal(died).await.unwrap();
-        assert_eq!(ledger.failed_tasks().len(), 5);
-        assert_eq!(ledger.recovery().count(TaskState::Failed), 5);
-        assert_eq!(ledger.recovery().crashed::<u8>().len(), 5 - cut.saturating_sub(7));
-    }
-}
-
 /// A poll of a caller's future after the poison never blocks, whatever it waited for.
 #[tokio::test]
 async fn whoever_waits_for_room_when_the_poison_comes_is_answered() {
@@ -662,4 +454,36 @@ async fn whoever_waits_for_room_when_the_poison_comes_is_answered() {
         assert!(matches!(poisoned, Err(ChangeError::Rejected(Rejection::Poisoned(_)))));
     }
     assert!(!journal.records().is_empty());
+}
+
+/// Ends that form while a batch fails go down with it, and are in doubt like it.
+#[tokio::test]
+async fn an_end_behind_the_failing_batch_is_in_doubt_too() {
+    let journal = MemoryJournal::new();
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let ledger = open(Hooked::new(&journal, move |call| match call {
+        Call::Append(2) => {
+            wait.pass();
+            Then::Fail
+        }
+        _ => Then::GoOn,
+    }))
+    .await;
+    let (go, wait) = oneshot::channel::<()>();
+    let future = async { wait.await.map(|()| 7).map_err(|error| error.to_string()) };
+    let mut block = Hand::new(ledger.launch_block(name("a"), future));
+    assert!(block.poll().is_pending());
+    until(|| ledger.query_task_state_quick("a") == TaskState::Running).await;
+    let mut mark = Hand::new(ledger.mark_succeeded(name("b")));
+    assert!(mark.poll().is_pending());
+    gate.somebody_waits().await;
+    go.send(()).unwrap();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    let end = block.finish().await;
+    assert!(matches!(end, Err(AttemptError::InDoubt { outcome: Outcome::Succeeded(7), .. })));
+    assert!(ledger.record("a").await.unwrap().unwrap().in_doubt);
 }

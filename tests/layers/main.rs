@@ -178,3 +178,23 @@ fn a_file_fits_in_a_head() {
         assert!(still, "src/{name} is no longer long: take it off the list");
     }
 }
+
+/// The documents, by their names.
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PORTING.md", "CHANGELOG.md"];
+
+#[test]
+fn what_the_documents_name_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = Vec::new();
+    for document in DOCUMENTS {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        // Between backticks, or the target of a link.
+        let quoted = text.split(['`', '(', ')', ' ']).filter(|word| {
+            ["src/", "tests/", "examples/", "migrations/"].iter().any(|top| word.starts_with(top))
+        });
+        let gone = quoted.filter(|path| !root.join(path).exists());
+        missing.extend(gone.map(|path| format!("{document}: {path}")));
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}

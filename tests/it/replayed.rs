@@ -1,0 +1,73 @@
+//! Logs that no ledger wrote, and opens that died half way.
+
+use crate::support::Tasks;
+use taskledger::{
+    Attempt, Entry, Epoch, Event, Journal as _, LedgerEvent, MemoryJournal, OpenError, Output,
+    Record, SeqNo, SuccessBy, TaskState, Timestamp,
+};
+
+fn task(seq: u64, id: &[u8], prev: u64, event: Event) -> Record {
+    let id = taskledger::EncodedId::from_bytes(id);
+    let entry = Entry::Task { id, prev: SeqNo::new(prev), event };
+    Record { seq: SeqNo::new(seq), at: Timestamp::default(), entry }
+}
+
+fn started(attempt: u32) -> Event {
+    Event::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(1) }
+}
+
+/// What cannot follow is corruption in replay: nothing is guessed, and nothing is written.
+#[tokio::test]
+async fn a_log_that_cannot_be_is_refused() {
+    let succeeded = Event::Succeeded { by: SuccessBy::Attempt, output: Output::Absent };
+    let logs = [
+        ("a gap", vec![task(1, b"a", 0, started(1)), task(3, b"b", 0, started(1))]),
+        ("a gap before the first", vec![task(2, b"a", 0, started(1))]),
+        ("one twice", vec![task(1, b"a", 0, started(1)), task(1, b"b", 0, started(1))]),
+        ("an end without a start", vec![task(1, b"a", 0, succeeded.clone())]),
+        (
+            "the end of another attempt",
+            vec![
+                task(1, b"b", 0, started(1)),
+                task(2, b"a", 0, started(1)),
+                task(3, b"a", 1, succeeded),
+            ],
+        ),
+        ("a second attempt first", vec![task(1, b"a", 0, started(2))]),
+        ("two at once", vec![task(1, b"a", 0, started(1)), task(2, b"a", 1, started(2))]),
+    ];
+    for (what, records) in logs {
+        let journal = MemoryJournal::new();
+        journal.clone().append(&records).unwrap();
+        let opened = Tasks::builder().open_journal(journal.clone()).await;
+        assert!(matches!(opened, Err(OpenError::Damaged(_))), "{what}: {opened:?}");
+        assert_eq!(journal.records(), records, "{what}");
+    }
+}
+
+/// A process that dies among the resets leaves a legal log; the next open resets the rest.
+#[tokio::test]
+async fn an_open_that_dies_among_its_resets() {
+    let journal = MemoryJournal::new();
+    let mut records: Vec<Record> =
+        (1..=5).map(|seq| task(seq, &[seq as u8], 0, started(1))).collect();
+    let entry = Entry::Ledger(LedgerEvent::EpochOpened { epoch: Epoch::new(1) });
+    records.push(Record { seq: SeqNo::new(6), at: Timestamp::default(), entry });
+    journal.clone().append(&records).unwrap();
+    let whole = journal.fork();
+    let ledger = taskledger::Ledger::<u8>::builder().open_journal(whole.clone()).await.unwrap();
+    assert_eq!(
+        ledger.recovery().crashed::<u8>().map(Result::unwrap).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5]
+    );
+    assert_eq!(ledger.recovery().epoch(), Epoch::new(2));
+    let all = whole.records();
+    for cut in 6..=all.len() {
+        let died = MemoryJournal::new();
+        died.clone().append(&all[..cut]).unwrap();
+        let ledger = taskledger::Ledger::<u8>::builder().open_journal(died).await.unwrap();
+        assert_eq!(ledger.failed_tasks().len(), 5);
+        assert_eq!(ledger.recovery().count(TaskState::Failed), 5);
+        assert_eq!(ledger.recovery().crashed::<u8>().len(), 5 - cut.saturating_sub(7));
+    }
+}
