@@ -4,7 +4,9 @@
 //! `TASKLEDGER_ROUNDS` (a factor is `x10`), where the random numbers begin by `TASKLEDGER_SEED`;
 //! every test prints the seed it ran with.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
 
 mod child;
 mod lab;

@@ -16,7 +16,7 @@ async fn refused<K: taskledger::TaskId>(path: &Path) -> OpenError {
     let before = path.is_dir().then(|| lab::image(path));
     let builder = Ledger::<K, String>::builder().ballast_bytes(0);
     let opened = tokio::time::timeout(lab::NEVER, builder.open(path)).await.unwrap();
-    let error = opened.err().expect("it was not refused");
+    let error = opened.unwrap_err();
     if let Some(before) = before {
         assert_eq!(lab::difference(&before, &lab::image(path)), None, "{error}");
     }

@@ -17,7 +17,7 @@
 use super::tracer::Call;
 use super::{Image, Rng};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
@@ -232,7 +232,7 @@ impl Disk {
         (above, path.file_name().unwrap().to_str().unwrap().to_owned())
     }
 
-    fn enter(&mut self, path: &PathBuf, inode: Inode) -> Node {
+    fn enter(&mut self, path: &Path, inode: Inode) -> Node {
         let (above, name) = self.above(path);
         self.inodes.push(inode);
         let node = self.inodes.len() - 1;
@@ -363,6 +363,7 @@ fn rename(names: &mut BTreeMap<String, Node>, naming: &Naming) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     fn played(calls: &[Call], names: Names) -> Disk {
         let mut disk = Disk::holding(&Image::new(), names);

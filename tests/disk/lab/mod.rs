@@ -156,8 +156,8 @@ pub(crate) fn lay_out(image: &Image, dir: &Path) {
 
 /// Where the last page ends that has something in it.
 pub(crate) fn used(bytes: &[u8]) -> u64 {
-    let last =
-        bytes.chunks(4096).enumerate().filter(|(_, page)| **page != ZEROS[..page.len()]).last();
+    let mut pages = bytes.chunks(4096).enumerate().rev();
+    let last = pages.find(|(_, page)| **page != ZEROS[..page.len()]);
     last.map_or(0, |(number, page)| number as u64 * 4096 + page.len() as u64)
 }
 
