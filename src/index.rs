@@ -13,7 +13,7 @@
 use crate::id::EncodedId;
 use crate::state::{Cell, TaskState};
 use crate::submission::AttemptKey;
-use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 use scc::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::RandomState;
@@ -110,9 +110,54 @@ impl Index {
         }
     }
 
-    /// Changes cells while the ledger opens, many under one lock.
-    pub(crate) fn updating<R>(&self, change: impl FnOnce(&mut Updating<'_>) -> R) -> R {
-        change(&mut Updating { index: self, published: lock(&self.published) })
+    /// Replaces a cell by what `change` makes of it, while a log is replayed. What is published
+    /// beside the cells is made up by [`recount`](Self::recount) once, at the end.
+    pub(crate) fn replay<E>(
+        &self,
+        id: EncodedId,
+        change: impl FnOnce(Cell) -> Result<Cell, E>,
+    ) -> Result<(), E> {
+        let Some(part) = self.part(id.as_bytes()) else {
+            return Ok(());
+        };
+        match part.entry_sync(id) {
+            Entry::Occupied(mut entry) => {
+                let after = change(*entry.get())?;
+                if after.state == TaskState::NotFound {
+                    let _ = entry.remove();
+                } else {
+                    *entry.get_mut() = after;
+                }
+            }
+            Entry::Vacant(entry) => {
+                let after = change(Cell::ABSENT)?;
+                if after.state != TaskState::NotFound {
+                    drop(entry.insert_entry(after));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes up counts and sets from the cells.
+    pub(crate) fn recount(&self) {
+        let mut anew = Published::default();
+        for part in &self.parts {
+            part.iter_sync(|id, cell| {
+                match cell.state {
+                    TaskState::Succeeded => anew.count(cell.state, |count| count + 1),
+                    TaskState::NotFound
+                    | TaskState::Queued
+                    | TaskState::Running
+                    | TaskState::Failed
+                    | TaskState::Revoking => {
+                        anew.moved(id.clone(), TaskState::NotFound, cell.state, None);
+                    }
+                }
+                true
+            });
+        }
+        *lock(&self.published) = anew;
     }
 
     fn put(&self, id: &EncodedId, cell: Cell) -> TaskState {
@@ -205,46 +250,6 @@ impl Index {
     /// Whether a change of the id could not be recorded.
     pub(crate) fn in_doubt(&self, id: &[u8]) -> bool {
         lock(&self.in_doubt).contains(id)
-    }
-}
-
-/// See [`Index::updating`].
-pub(crate) struct Updating<'a> {
-    index: &'a Index,
-    published: MutexGuard<'a, Published>,
-}
-
-impl Updating<'_> {
-    /// Replaces a cell by what `change` makes of it.
-    pub(crate) fn update<E>(
-        &mut self,
-        id: EncodedId,
-        change: impl FnOnce(Cell) -> Result<Cell, E>,
-    ) -> Result<(), E> {
-        let Some(part) = self.index.part(id.as_bytes()) else {
-            return Ok(());
-        };
-        let (before, after) = match part.entry_sync(id.clone()) {
-            Entry::Occupied(mut entry) => {
-                let before = *entry.get();
-                let after = change(before)?;
-                if after.state == TaskState::NotFound {
-                    let _ = entry.remove();
-                } else {
-                    *entry.get_mut() = after;
-                }
-                (before, after)
-            }
-            Entry::Vacant(entry) => {
-                let after = change(Cell::ABSENT)?;
-                if after.state != TaskState::NotFound {
-                    drop(entry.insert_entry(after));
-                }
-                (Cell::ABSENT, after)
-            }
-        };
-        self.published.moved(id, before.state, after.state, None);
-        Ok(())
     }
 }
 

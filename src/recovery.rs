@@ -121,6 +121,7 @@ pub(crate) fn recover(
     let index = Index::new();
     let mut replay = Replay { index: &index, span: None, told: Vec::new(), ids: 0, records: 0 };
     let mut base = replay.run(journal)?;
+    index.recount();
     let Replay { span, told, ids, records, .. } = replay;
     told.iter().for_each(|event| base.told(event));
     let (first, last) = span.unwrap_or_else(|| (base.last_seq.next(), base.last_seq));
@@ -189,29 +190,31 @@ impl Replay<'_> {
         match chunk {
             Replayed::Base(cells) => {
                 self.ids += cells.len() as u64;
-                self.index.restore(cells);
+                cells.into_iter().try_for_each(|(id, cell)| self.index.replay(id, |_| Ok(cell)))
+            }
+            Replayed::Records(records) => {
+                records.into_iter().try_for_each(|record| self.apply_record(record))
+            }
+        }
+    }
+
+    fn apply_record(&mut self, record: Record) -> Result<(), JournalError> {
+        let seq = record.seq;
+        let (first, last) = self.span.unwrap_or((seq, seq));
+        if self.records > 0 && seq != last.next() {
+            return Err(gap(last.next(), seq));
+        }
+        self.span = Some((first, seq));
+        self.records += 1;
+        match record.entry {
+            Entry::Task { id, prev, event } => self
+                .index
+                .replay(id, |cell| cell.apply(seq, prev, &event))
+                .map_err(|source| JournalError::Illegal { seq, source }),
+            Entry::Ledger(event) => {
+                self.told.push(event);
                 Ok(())
             }
-            Replayed::Records(records) => self.index.updating(|index| {
-                records.into_iter().try_for_each(|record| {
-                    let (first, last) = self.span.unwrap_or((record.seq, record.seq));
-                    if self.records > 0 && record.seq != last.next() {
-                        return Err(gap(last.next(), record.seq));
-                    }
-                    self.span = Some((first, record.seq));
-                    self.records += 1;
-                    let seq = record.seq;
-                    match record.entry {
-                        Entry::Task { id, prev, event } => index
-                            .update(id, |cell| cell.apply(seq, prev, &event))
-                            .map_err(|source| JournalError::Illegal { seq, source }),
-                        Entry::Ledger(event) => {
-                            self.told.push(event);
-                            Ok(())
-                        }
-                    }
-                })
-            }),
         }
     }
 }

@@ -76,6 +76,32 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A replay changes cells alone; counts and sets are made up from them at its end.
+    #[test]
+    fn a_replayed_index_is_as_a_published_one(
+        changes in prop::collection::vec(
+            (0..12_u16, prop::sample::select(&TaskState::ALL)), 0..60,
+        )
+    ) {
+        let index = Index::new();
+        let mut plain = BTreeMap::new();
+        for (number, state) in changes {
+            let before = plain.get(&number).copied().unwrap_or(TaskState::NotFound);
+            let replayed = index.replay(id(number), |found| {
+                if found.state == before { Ok(cell(state)) } else { Err(found) }
+            });
+            prop_assert_eq!(replayed, Ok(()));
+            match state {
+                TaskState::NotFound => _ = plain.remove(&number),
+                state => _ = plain.insert(number, state),
+            }
+        }
+        index.recount();
+        check(&index, &plain);
+    }
+}
+
 #[test]
 fn what_is_restored_counts_like_what_is_published() {
     let index = Index::new();
