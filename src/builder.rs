@@ -179,6 +179,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
             checkpoint_after: self.checkpoint_after,
             ballast: self.ballast_bytes,
             accept_loss: self.accept_loss,
+            store_deadline: self.open_deadline / 2,
             shape: shape.to_bytes(),
             judge_shape: Box::new(move |stored| {
                 let stored = IdShape::from_bytes(stored)?;

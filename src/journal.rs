@@ -27,6 +27,7 @@ pub(crate) mod salvage;
 pub(crate) mod scan;
 pub(crate) mod sled;
 pub(crate) mod wire;
+pub(crate) mod within;
 pub(crate) mod witness;
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ pub fn repair(path: impl AsRef<Path>, accept: AcceptLoss) -> Result<RepairReport
         checkpoint_after: u64::MAX,
         ballast,
         accept_loss: true,
+        store_deadline: Duration::from_secs(60),
         shape: IdShape::default().to_bytes(),
         judge_shape: Box::new(|_| Ok(())),
         judge_id: Box::new(|_| Ok(())),

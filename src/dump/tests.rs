@@ -36,6 +36,7 @@ impl Made {
             checkpoint_after: u64::MAX,
             ballast: 0,
             accept_loss: false,
+            store_deadline: Duration::from_secs(60),
             shape: shape.to_bytes(),
             judge_shape: Box::new(|_| Ok(())),
             judge_id: Box::new(|_| Ok(())),

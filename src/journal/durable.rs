@@ -217,6 +217,7 @@ mod tests {
                     checkpoint_after: 64 << 20,
                     ballast: 0,
                     accept_loss: false,
+                    store_deadline: Duration::from_secs(60),
                     shape: Vec::new(),
                     judge_shape: Box::new(|_| Ok(())),
                     judge_id: Box::new(|_| Ok(())),

@@ -26,6 +26,7 @@ use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
 use super::scan::{self, Scan, scan_file};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
+use super::within::within;
 use super::witness::Witness;
 use super::{OpenReport, Record, ballast, files, frame, salvage};
 use crate::error::{Damage, JournalError, OpenError};
@@ -55,6 +56,8 @@ pub(crate) struct StoreOptions {
     pub(crate) checkpoint_after: u64,
     pub(crate) ballast: u64,
     pub(crate) accept_loss: bool,
+    /// How long the store may take to open its log before that is rebuilt from its frames.
+    pub(crate) store_deadline: Duration,
     /// The description of the id type, for a new ledger.
     pub(crate) shape: Vec<u8>,
     /// Whether the ledger's description fits the id type.
@@ -296,6 +299,7 @@ impl Opening<'_> {
             return Err(JournalError::damaged("manifest", "it names no log").into());
         };
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
+        let last = Arc::new(last);
         let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
         let log = match opened {
             Opened::Same(log) => log,
@@ -307,7 +311,7 @@ impl Opening<'_> {
                     self.report.repaired.push(repaired);
                 }
                 self.rebuilt = true;
-                logs.push(last);
+                let logs: Vec<&Scanned> = logs.iter().chain([&*last]).collect();
                 self.rebuild(checkpoint.as_ref(), &logs, &whole)?;
                 drop(witness);
                 let evidence = self.evidence()?;
@@ -332,7 +336,7 @@ impl Opening<'_> {
             log,
             end: whole.end,
             frozen,
-            to_replay: Some((last.scan, run)),
+            to_replay: Arc::into_inner(last).map(|last| (last.scan, run)),
             roller: Roller::new(self.options.checkpoint_after, self.options.ballast),
             last_read: Vec::new(),
             lock: self.lock,
@@ -342,11 +346,21 @@ impl Opening<'_> {
 
     /// Opens the store and holds what it has against the scan. What the operating system refuses,
     /// and a store that somebody else has open, say nothing about the log and are errors.
-    fn open_log(&self, scanned: &Scanned, run: &[usize]) -> Result<Opened, JournalError> {
+    ///
+    /// A damaged store may also never come back: then its thread is left alone with it, and the log
+    /// is rebuilt elsewhere.
+    fn open_log(&self, scanned: &Arc<Scanned>, run: &[usize]) -> Result<Opened, JournalError> {
         let dir = self.dir.join(&scanned.name);
-        let opened = Log::open(&dir, self.manifest.segment_size)
-            .and_then(|mut log| Ok((compare(&mut log, &scanned.scan, run)?, log)));
-        match opened {
+        let segment_size = self.manifest.segment_size;
+        let (scanned, run) = (Arc::clone(scanned), run.to_vec());
+        let deadline = self.options.store_deadline;
+        let opened = within(deadline, move || {
+            let mut log = Log::open(&dir, segment_size)?;
+            Ok((compare(&mut log, &scanned.scan, &run)?, log))
+        });
+        match opened.unwrap_or_else(|| {
+            Err(JournalError::Store(format!("it has not come back within {deadline:?}")))
+        }) {
             Ok((None, log)) => Ok(Opened::Same(log)),
             Ok((Some(difference), _)) => Ok(Opened::Differs(difference)),
             Err(JournalError::Io { action, path, source }) if source.raw_os_error().is_some() => {
@@ -364,7 +378,7 @@ impl Opening<'_> {
     fn rebuild(
         &mut self,
         checkpoint: Option<&Checkpoint>,
-        logs: &[Scanned],
+        logs: &[&Scanned],
         whole: &Whole,
     ) -> Result<(), JournalError> {
         let number = self.manifest.next_number;

@@ -36,6 +36,7 @@ impl Subject {
             checkpoint_after: self.after,
             ballast: 0,
             accept_loss: false,
+            store_deadline: Duration::from_secs(60),
             shape: Vec::new(),
             judge_shape: Box::new(|_| Ok(())),
             judge_id: Box::new(|_| Ok(())),

@@ -18,6 +18,7 @@ fn options(path: &Path, accept_loss: bool) -> StoreOptions {
         checkpoint_after: u64::MAX,
         ballast: 0,
         accept_loss,
+        store_deadline: Duration::from_secs(60),
         shape: b"\0a shape".to_vec(),
         judge_shape: Box::new(|_| Ok(())),
         judge_id: Box::new(|_| Ok(())),
