@@ -12,8 +12,9 @@
 //! submits one. It is declared so that it is dropped after the future, because
 //! the end of an attempt says that its future and all it held are gone.
 
-use crate::error::panic_text;
-use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection};
+use crate::error::{
+    AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text, wake_caught,
+};
 use crate::id::EncodedId;
 use crate::shared::Shared;
 use crate::state::{Cell, Event, Failure, NotKept, Output, SuccessBy, TaskState};
@@ -157,9 +158,11 @@ impl<F, V, E> Waiter<F, V, E> {
 
 /// Nobody waiting any more is fine; what comes back is the user's and may panic when dropped.
 fn send<T>(reply: oneshot::Sender<T>, message: T) {
-    if let Err(message) = reply.send(message) {
-        drop_caught(message);
-    }
+    wake_caught(|| {
+        if let Err(message) = reply.send(message) {
+            drop_caught(message);
+        }
+    });
 }
 
 fn drop_caught<T>(value: T) {

@@ -1,7 +1,6 @@
 //! The few options of an open.
 
-use crate::error::panic_text;
-use crate::error::{JournalError, OpenError};
+use crate::error::{JournalError, OpenError, panic_text, wake_caught};
 use crate::id::{EncodedId, IdShape, TaskId};
 use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
@@ -300,7 +299,7 @@ impl<T> Reply<T> {
     fn send(&self, result: Result<T, OpenError>) {
         if let Some(reply) = lock(&self.0).take() {
             // Nobody waiting any more is fine.
-            drop(reply.send(result));
+            wake_caught(|| drop(reply.send(result)));
         }
     }
 }

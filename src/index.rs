@@ -10,6 +10,7 @@
 //! a batch in a cell and then asks for a count waits until the batch is
 //! complete: counts are linearizable with everything else.
 
+use crate::error::wake_caught;
 use crate::id::EncodedId;
 use crate::state::{Cell, TaskState};
 use crate::submission::AttemptKey;
@@ -94,7 +95,10 @@ impl Index {
         }
         if anyone {
             let waiters = lock(&self.waiters);
-            settled.iter().filter_map(|id| waiters.get(id)).for_each(Waiters::wake);
+            let woken = settled.iter().filter_map(|id| waiters.get(id)).map(Waiters::notify);
+            let woken: Vec<_> = woken.collect();
+            drop(waiters);
+            wake(woken);
         } else if self.waiting.load(Ordering::SeqCst) > 0 {
             // Somebody came while we published, and may have looked before and registered after.
             self.wake_all();
@@ -239,7 +243,8 @@ impl Index {
 
     /// Wakes everybody who waits for anything.
     pub(crate) fn wake_all(&self) {
-        lock(&self.waiters).values().for_each(Waiters::wake);
+        let woken: Vec<_> = lock(&self.waiters).values().map(Waiters::notify).collect();
+        wake(woken);
     }
 
     /// Marks ids whose state on disk nobody knows.
@@ -281,9 +286,14 @@ impl Drop for Registered<'_> {
 }
 
 impl Waiters {
-    fn wake(&self) {
-        self.notify.notify_waiters();
+    fn notify(&self) -> Arc<Notify> {
+        Arc::clone(&self.notify)
     }
+}
+
+/// Not under the lock: what is woken may be dropped at once, and takes itself off the list then.
+fn wake(woken: Vec<Arc<Notify>>) {
+    woken.iter().for_each(|notify| wake_caught(|| notify.notify_waiters()));
 }
 
 const fn slot(state: TaskState) -> usize {

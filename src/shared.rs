@@ -1,7 +1,7 @@
 //! What all clones of a handle, the attempts and the writer share.
 
 use crate::attempt::Control;
-use crate::error::{CloseError, Poison};
+use crate::error::{CloseError, Poison, wake_caught};
 use crate::id::{EncodedId, IdShape};
 use crate::index::Index;
 use crate::recovery::Recovery;
@@ -99,7 +99,7 @@ impl Shared {
         let requests = in_flight.map_or(&[][..], |(_, requests)| requests);
         self.index.doubt(requests.iter().filter_map(Request::id).cloned());
         self.index.doubt(self.submissions.poison(poison));
-        self.permits.close();
+        self.close_permits();
         if let Some((group, _)) = in_flight {
             group.answer(Err(poison.clone()));
         }
@@ -155,15 +155,24 @@ impl Shared {
 
     /// The writer is gone.
     pub(crate) fn ended(&self, result: Result<(), CloseError>) {
-        self.permits.close();
+        self.close_permits();
         self.end_with(result);
     }
 
     fn end_with(&self, result: Result<(), CloseError>) {
         // The first result stays: a second close gets the first one's.
         if self.closed.set(result).is_ok() {
-            self.closing.notify_waiters();
+            wake_caught(|| self.closing.notify_waiters());
         }
+    }
+
+    /// So many requests are answered: there is room again.
+    pub(crate) fn answered(&self, requests: usize) {
+        wake_caught(|| self.permits.add_permits(requests));
+    }
+
+    fn close_permits(&self) {
+        wake_caught(|| self.permits.close());
     }
 
     /// Takes no new work from now on.
@@ -171,7 +180,7 @@ impl Shared {
         self.submissions.close();
         // Who waits for room would be rejected when it comes, and may be an attempt that the close
         // waits for.
-        self.permits.close();
+        self.close_permits();
     }
 
     /// What the writer replies, or `None` when it never will.

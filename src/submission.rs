@@ -18,12 +18,11 @@
 //! compare-and-swap settles it, so a group is never both published and given up.
 
 use crate::details::TaskDetails;
-use crate::error::{CheckpointError, JournalError, Poison, Rejection, panic_text};
+use crate::error::{CheckpointError, JournalError, Poison, Rejection, wake_caught};
 use crate::id::EncodedId;
 use crate::state::{Cell, Event, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
@@ -144,10 +143,7 @@ impl Group {
         debug_assert!(first, "a group is answered once");
         let wakers = lock(&self.wakers).take();
         for waker in wakers.into_iter().flatten() {
-            // A waker is foreign code; the writer must outlive it.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                tracing::warn!(panic = panic_text(panic), "a waker panicked");
-            }
+            wake_caught(|| waker.wake());
         }
     }
 }
@@ -326,7 +322,7 @@ impl Submissions {
     /// Takes nothing any more, and answers what is forming. Returns the ids whose ends it gives
     /// up: nobody knows what the disk will say of them. The first poison stays.
     pub(crate) fn poison(&self, poison: &Poison) -> Vec<EncodedId> {
-        let (requests, group) = {
+        let (requests, group, errands) = {
             let mut forming = lock(&self.forming);
             match forming.phase {
                 // The last call into the store, its close, may be what fails.
@@ -335,13 +331,15 @@ impl Submissions {
                 }
                 Phase::Poisoned(_) => return Vec::new(),
             }
-            forming.errands.clear();
             self.wake(&mut forming);
             (
                 std::mem::take(&mut forming.requests),
                 std::mem::replace(&mut forming.group, Group::new()),
+                std::mem::take(&mut forming.errands),
             )
         };
+        // Tells who waits for them, so not under the lock.
+        errands.into_iter().for_each(|errand| wake_caught(|| drop(errand)));
         if group.decide_given_up() {
             group.answer(Err(poison.clone()));
         }

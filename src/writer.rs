@@ -14,7 +14,9 @@
 //! ```
 
 use crate::details::TaskDetails;
-use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
+use crate::error::{
+    CheckpointError, CloseError, JournalError, Poison, chain, panic_text, wake_caught,
+};
 use crate::id::EncodedId;
 use crate::index::Change;
 use crate::journal::{Entry, Journal, LedgerEvent, Record};
@@ -166,24 +168,36 @@ pub(crate) struct Writer {
 impl Writer {
     /// Works until the ledger is closed and nothing is live, then closes the journal.
     pub(crate) fn run(mut self) {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+        // A writer that just vanished would leave everybody waiting, and the lock to somebody else
+        // while attempts still run.
+        let poisoned = worked.unwrap_or_else(|panic| {
+            let poison = Poison::Panicked(panic_text(panic).into());
+            self.shared.poison(&poison, None);
+            Some(poison)
+        });
+        self.finish(poisoned);
+    }
+
+    /// Works until nothing will ever come, or until the ledger is poisoned.
+    fn work(&mut self) -> Option<Poison> {
         let mut wake_in = None;
-        let poisoned = loop {
+        loop {
             match self.shared.submissions.take(wake_in) {
                 Taken::Work { requests, group, errands } => {
                     let recorded = self.record(requests, &group);
                     if let Err(poison) = recorded.and_then(|()| self.run_errands(errands)) {
-                        break Some(poison);
+                        return Some(poison);
                     }
                 }
                 Taken::Idle => {}
-                Taken::End => break None,
+                Taken::End => return None,
             }
             match self.upkeep() {
                 Ok(again) => wake_in = again,
-                Err(poison) => break Some(poison),
+                Err(poison) => return Some(poison),
             }
-        };
-        self.finish(poisoned);
+        }
     }
 
     /// Makes a group durable, publishes and answers it. An error has poisoned the ledger.
@@ -218,7 +232,7 @@ impl Writer {
         shared.index.publish(step.changes);
         let superseded = step.answers.iter().filter(|a| **a == Answer::Superseded).count();
         shared.count_superseded(superseded);
-        shared.permits.add_permits(requests.iter().filter(|r| r.holds_permit()).count());
+        shared.answered(requests.iter().filter(|r| r.holds_permit()).count());
         group.answer(Ok(step.answers.into()));
         Ok(())
     }
@@ -229,8 +243,7 @@ impl Writer {
             match errand {
                 Errand::Read { id, reply } => {
                     let read = self.read(&id)?;
-                    // Nobody waiting any more is fine.
-                    drop(reply.send(read));
+                    send(reply, read);
                 }
                 Errand::Checkpoint { reply } => self.checkpoints.push((self.core.last(), reply)),
             }
@@ -279,8 +292,7 @@ impl Writer {
             tracing::warn!(error = %chain(&error), "checkpoint failed; the log goes on");
             let error = Arc::new(error);
             for (_, reply) in self.checkpoints.drain(..) {
-                // Nobody waiting any more is fine, here and below.
-                drop(reply.send(Err(CheckpointError::Failed(Arc::clone(&error)))));
+                send(reply, Err(CheckpointError::Failed(Arc::clone(&error))));
             }
         }
         let done = upkeep.checkpointed;
@@ -288,7 +300,7 @@ impl Writer {
         self.checkpoints = later;
         let ready: Vec<(SeqNo, oneshot::Sender<_>)> = ready;
         for (_, reply) in ready {
-            drop(reply.send(Ok(())));
+            send(reply, Ok(()));
         }
         Ok(upkeep.again_after)
     }
@@ -320,7 +332,7 @@ impl Writer {
     fn finish(mut self, poisoned: Option<Poison>) {
         for (_, reply) in self.checkpoints.drain(..) {
             let error = poisoned.clone().map_or(CheckpointError::Closed, CheckpointError::Poisoned);
-            drop(reply.send(Err(error)));
+            send(reply, Err(error));
         }
         let result = match poisoned {
             None => {
@@ -344,6 +356,11 @@ impl Writer {
         self.watch.stop();
         self.shared.ended(result);
     }
+}
+
+/// Nobody waiting any more is fine.
+fn send<T>(reply: oneshot::Sender<T>, message: T) {
+    wake_caught(|| drop(reply.send(message)));
 }
 
 /// Closes a journal and lets go of it.

@@ -89,13 +89,11 @@ pub(crate) fn fold(
                 rounds += 1;
                 let path = part_of(target.path, rounds);
                 let part = Target { path: &path, ..*target };
-                so_far = Some(round.write(so_far.as_ref().or(old), &part)?);
+                so_far = Some(round.write(so_far.as_ref().or(old), &part, stop)?);
                 // It stays readable until it is dropped, and never becomes a leftover.
                 std::fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
             }
-            if stop.load(Ordering::Relaxed) {
-                return Err(JournalError::Store("asked to stop".into()));
-            }
+            go_on(stop)?;
             for record in reader.records(frame)? {
                 round.take(record)?;
             }
@@ -107,7 +105,7 @@ pub(crate) fn fold(
             round.last, target.last_seq
         )));
     }
-    let checkpoint = round.write(so_far.as_ref().or(old), target)?;
+    let checkpoint = round.write(so_far.as_ref().or(old), target, stop)?;
     Ok(Folded { checkpoint, records: round.records })
 }
 
@@ -169,12 +167,14 @@ impl Round {
         &mut self,
         old: Option<&Checkpoint>,
         target: &Target<'_>,
+        stop: &AtomicBool,
     ) -> Result<Checkpoint, JournalError> {
         let Target { path, ledger, last_seq, chain } = *target;
         let mut writer = CheckpointWriter::create(path, ledger, last_seq, chain)?;
         let known = old.map_or(Known::Nothing, |old| Known::Checkpoint(Box::new(old.entries())));
         let mut merge = Merge::new(known, std::mem::take(&mut self.changes));
         while let Some(Told { id, details, illegal }) = merge.next_before(None)? {
+            go_on(stop)?;
             match (self.mode, illegal) {
                 (Mode::Strict, Some((seq, source))) => {
                     return Err(JournalError::Illegal { seq, source });
@@ -192,6 +192,14 @@ impl Round {
         }
         writer.finish(self.epoch, &self.metadata)
     }
+}
+
+/// A close waits for the fold, so whatever is as long as the ledger is large has to ask.
+fn go_on(stop: &AtomicBool) -> Result<(), JournalError> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(JournalError::Store("asked to stop".into()));
+    }
+    Ok(())
 }
 
 fn part_of(path: &Path, number: u32) -> PathBuf {

@@ -116,6 +116,10 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
         Found::Ledger => {}
         Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(&dir, options)?,
     }
+    // The manifest that is read now may be the rename of a process that was killed before it synced
+    // the directory: nothing may be removed or acknowledged on the word of a name that a loss of
+    // power could take back.
+    files::sync_dir(&dir)?;
     let mut report = OpenReport::default();
     let (manifest, damage) = match read_manifest(&dir, &mut report) {
         Err(OpenError::Damaged(damage)) if options.accept_loss => {
@@ -164,8 +168,9 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     ballast::refill_if_room(dir, options.ballast).log();
     Witness::create(dir, manifest.ledger)?;
     drop(Log::create(&dir.join(directory::log_dir(1)), manifest.segment_size)?);
-    manifest.write(dir)?;
+    // Before the manifest, which makes it a ledger: a later open then need not ask.
     files::sync_parent(dir)?;
+    manifest.write(dir)?;
     tracing::info!(path = ?dir, ledger = %manifest.ledger, "created");
     Ok(())
 }

@@ -223,15 +223,11 @@ impl SledJournal {
 
     /// The frozen log is in the checkpoint: it goes.
     fn folded(&mut self, checkpoint: Checkpoint) -> Result<(), JournalError> {
-        let Some(frozen) = self.frozen.take() else { return Ok(()) };
+        let Some(end) = self.frozen.as_ref().map(|frozen| frozen.end) else { return Ok(()) };
         let before = self.manifest.clone();
         let number = before.next_number;
         let mut manifest = Manifest {
-            checkpoint: Some(CheckpointRef {
-                number,
-                last_seq: frozen.end.seq,
-                chain: frozen.end.chain,
-            }),
+            checkpoint: Some(CheckpointRef { number, last_seq: end.seq, chain: end.chain }),
             next_number: number + 1,
             ..before.clone()
         };
@@ -242,8 +238,10 @@ impl SledJournal {
         self.witness.sync()?;
         self.last_read.clear();
         self.checkpoint = Some(Arc::new(checkpoint));
+        // Only now: if the manifest cannot be written, what it holds can still be read.
+        let Some(frozen) = self.frozen.take() else { return Ok(()) };
         self.roller.succeeded();
-        tracing::info!(last = %frozen.end.seq, bytes = self.checkpoint.as_ref().map(|c| c.bytes()), "checkpoint");
+        tracing::info!(last = %end.seq, bytes = self.checkpoint.as_ref().map(|c| c.bytes()), "checkpoint");
         let unwanted =
             Unwanted { frozen, before, dir: self.dir.clone(), ballast: self.roller.ballast };
         // Whether it succeeds matters to nobody: the next open removes what is left.

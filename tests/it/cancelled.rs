@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use taskledger::{
     AttemptError, Failure, Health, LaunchError, MemoryJournal, OpenError, Rejection, TaskState,
@@ -38,6 +38,36 @@ const CALLS: [Named; 15] = [
     ("close", |l| Box::pin(async { drop(l.close().await) })),
     ("close_within", |l| Box::pin(async { drop(l.close_within(Duration::from_secs(3600)).await) })),
 ];
+
+/// A waker is its caller's code. When it panics, that is the caller's loss alone: the writer goes on,
+/// and everybody else is answered.
+#[tokio::test]
+async fn a_waker_that_panics_harms_nobody_else() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+    for (what, call) in CALLS.into_iter().filter(|(what, _)| !what.starts_with("close")) {
+        let (ledger, _) = fresh().await;
+        ledger.launch_block(name("failed"), async { Err::<u32, _>(()) }).await.unwrap_err();
+        ledger.mark_succeeded(name("done")).await.unwrap();
+        let (go, held) = tokio::sync::oneshot::channel::<()>();
+        let runs = async { held.await.map(|()| 3).map_err(|error| error.to_string()) };
+        ledger.launch(name("runs"), runs).await.unwrap();
+        let waker = Waker::from(Arc::new(Panics));
+        let mut calling = call(&ledger);
+        let polled = calling.as_mut().poll(&mut Context::from_waker(&waker));
+        go.send(()).unwrap();
+        assert!(ledger.launch_block(name("next"), ok(1)).await.is_ok(), "{what}");
+        until(|| ledger.query_task_state_quick("runs").is_settled()).await;
+        assert!(ledger.record("runs").await.is_ok(), "{what}");
+        // While it lives it shares the wait for the close.
+        drop(calling);
+        ledger.close().await.unwrap_or_else(|error| panic!("{what}, {polled:?}: {error}"));
+    }
+}
 
 /// Dropped after its n-th poll, for every n: what follows is as if the caller had not been there,
 /// or had stayed; the ledger serves, closes, and opens again as it was.
