@@ -7,6 +7,7 @@
 //! ballast         space kept back for a full disk             src/journal/ballast.rs
 //! log-<N>/        a sled 0.34 directory, one tree (the default one):
 //!                 first seq, u64 big-endian -> one frame      src/journal/frame.rs
+//!                 and, while it is opened, a copy of them: rescue  src/journal/rescue.rs
 //! checkpoint-<N>  frames of entries, sorted by id             src/journal/checkpoint.rs
 //! damaged/        what an accepted loss put aside; never read
 //! ```

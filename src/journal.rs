@@ -22,6 +22,7 @@ pub(crate) mod memory;
 pub(crate) mod merge;
 pub(crate) mod migrate;
 pub(crate) mod open;
+pub(crate) mod rescue;
 pub(crate) mod roll;
 pub(crate) mod salvage;
 pub(crate) mod scan;

@@ -10,9 +10,8 @@ use crate::journal::lock::{DirLock, SharedLock};
 use crate::journal::manifest::{self, CheckpointRef, Judged, Manifest};
 use crate::journal::migrate::FORMAT_VERSION;
 use crate::journal::open::has_frames;
-use crate::journal::scan::scan_file;
 use crate::journal::sled::data_file;
-use crate::journal::{salvage, witness};
+use crate::journal::{rescue, salvage, witness};
 use std::io;
 use std::path::Path;
 
@@ -144,7 +143,7 @@ impl Look<'_> {
                 self.damage.push(found(&name, "it is missing, or part of it"));
                 continue;
             }
-            let scan = scan_file(&file, self.manifest.ledger, base.seq)?;
+            let scan = rescue::scan_log(&self.path.join(&name), self.manifest.ledger, base.seq)?;
             if scan.of_others > 0 {
                 let foreign = scan.of_others;
                 self.notes.push(format!("{name} holds {foreign} frames of other ledgers"));

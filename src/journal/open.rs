@@ -24,11 +24,11 @@ use super::lock::DirLock;
 use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
-use super::scan::{self, Scan, scan_file};
+use super::scan::{self, Scan};
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::within::within;
 use super::witness::Witness;
-use super::{OpenReport, Record, ballast, files, frame, salvage};
+use super::{OpenReport, Record, ballast, files, frame, rescue, salvage};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::state::Timestamp;
 use crate::sync::Arc;
@@ -124,7 +124,9 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
     let (manifest, damage) = match read_manifest(&dir, &mut report) {
         Err(OpenError::Damaged(damage)) if options.accept_loss => {
             let made_up = salvage::reconstruct(&dir)?;
-            (made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?, Some(damage))
+            let mut made_up = made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?;
+            made_up.shape.clone_from(&options.shape);
+            (made_up, Some(damage))
         }
         manifest => (manifest?, None),
     };
@@ -281,7 +283,7 @@ impl Opening<'_> {
             let name = directory::log_dir(log.number);
             let file = data_file(&self.dir.join(&name));
             missing_is_damage(&file, &name)?;
-            let scan = scan_file(&file, self.manifest.ledger, base.seq)?;
+            let scan = rescue::scan_log(&self.dir.join(&name), self.manifest.ledger, base.seq)?;
             Ok(Scanned { name, scan })
         };
         self.manifest.logs.iter().map(scanned).collect()
@@ -305,6 +307,11 @@ impl Opening<'_> {
         };
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
         let last = Arc::new(last);
+        let log_dir = self.dir.join(&last.name);
+        if fits {
+            let base = position_of(checkpoint.as_ref()).seq;
+            rescue::keep(&log_dir, &last.scan, self.manifest.ledger, base);
+        }
         let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
         let log = match opened {
             Opened::Same(log) => log,
@@ -323,6 +330,7 @@ impl Opening<'_> {
                 return self.settle(evidence);
             }
         };
+        rescue::discard(&log_dir)?;
         ballast::refill_if_room(&self.dir, self.options.ballast).log();
         let mut runs = whole.runs;
         let run = runs.pop().map(|run| run.frames).unwrap_or_default();

@@ -33,7 +33,8 @@ use super::fold::{self, FOLD_MEMORY, Mode, Target};
 use super::judge::Position;
 use super::manifest::{CheckpointRef, LogRef, Manifest};
 use super::open::{Evidence, Opening};
-use super::scan::{self, Scan, scan_file};
+use super::rescue;
+use super::scan::{self, Scan};
 use super::sled::{SEGMENT_SIZE, data_file};
 use super::witness::{self, Witness};
 use crate::error::{JournalError, OpenError};
@@ -234,9 +235,9 @@ fn old_checkpoint(
 fn scans(opening: &Opening<'_>, there: &[u64], base: SeqNo) -> Result<Vec<Scan>, JournalError> {
     there
         .iter()
-        .map(|number| data_file(&opening.dir.join(directory::log_dir(*number))))
-        .filter(|file| Path::exists(file))
-        .map(|file| scan_file(&file, opening.manifest.ledger, base))
+        .map(|number| opening.dir.join(directory::log_dir(*number)))
+        .filter(|dir| data_file(dir).exists())
+        .map(|dir| rescue::scan_log(&dir, opening.manifest.ledger, base))
         .collect()
 }
 
