@@ -130,8 +130,20 @@ impl Manifest {
     /// Makes this the manifest in `dir`: when it returns `Ok`, that outlives the power. If it
     /// fails, or we die in it, the manifest is the old one or this one.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), JournalError> {
+        self.stage(dir)?;
+        Self::publish(dir)
+    }
+
+    /// The first half of [`write`](Self::write): whatever becomes of it, the manifest is the old
+    /// one, and a failed one takes no space.
+    pub(crate) fn stage(&self, dir: &Path) -> Result<(), JournalError> {
         debug_assert_eq!(self.check(), Ok(()));
-        replace(dir, FORMAT_VERSION, &self.to_body())
+        stage(dir, FORMAT_VERSION, &self.to_body())
+    }
+
+    /// The second half: what is staged becomes the manifest.
+    pub(crate) fn publish(dir: &Path) -> Result<(), JournalError> {
+        files::publish(dir, NAME)
     }
 
     fn to_body(&self) -> Vec<u8> {
@@ -184,8 +196,14 @@ pub(crate) fn read_framed(dir: &Path) -> Result<Framed, JournalError> {
 
 /// Makes a manifest of this version and body the manifest in `dir`; see [`Manifest::write`].
 pub(crate) fn replace(dir: &Path, version: u16, body: &[u8]) -> Result<(), JournalError> {
+    stage(dir, version, body)?;
+    files::publish(dir, NAME)
+}
+
+fn stage(dir: &Path, version: u16, body: &[u8]) -> Result<(), JournalError> {
     let bytes = frame(version, body).map_err(JournalError::io("write", &dir.join(NAME)))?;
-    files::replace(dir, NAME, &bytes)
+    files::stage(dir, NAME, &bytes)
+        .inspect_err(|_| drop(files::remove(&files::unfinished(dir, NAME))))
 }
 
 fn frame(version: u16, body: &[u8]) -> io::Result<Vec<u8>> {

@@ -11,8 +11,11 @@
 //! ```
 //!
 //! Appends wait for none of the helpers, only for the two small manifests. A
-//! failed fold leaves both logs and is tried again; the second log meanwhile
-//! grows. The helpers never touch the store of a log that is written.
+//! step that fails before its manifest is renamed has changed nothing: the logs
+//! stay as they are, the last one grows, and the step is told of and tried
+//! again. A rename or a sync of the directory that fails leaves in doubt which
+//! manifest the next open reads, and poisons. The helpers never touch the store
+//! of a log that is written.
 
 use super::chain::LedgerId;
 use super::checkpoint::Checkpoint;
@@ -135,59 +138,63 @@ impl SledJournal {
         wanted: Option<SeqNo>,
         now: Instant,
     ) -> Result<Upkeep, JournalError> {
-        let mut upkeep = Upkeep::default();
+        let mut failed = self.finish_job()?.err();
+        let checkpointed = self.base().seq;
+        // Who asks for a checkpoint does not want to wait for a pause, and is told of a failure.
+        let wanted = wanted.is_some_and(|seq| seq > checkpointed);
+        let paused = self.roller.retry_at.is_some_and(|at| at > now) && !wanted;
+        if failed.is_none() && self.roller.job.is_none() && !paused {
+            failed = self.go_on(wanted)?.err();
+        }
+        if failed.is_some() {
+            self.roller.failed(now);
+        }
+        let again_after = match (&self.roller.job, self.roller.retry_at) {
+            (Some(_), _) => Some(POLL),
+            (None, Some(at)) => Some(at.saturating_duration_since(now)),
+            (None, None) => None,
+        };
+        Ok(Upkeep { checkpointed, failed, again_after })
+    }
+
+    /// Takes over what a helper has done, if it has. The outer error poisons.
+    fn finish_job(&mut self) -> Result<Step, JournalError> {
         match self.roller.job.take() {
             Some(Job::Create(answer)) => match answer.try_recv() {
                 Ok(Ok(log)) => self.roller.next = Some(log),
-                Ok(Err(error)) => self.step_failed(error, now, &mut upkeep),
+                Ok(Err(error)) => return Ok(Err(error)),
                 Err(TryRecvError::Empty) => self.roller.job = Some(Job::Create(answer)),
                 Err(TryRecvError::Disconnected) => {}
             },
             Some(Job::Fold(answer)) => match answer.try_recv() {
-                Ok(Ok(checkpoint)) => self.folded(checkpoint)?,
-                Ok(Err(error)) => self.step_failed(error, now, &mut upkeep),
+                Ok(Ok(checkpoint)) => return self.folded(checkpoint),
+                Ok(Err(error)) => return Ok(Err(error)),
                 Err(TryRecvError::Empty) => self.roller.job = Some(Job::Fold(answer)),
                 Err(TryRecvError::Disconnected) => {}
             },
             None => {}
         }
-        upkeep.checkpointed = self.base().seq;
-        // Who asked is told of a failure: nobody wants it at once any more.
-        let wanted = upkeep.failed.is_none() && wanted.is_some_and(|seq| seq > upkeep.checkpointed);
-        self.go_on(wanted, now)?;
-        upkeep.again_after = match (&self.roller.job, self.roller.retry_at) {
-            (Some(_), _) => Some(POLL),
-            (None, Some(at)) => Some(at.saturating_duration_since(now)),
-            (None, None) => None,
-        };
-        Ok(upkeep)
+        Ok(Ok(()))
     }
 
-    /// Begins the next step, when nothing is under way.
-    fn go_on(&mut self, wanted: bool, now: Instant) -> Result<(), JournalError> {
-        if self.roller.job.is_some() {
-            return Ok(());
-        }
-        // Who asks for a checkpoint does not want to wait for a pause.
-        if self.roller.retry_at.is_some_and(|at| at > now) && !wanted {
-            return Ok(());
-        }
+    /// Begins the next step that is due. The outer error poisons.
+    fn go_on(&mut self, wanted: bool) -> Result<Step, JournalError> {
         self.roller.retry_at = None;
         if let Some(frozen) = &self.frozen {
             let job = FoldJob::of(self, frozen.end);
             let stop = Arc::clone(&self.roller.stop);
             self.roller.job = Some(Job::Fold(self.roller.spawn(move || job.run(&stop))));
-            return Ok(());
+            return Ok(Ok(()));
         }
         let live = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.bytes());
         let limit = self.roller.checkpoint_after.max(live);
         let length = self.log.bytes()?;
         let due = length > limit || (wanted && self.end.seq > self.log_base.seq);
         match self.roller.next.take() {
-            Some(next) if due => {
-                self.switch_to(next)?;
-                self.go_on(wanted, now)
-            }
+            Some(next) if due => match self.switch_to(next)? {
+                Ok(()) => self.go_on(wanted),
+                Err(error) => Ok(Err(error)),
+            },
             next => {
                 let soon = due || length > limit / 2;
                 self.roller.next = next;
@@ -200,30 +207,31 @@ impl SledJournal {
                         Log::create(&dir, segment_size)
                     })));
                 }
-                Ok(())
+                Ok(Ok(()))
             }
         }
     }
 
-    /// The next log takes over.
-    fn switch_to(&mut self, next: Log) -> Result<(), JournalError> {
+    /// The next log takes over, or waits on.
+    fn switch_to(&mut self, next: Log) -> Result<Step, JournalError> {
         self.log.check_no_blobs()?;
         let mut manifest = self.manifest.clone();
         manifest.logs.push(LogRef { number: manifest.next_number });
         manifest.next_number += 1;
-        self.lock.still_ours()?;
-        manifest.write(&self.dir)?;
-        self.manifest = manifest;
+        if let Err(error) = self.replace_manifest(manifest)? {
+            self.roller.next = Some(next);
+            return Ok(Err(error));
+        }
         let old = std::mem::replace(&mut self.log, next);
         self.log_base = self.end;
         self.frozen = Some(Frozen { end: self.end, reader: FrozenReader::Store(old) });
         self.last_read.clear();
-        Ok(())
+        Ok(Ok(()))
     }
 
-    /// The frozen log is in the checkpoint: it goes.
-    fn folded(&mut self, checkpoint: Checkpoint) -> Result<(), JournalError> {
-        let Some(end) = self.frozen.as_ref().map(|frozen| frozen.end) else { return Ok(()) };
+    /// The frozen log is in the checkpoint: it goes. If that cannot be noted, the checkpoint goes.
+    fn folded(&mut self, checkpoint: Checkpoint) -> Result<Step, JournalError> {
+        let Some(end) = self.frozen.as_ref().map(|frozen| frozen.end) else { return Ok(Ok(())) };
         let before = self.manifest.clone();
         let number = before.next_number;
         let mut manifest = Manifest {
@@ -232,28 +240,39 @@ impl SledJournal {
             ..before.clone()
         };
         manifest.logs.remove(0);
-        self.lock.still_ours()?;
-        manifest.write(&self.dir)?;
-        self.manifest = manifest;
+        if let Err(error) = self.replace_manifest(manifest)? {
+            // On a full disk its space is what the log can go on with.
+            drop(files::remove(&self.dir.join(directory::checkpoint(number))));
+            return Ok(Err(error));
+        }
         self.witness.sync()?;
         self.last_read.clear();
         self.checkpoint = Some(Arc::new(checkpoint));
         // Only now: if the manifest cannot be written, what it holds can still be read.
-        let Some(frozen) = self.frozen.take() else { return Ok(()) };
+        let Some(frozen) = self.frozen.take() else { return Ok(Ok(())) };
         self.roller.succeeded();
         tracing::info!(last = %end.seq, bytes = self.checkpoint.as_ref().map(|c| c.bytes()), "checkpoint");
         let unwanted =
             Unwanted { frozen, before, dir: self.dir.clone(), ballast: self.roller.ballast };
         // Whether it succeeds matters to nobody: the next open removes what is left.
         drop(self.roller.spawn(move || unwanted.remove()));
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn step_failed(&mut self, error: JournalError, now: Instant, upkeep: &mut Upkeep) {
-        self.roller.failed(now);
-        upkeep.failed = Some(error);
+    /// Makes this the manifest, or leaves the one that is.
+    fn replace_manifest(&mut self, manifest: Manifest) -> Result<Step, JournalError> {
+        if let Err(error) = manifest.stage(&self.dir) {
+            return Ok(Err(error));
+        }
+        self.lock.still_ours()?;
+        Manifest::publish(&self.dir)?;
+        self.manifest = manifest;
+        Ok(Ok(()))
     }
 }
+
+/// What became of a step. One that failed has changed nothing, and is tried again.
+type Step = Result<(), JournalError>;
 
 /// What a helper needs to fold a frozen log.
 struct FoldJob {

@@ -216,3 +216,46 @@ fn frames_that_the_store_has_dropped_are_taken_from_the_scan() {
     assert!(!subject.report.repaired.is_empty());
     subject.check();
 }
+
+/// A full disk, say: nothing is in doubt before the rename, so nothing may be poisoned.
+#[test]
+fn a_manifest_that_cannot_be_staged_changes_nothing_is_told_and_tried_again() {
+    let mut subject = Subject::new(u64::MAX);
+    (0..20).for_each(|_| subject.append(100));
+    let staged = subject.path().join("manifest.tmp");
+    let block = |path: &Path| std::fs::create_dir_all(path.join("in the way")).unwrap();
+    let before = subject.journal().manifest.clone();
+
+    // At the change to the next log: that one waits on.
+    block(&staged);
+    let staging = |upkeep: &Upkeep| matches!(&upkeep.failed, Some(JournalError::Io { path, .. }) if path.ends_with("manifest.tmp"));
+    let upkeep = subject.until(true, |_, upkeep| staging(upkeep));
+    assert!(upkeep.again_after.is_some_and(|after| after > POLL));
+    assert_eq!(subject.journal().manifest, before);
+    assert!(subject.journal().roller.next.is_some() && subject.journal().frozen.is_none());
+    subject.append(100);
+    subject.check();
+
+    // At the end of the fold: both logs stay, and a checkpoint that nothing names does not.
+    assert!(!staged.exists(), "what is in the way of a manifest is removed");
+    subject.block();
+    subject.until(true, |journal, upkeep| journal.frozen.is_some() && upkeep.failed.is_some());
+    subject.unblock();
+    let two = subject.journal().manifest.clone();
+    assert_eq!(two.logs.len(), 2);
+    block(&staged);
+    subject.until(true, |_, upkeep| staging(upkeep));
+    assert_eq!(subject.journal().manifest, two);
+    assert!(!subject.path().join(directory::checkpoint(two.next_number)).exists());
+    subject.append(100);
+    subject.check();
+    subject.reopen();
+    subject.check();
+
+    let end = subject.journal().end.seq;
+    subject.until(true, |_, upkeep| upkeep.checkpointed == end);
+    assert_eq!(subject.journal().manifest.logs.len(), 1);
+    subject.check();
+    subject.reopen();
+    subject.check();
+}
