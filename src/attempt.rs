@@ -12,14 +12,13 @@
 //! submits one. It is declared so that it is dropped after the future, because
 //! the end of an attempt says that its future and all it held are gone.
 
-use crate::error::{
-    AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text, wake_caught,
-};
+use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text};
 use crate::id::EncodedId;
 use crate::shared::Shared;
 use crate::state::{Cell, Event, Failure, NotKept, Output, SuccessBy, TaskState};
 use crate::submission::{Answer, AttemptKey, Request, Ticket};
 use crate::sync::Arc;
+use crate::wake;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 use std::future::{Future, poll_fn};
@@ -158,7 +157,7 @@ impl<F, V, E> Waiter<F, V, E> {
 
 /// Nobody waiting any more is fine; what comes back is the user's and may panic when dropped.
 fn send<T>(reply: oneshot::Sender<T>, message: T) {
-    wake_caught(|| {
+    wake::caught(|| {
         if let Err(message) = reply.send(message) {
             drop_caught(message);
         }
@@ -198,7 +197,7 @@ where
             live.ended = true;
             return waiter.refuse(state, future);
         }
-        Ok(Answer::Superseded) => {
+        Ok(Answer::Superseded | Answer::NoRoom) => {
             live.ended = true;
             let state = live.shared.index.cell(live.id.as_bytes()).state;
             return waiter.refuse(state, future);
@@ -256,7 +255,9 @@ fn told<F, V, E>(
             Outcome::Cancelled(text) => Err(AttemptError::Cancelled(text)),
             Outcome::TimedOut => Err(AttemptError::TimedOut),
         },
-        Ok(Answer::Superseded | Answer::Refused(_)) => Err(AttemptError::Superseded { outcome }),
+        Ok(Answer::Superseded | Answer::Refused(_) | Answer::NoRoom) => {
+            Err(AttemptError::Superseded { outcome })
+        }
         Err(poison) => Err(AttemptError::InDoubt { outcome, poison }),
     }
 }

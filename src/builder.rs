@@ -1,6 +1,6 @@
 //! The few options of an open.
 
-use crate::error::{JournalError, OpenError, panic_text, wake_caught};
+use crate::error::{JournalError, OpenError, panic_text};
 use crate::id::{EncodedId, IdShape, TaskId};
 use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
@@ -9,6 +9,7 @@ use crate::recovery::{Recovered, recover};
 use crate::shared::{Options, Shared};
 use crate::submission::Group;
 use crate::sync::{Arc, Mutex, lock};
+use crate::wake;
 use crate::watch::Watch;
 use crate::writer::{Writer, close};
 use std::fmt;
@@ -299,7 +300,7 @@ impl<T> Reply<T> {
     fn send(&self, result: Result<T, OpenError>) {
         if let Some(reply) = lock(&self.0).take() {
             // Nobody waiting any more is fine.
-            wake_caught(|| drop(reply.send(result)));
+            wake::caught(|| drop(reply.send(result)));
         }
     }
 }

@@ -393,14 +393,6 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Wakes somebody. A waker is foreign code, and so is what is dropped with it: its panic is not ours.
-/// Never called under a lock.
-pub(crate) fn wake_caught(wake: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(wake)) {
-        tracing::warn!(panic = panic_text(panic), "a waker panicked");
-    }
-}
-
 /// The message of a panic.
 pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     let text = panic

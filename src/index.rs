@@ -10,7 +10,6 @@
 //! a batch in a cell and then asks for a count waits until the batch is
 //! complete: counts are linearizable with everything else.
 
-use crate::error::wake_caught;
 use crate::id::EncodedId;
 use crate::state::{Cell, TaskState};
 use crate::submission::AttemptKey;
@@ -293,7 +292,7 @@ impl Waiters {
 
 /// Not under the lock: what is woken may be dropped at once, and takes itself off the list then.
 fn wake(woken: Vec<Arc<Notify>>) {
-    woken.iter().for_each(|notify| wake_caught(|| notify.notify_waiters()));
+    woken.iter().for_each(|notify| notify.notify_waiters());
 }
 
 const fn slot(state: TaskState) -> usize {

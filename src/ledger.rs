@@ -18,6 +18,7 @@ use crate::state::{Cell, TaskState};
 use crate::submission::{Answer, Request};
 use crate::sync::Arc;
 use crate::task::{Start, Task};
+use crate::wake;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -441,7 +442,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             if let Some(settled) = settled(self.shared()) {
                 return settled;
             }
-            notified.await;
+            wake::guarded(notified).await;
         }
     }
 
@@ -461,7 +462,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
         encoded.check_round_trip::<K>()?;
         if self.shared().shape.get().is_none() {
-            self.permit().await?;
+            self.shared().permit().await?;
             let shape = IdShape::of_value(id);
             let value = Some(shape.to_bytes()).filter(|bytes| bytes.len() <= MAX_METADATA_ENTRY);
             if self.shared().shape.set(shape).is_ok() {
@@ -476,25 +477,16 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     pub(crate) async fn change(&self, request: Request) -> Result<(), ChangeError> {
-        self.permit().await?;
+        self.shared().permit().await?;
         let ticket = self.shared().submissions.submit(request)?;
         match ticket.await {
             Ok(Answer::Done(_)) => Ok(()),
             Ok(Answer::Refused(state)) => Err(ChangeError::Refused { state }),
+            Ok(Answer::NoRoom) => {
+                Err(Rejection::Metadata("all names and values are at most 64 KiB").into())
+            }
             Ok(Answer::Superseded) => Err(ChangeError::Refused { state: TaskState::Running }),
             Err(poison) => Err(ChangeError::InDoubt(poison)),
-        }
-    }
-
-    /// Waits for room among the pending requests. The last place where being dropped has no effect.
-    pub(crate) async fn permit(&self) -> Result<(), Rejection> {
-        match self.shared().permits.acquire().await {
-            // The writer gives it back with the answer.
-            Ok(permit) => {
-                permit.forget();
-                Ok(())
-            }
-            Err(_) => Err(self.shared().submissions.rejection().unwrap_or(Rejection::Closed)),
         }
     }
 }

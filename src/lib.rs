@@ -109,6 +109,7 @@ mod submission;
 mod sync;
 mod task;
 mod views;
+mod wake;
 mod watch;
 mod writer;
 

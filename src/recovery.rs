@@ -156,7 +156,7 @@ pub(crate) fn recover(
         report,
         took: began.elapsed(),
     };
-    Ok(Recovered { core: Core::new(last, epoch), index, base, recovery })
+    Ok(Recovered { core: Core::new(last, epoch, &base.metadata), index, base, recovery })
 }
 
 struct Replay<'a> {

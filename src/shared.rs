@@ -1,19 +1,26 @@
 //! What all clones of a handle, the attempts and the writer share.
 
 use crate::attempt::Control;
-use crate::error::{CloseError, Poison, wake_caught};
+use crate::error::{CloseError, Poison, Rejection};
 use crate::id::{EncodedId, IdShape};
 use crate::index::Index;
 use crate::recovery::Recovery;
 use crate::submission::{AttemptKey, Group, Phase, Request, Submissions};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::wake;
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
+
+/// Names of the metadata that are the ledger's own begin with this.
+pub(crate) const RESERVED: &str = "taskledger.";
+
+/// All names of the metadata and their values, in bytes, but for the ledger's own.
+pub(crate) const MAX_METADATA: usize = 64 * 1024;
 
 /// The name in the metadata of the description of an id type that only a value told.
 pub(crate) const ID_SHAPE: &str = "taskledger.id_shape";
@@ -162,17 +169,33 @@ impl Shared {
     fn end_with(&self, result: Result<(), CloseError>) {
         // The first result stays: a second close gets the first one's.
         if self.closed.set(result).is_ok() {
-            wake_caught(|| self.closing.notify_waiters());
+            self.closing.notify_waiters();
+        }
+    }
+
+    /// Waits for room. The permit goes with a request to the writer, which gives it back with the
+    /// answer.
+    pub(crate) async fn permit(&self) -> Result<(), Rejection> {
+        let permit = match self.permits.try_acquire() {
+            Err(TryAcquireError::NoPermits) => wake::guarded(self.permits.acquire()).await.ok(),
+            tried => tried.ok(),
+        };
+        match permit {
+            Some(permit) => {
+                permit.forget();
+                Ok(())
+            }
+            None => Err(self.submissions.rejection().unwrap_or(Rejection::Closed)),
         }
     }
 
     /// So many requests are answered: there is room again.
     pub(crate) fn answered(&self, requests: usize) {
-        wake_caught(|| self.permits.add_permits(requests));
+        self.permits.add_permits(requests);
     }
 
     fn close_permits(&self) {
-        wake_caught(|| self.permits.close());
+        self.permits.close();
     }
 
     /// Takes no new work from now on.
@@ -208,7 +231,7 @@ impl Shared {
             if let Some(result) = self.closed.get() {
                 return result.clone();
             }
-            notified.await;
+            wake::guarded(notified).await;
         }
     }
 }

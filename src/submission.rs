@@ -18,10 +18,11 @@
 //! compare-and-swap settles it, so a group is never both published and given up.
 
 use crate::details::TaskDetails;
-use crate::error::{CheckpointError, JournalError, Poison, Rejection, wake_caught};
+use crate::error::{CheckpointError, JournalError, Poison, Rejection};
 use crate::id::EncodedId;
 use crate::state::{Cell, Event, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
+use crate::wake;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -50,6 +51,16 @@ pub(crate) enum Request {
     Forget { id: EncodedId },
     /// Set or remove a name of the metadata.
     SetMetadata { name: String, value: Option<Vec<u8>> },
+}
+
+impl Errand {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Read { reply, .. } => reply.is_closed(),
+            Self::Checkpoint { reply } => reply.is_closed(),
+        }
+    }
 }
 
 impl Request {
@@ -88,6 +99,8 @@ pub(crate) enum Answer {
     Refused(TaskState),
     /// The end of an attempt that is not, or no longer, the current one.
     Superseded,
+    /// There is no room for it among the metadata.
+    NoRoom,
 }
 
 /// Work of the writer that records nothing, done between groups, after the one it was submitted with.
@@ -107,6 +120,9 @@ pub(crate) struct Group {
     /// `None` once the verdict is given. Not an async lock: held for a push or a take.
     wakers: Mutex<Option<Vec<Waker>>>,
 }
+
+/// Errands worth looking for abandoned ones among.
+const CROWDED: usize = 64;
 
 const UNDECIDED: u8 = 0;
 const DURABLE: u8 = 1;
@@ -143,7 +159,7 @@ impl Group {
         debug_assert!(first, "a group is answered once");
         let wakers = lock(&self.wakers).take();
         for waker in wakers.into_iter().flatten() {
-            wake_caught(|| waker.wake());
+            wake::caught(|| waker.wake());
         }
     }
 }
@@ -203,6 +219,9 @@ struct Forming {
     phase: Phase,
     requests: Vec<Request>,
     errands: Vec<Errand>,
+    /// When there are so many errands, those of callers that are gone are dropped: so there are
+    /// never many more than callers that wait.
+    crowded: usize,
     group: Arc<Group>,
     /// Attempts and revokes submitted whose futures are not gone yet. The lock of the directory
     /// outlives them.
@@ -240,6 +259,7 @@ impl Submissions {
                 phase: Phase::Open,
                 requests: Vec::new(),
                 errands: Vec::new(),
+                crowded: CROWDED,
                 group: Group::new(),
                 live: 0,
                 closing: false,
@@ -305,7 +325,11 @@ impl Submissions {
             return Err(forming.phase.clone());
         }
         forming.errands.push(errand);
+        let abandoned = forming.abandoned();
         self.wake(&mut forming);
+        drop(forming);
+        // With somebody else's waker, so not under the lock.
+        abandoned.into_iter().for_each(|errand| wake::caught(|| drop(errand)));
         Ok(())
     }
 
@@ -339,7 +363,7 @@ impl Submissions {
             )
         };
         // Tells who waits for them, so not under the lock.
-        errands.into_iter().for_each(|errand| wake_caught(|| drop(errand)));
+        errands.into_iter().for_each(|errand| wake::caught(|| drop(errand)));
         if group.decide_given_up() {
             group.answer(Err(poison.clone()));
         }
@@ -424,6 +448,18 @@ impl Submissions {
 }
 
 impl Forming {
+    /// The errands that nobody waits for any more, now and then.
+    fn abandoned(&mut self) -> Vec<Errand> {
+        if self.errands.len() < self.crowded {
+            return Vec::new();
+        }
+        let (abandoned, wanted) =
+            std::mem::take(&mut self.errands).into_iter().partition(Errand::is_abandoned);
+        self.errands = wanted;
+        self.crowded = CROWDED.max(2 * self.errands.len());
+        abandoned
+    }
+
     fn rejection(&self) -> Option<Rejection> {
         match &self.phase {
             Phase::Open => None,

@@ -166,7 +166,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if start.timeout.is_some() && !has_timer() {
             return Err(Rejection::NoTimer.into());
         }
-        self.permit().await?;
+        self.shared().permit().await?;
         Ok(id)
     }
 }

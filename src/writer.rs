@@ -14,21 +14,20 @@
 //! ```
 
 use crate::details::TaskDetails;
-use crate::error::{
-    CheckpointError, CloseError, JournalError, Poison, chain, panic_text, wake_caught,
-};
+use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
 use crate::id::EncodedId;
 use crate::index::Change;
 use crate::journal::{Entry, Journal, LedgerEvent, Record};
-use crate::shared::Shared;
+use crate::shared::{MAX_METADATA, RESERVED, Shared};
 use crate::state::{
     Cell, Epoch, Event, IllegalTransition, Output, SeqNo, SuccessBy, TaskState, Timestamp,
     WhyIllegal,
 };
 use crate::submission::{Answer, AttemptKey, Errand, Group, Request, Taken};
 use crate::sync::Arc;
+use crate::wake;
 use crate::watch::Watch;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
@@ -54,12 +53,16 @@ pub(crate) struct Core {
     epoch: Epoch,
     /// The fencing token of every attempt and revoke that runs in this process.
     tokens: HashMap<AttemptKey, SeqNo>,
+    /// The bytes of every name in the metadata with its value, but for our own.
+    metadata: HashMap<String, usize>,
 }
 
 impl Core {
     /// Goes on after the record at `last`.
-    pub(crate) fn new(last: SeqNo, epoch: Epoch) -> Self {
-        Self { next: last.next(), epoch, tokens: HashMap::new() }
+    pub(crate) fn new(last: SeqNo, epoch: Epoch, metadata: &BTreeMap<String, Vec<u8>>) -> Self {
+        let metadata = metadata.iter().filter(|(name, _)| !name.starts_with(RESERVED));
+        let metadata = metadata.map(|(name, value)| (name.clone(), name.len() + value.len()));
+        Self { next: last.next(), epoch, tokens: HashMap::new(), metadata: metadata.collect() }
     }
 
     /// The last record that was appended.
@@ -138,6 +141,7 @@ impl Core {
                 (id, token, event.clone())
             }
             Request::SetMetadata { name, value } => {
+                self.make_room(name, value.as_deref())?;
                 let event = LedgerEvent::MetadataSet { name: name.clone(), value: value.clone() };
                 return Ok((Entry::Ledger(event), Cell::ABSENT));
             }
@@ -152,6 +156,24 @@ impl Core {
             // The end of an attempt that is not the current one: fenced off.
             Err(_) => Err(Answer::Superseded),
         }
+    }
+
+    /// Sees to it that the metadata as a whole stays small: who asks knows only what is published.
+    fn make_room(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Answer> {
+        let Some(value) = value else {
+            self.metadata.remove(name);
+            return Ok(());
+        };
+        if name.starts_with(RESERVED) {
+            return Ok(());
+        }
+        let size = name.len() + value.len();
+        let others = self.metadata.iter().filter(|(other, _)| *other != name);
+        if others.map(|(_, size)| size).sum::<usize>() + size > MAX_METADATA {
+            return Err(Answer::NoRoom);
+        }
+        self.metadata.insert(name.to_owned(), size);
+        Ok(())
     }
 }
 
@@ -360,7 +382,7 @@ impl Writer {
 
 /// Nobody waiting any more is fine.
 fn send<T>(reply: oneshot::Sender<T>, message: T) {
-    wake_caught(|| drop(reply.send(message)));
+    wake::caught(|| drop(reply.send(message)));
 }
 
 /// Closes a journal and lets go of it.

@@ -4,16 +4,14 @@ use super::{Ledger, TaskOutput};
 use crate::attempt;
 use crate::error::{ChangeError, CheckpointError, CloseError, Poison, Rejection};
 use crate::id::TaskId;
+use crate::shared::RESERVED;
 use crate::submission::{Errand, Phase, Request};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Names of the metadata that are the ledger's own.
-const RESERVED: &str = "taskledger.";
 /// A name and its value, in bytes.
 pub(crate) const MAX_METADATA_ENTRY: usize = 4 * 1024;
-const MAX_METADATA: usize = 64 * 1024;
 
 /// How a ledger is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +61,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if name.starts_with(RESERVED) {
             return Err(Rejection::Metadata("names beginning with taskledger. are reserved").into());
         }
-        let size = name.len() + value.as_ref().map_or(0, Vec::len);
-        let others = self.shared().metadata();
-        let total =
-            others.iter().filter(|(other, _)| **other != name).map(|(n, v)| n.len() + v.len());
-        if size > MAX_METADATA_ENTRY {
+        if name.len() + value.as_ref().map_or(0, Vec::len) > MAX_METADATA_ENTRY {
             return Err(Rejection::Metadata("a name with its value is at most 4 KiB").into());
-        }
-        if value.is_some() && total.sum::<usize>() + size > MAX_METADATA {
-            return Err(Rejection::Metadata("all names and values are at most 64 KiB").into());
         }
         self.change(Request::SetMetadata { name, value }).await
     }

@@ -252,3 +252,19 @@ fn a_waiting_writer_is_woken_by_work_and_by_the_end() {
     queue.close();
     assert_eq!(writer.join().unwrap(), 2000);
 }
+
+/// Somebody who asks, and is dropped, again and again while the writer is at a long sync.
+#[test]
+fn errands_that_nobody_waits_for_do_not_pile_up() {
+    let queue = Submissions::new();
+    let read = |name| {
+        let (reply, answer) = oneshot::channel();
+        queue.send(Errand::Read { id: id(name), reply }).unwrap();
+        answer
+    };
+    let waits: Vec<_> = (0..10).map(|_| read("a")).collect();
+    (0..10_000).for_each(|_| drop(read("b")));
+    let (_, _, errands) = take(&queue);
+    assert!(errands <= waits.len() + CROWDED, "{errands}");
+    assert!(errands >= waits.len());
+}

@@ -23,7 +23,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            core: Core::new(SeqNo::ZERO, Epoch::new(1)),
+            core: Core::new(SeqNo::ZERO, Epoch::new(1), &BTreeMap::new()),
             journal: MemoryJournal::new(),
             published: BTreeMap::new(),
             keys: 0,
@@ -144,7 +144,7 @@ fn states(answers: &[Answer]) -> Vec<Result<TaskState, Option<TaskState>>> {
     let told = |answer: &Answer| match answer {
         Answer::Done(cell) => Ok(cell.state),
         Answer::Refused(state) => Err(Some(*state)),
-        Answer::Superseded => Err(None),
+        Answer::Superseded | Answer::NoRoom => Err(None),
     };
     answers.iter().map(told).collect()
 }
@@ -308,7 +308,7 @@ fn requests_of_several_ids_are_answered_in_their_order() {
         .iter()
         .map(|answer| match answer {
             Answer::Done(cell) => Some(cell.seq.get()),
-            Answer::Refused(_) | Answer::Superseded => None,
+            Answer::Refused(_) | Answer::Superseded | Answer::NoRoom => None,
         })
         .collect();
     assert_eq!(seqs, [Some(1), Some(0), None, Some(3), Some(0)]);
@@ -361,7 +361,7 @@ fn an_empty_or_wholly_refused_group_appends_nothing() {
 
 #[test]
 fn a_failing_append_gives_nothing_to_publish() {
-    let mut core = Core::new(SeqNo::ZERO, Epoch::new(1));
+    let mut core = Core::new(SeqNo::ZERO, Epoch::new(1), &BTreeMap::new());
     let absent = |_: &EncodedId| Cell::ABSENT;
     let step = core.step(&[start(1)], Timestamp::default(), absent, &mut Scripted::failing());
     assert!(matches!(step, Err(JournalError::Store(_))));
@@ -437,7 +437,7 @@ fn writer(journal: Scripted, watch: &Watch) -> (Arc<Shared>, Writer) {
     let shared = Arc::new(shared);
     let writer = Writer {
         shared: Arc::clone(&shared),
-        core: Core::new(SeqNo::ZERO, Epoch::new(1)),
+        core: Core::new(SeqNo::ZERO, Epoch::new(1), &BTreeMap::new()),
         journal: Box::new(journal),
         watch: watch.clone(),
         checkpoints: Vec::new(),

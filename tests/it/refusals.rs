@@ -2,6 +2,7 @@
 
 use crate::support::{Hand, Tasks, fresh, name, never, ok, open, until};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -433,6 +434,22 @@ async fn metadata_of_any_size_or_name() {
     ledger.set_metadata("00", Some(vec![1; 4094])).await.unwrap();
     ledger.set_metadata("01", None).await.unwrap();
     ledger.set_metadata("", Some(vec![0])).await.unwrap();
+    // Not even by setters who cannot know of each other.
+    let mut setters: Vec<_> = (0..40)
+        .map(|number| Hand::new(ledger.set_metadata(format!("more {number}"), Some(vec![0; 190]))))
+        .collect();
+    assert!(setters.iter_mut().all(|setter| setter.poll().is_pending()));
+    let mut taken = 0;
+    for setter in setters {
+        let set = setter.finish().await;
+        taken += usize::from(set.is_ok());
+        assert!(set.is_ok() || rejected(set));
+    }
+    let size = |all: BTreeMap<String, Vec<u8>>| -> usize {
+        all.iter().map(|(n, v)| n.len() + v.len()).sum()
+    };
+    assert!(taken > 0 && size(ledger.metadata()) <= 64 * 1024, "{taken} taken");
+    assert!(taken < 40, "there was room for all: this shows nothing");
     let told = ledger.metadata();
     ledger.close().await.unwrap();
     assert_eq!(open(journal).await.metadata(), told);
