@@ -16,6 +16,10 @@ check:
 test:
     cargo test --all-features
 
+# The interleavings of the queue, the poison and the close: just interleavings x20
+interleavings rounds="x1":
+    TASKLEDGER_ROUNDS={{rounds}} RUSTFLAGS="--cfg shuttle" cargo test --lib --target-dir target/shuttle sync::tests
+
 # Formatting and lints
 lint:
     cargo fmt --all --check

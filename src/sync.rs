@@ -1,9 +1,16 @@
 //! What the submission queue, the poison and the close are built of.
 //!
-//! `std` normally; one place to swap it for a model checker that tries the
-//! interleavings.
+//! `std` normally. Built with `--cfg shuttle`, the primitives are those of a
+//! model checker that tries the orders in which threads can take their steps;
+//! its tests say what must hold in each of them.
 
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+#[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+#[cfg(not(shuttle))]
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use std::sync::PoisonError;
@@ -13,3 +20,7 @@ use std::sync::PoisonError;
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod tests;
