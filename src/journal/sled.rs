@@ -284,6 +284,36 @@ mod tests {
         }
     }
 
+    /// sled writes a snapshot under this name while it opens, renames it, and takes one that was left
+    /// for the snapshot.
+    #[test]
+    fn what_a_kill_left_of_a_snapshot_keeps_sled_from_opening_but_not_us() {
+        for left in [&b""[..], b"half of it"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let frame = |first: u64| Frame { first: SeqNo::new(first), bytes: vec![7; 100] };
+            Log::create(&path, SEGMENT_SIZE).unwrap().append(vec![frame(1), frame(2)]).unwrap();
+            let half = path.join("snap.0000000000000000.generating");
+            std::fs::write(&half, left).unwrap();
+
+            let config = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize);
+            let config = config.flush_every_ms(None);
+            for _ in 0..2 {
+                let opened = open_unlocked(&config, &path, LOCK_WAIT).map(drop);
+                assert!(opened.is_err(), "the control: sled makes do with what was left");
+            }
+            let mut log = Log::open(&path, SEGMENT_SIZE).unwrap();
+            assert!(!half.exists());
+            let mut found = Vec::new();
+            log.visit(|first, bytes| {
+                found.push((first.get(), bytes.to_vec()));
+                Ok(true)
+            })
+            .unwrap();
+            assert_eq!(found, [(1, vec![7; 100]), (2, vec![7; 100])]);
+        }
+    }
+
     #[test]
     fn a_lock_is_told_from_other_errors() {
         let dir = tempfile::tempdir().unwrap();

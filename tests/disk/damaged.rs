@@ -225,12 +225,10 @@ fn lost(known: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> O
 /// Accepts the loss.
 async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), String> {
     let accepting = builder().accept_loss(AcceptLoss::Yes);
-    let ledger = match lab::open(accepting, path).await {
-        Ok(ledger) => ledger,
-        // Which files belong to the ledger nobody knows any more.
-        Err(OpenError::Damaged(damage)) if damage.place == "manifest" => return Ok(()),
-        Err(error) => return Err(format!("the accepted loss does not open it: {error:?}")),
-    };
+    // Nothing that is damaged here takes with it all that tells which ledger it is.
+    let ledger = lab::open(accepting, path)
+        .await
+        .map_err(|error| format!("the accepted loss does not open it: {error:?}"))?;
     if ledger.recovery().loss_accepted().is_none() {
         return Err("the loss is not told".to_owned());
     }

@@ -15,11 +15,13 @@ use crate::lab::{self, Image, Rng, builder, rounds};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// A traced run of clients.
+/// Traced runs of clients, one process after the other.
 struct Trace {
     before: Image,
     model: Model,
     calls: Vec<Call>,
+    /// Where the calls of the last process begin, in which the power goes.
+    last: usize,
 }
 
 /// How the clients of a run are set.
@@ -31,6 +33,8 @@ struct Run<'a> {
     checkpoint_after: u64,
     /// The files whose syncs are left out.
     deaf: Option<&'a str>,
+    /// Processes that are killed before, each with how, in the words of `tracer.c`.
+    killed: &'a [(&'a str, String)],
 }
 
 /// Runs clients in a ledger that begins as `before`, with clients of names that were not used yet.
@@ -38,25 +42,38 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
     let top = lab::scratch();
     let dir = top.path().join("disk");
     lab::lay_out(&before, &dir);
-    let file = top.path().join("trace");
-    let mut child = lab::child("clients", &dir.join("ledger"));
-    child
-        .env("TASKLEDGER_CHILD_SEED", first.to_string())
-        .env("TASKLEDGER_CHILD_FIRST_CLIENT", first.to_string())
-        .env("TASKLEDGER_CHILD_CLIENTS", run.clients.to_string())
-        .env("TASKLEDGER_CHILD_COUNT", run.count.to_string())
-        .env("TASKLEDGER_CHILD_CHECKPOINTS", run.checkpoints.to_string())
-        .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string());
-    if let Some(deaf) = run.deaf {
-        child.env("TL_DEAF", deaf);
+    let mut calls = Vec::new();
+    let mut last = 0;
+    let kills = run.killed.iter().map(Some).chain([None]);
+    for (process, kill) in kills.enumerate() {
+        last = calls.len();
+        let process = process as u64;
+        let first = first + process * run.clients;
+        let file = top.path().join("trace");
+        let mut child = lab::child("clients", &dir.join("ledger"));
+        child
+            .env("TASKLEDGER_CHILD_SEED", first.to_string())
+            .env("TASKLEDGER_CHILD_FIRST_CLIENT", first.to_string())
+            .env("TASKLEDGER_CHILD_CLIENTS", run.clients.to_string())
+            .env("TASKLEDGER_CHILD_COUNT", run.count.to_string())
+            .env("TASKLEDGER_CHILD_CHECKPOINTS", run.checkpoints.to_string())
+            .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string());
+        if let Some(deaf) = run.deaf {
+            child.env("TL_DEAF", deaf);
+        }
+        tracer::traced(&mut child, tracer, &dir, &file);
+        if let Some((how, when)) = kill {
+            child.env(how, when);
+        }
+        let mut child = child.spawn().unwrap();
+        // Read, so that the child is not held up.
+        let lines: Vec<String> =
+            BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+        let ended = child.wait().unwrap().success();
+        assert!(ended || kill.is_some(), "{}: {lines:?}", run.name);
+        calls.extend(tracer::read(&file, &dir, process * tracer::HANDLES));
     }
-    tracer::traced(&mut child, tracer, &dir, &file);
-    let mut child = child.spawn().unwrap();
-    // Read, so that the child is not held up.
-    let lines: Vec<String> =
-        BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
-    assert!(child.wait().unwrap().success(), "{}: {lines:?}", run.name);
-    Trace { before, model: model.clone(), calls: tracer::read(&file, &dir) }
+    Trace { before, model: model.clone(), calls, last }
 }
 
 /// What became of the states that were tried.
@@ -69,8 +86,8 @@ struct Tally {
 
 /// Tries `states` states of the trace.
 fn try_states(trace: &Trace, name: &str, states: u64, fates: &[Fate], rng: &mut Rng) -> Tally {
-    let length = trace.calls.len() as u64;
-    let mut moments: Vec<u64> = (0..states).map(|_| rng.below(length + 1)).collect();
+    let (last, length) = (trace.last as u64, trace.calls.len() as u64);
+    let mut moments: Vec<u64> = (0..states).map(|_| last + rng.below(length - last + 1)).collect();
     moments.sort_unstable();
     let mut disks = [Names::Strict, Names::Journalled].map(|names| {
         let disk = Disk::holding(&trace.before, names);
@@ -152,6 +169,7 @@ const APPEND: Run<'static> = Run {
     checkpoints: 0,
     checkpoint_after: 64 << 20,
     deaf: None,
+    killed: &[],
 };
 
 #[test]
@@ -183,6 +201,42 @@ fn nothing_acknowledged_is_lost() {
         total.states += tally.states;
         total.lost.extend(tally.lost);
     }
+    assert!(total.lost.is_empty(), "of {} states:\n{}", total.states, total.lost.join("\n"));
+}
+
+/// What a killed process wrote is in the page cache alone, and so are the names it gave: the next
+/// one builds on both, acknowledges, and then the power goes.
+#[test]
+fn what_a_killed_process_left_unsynced_carries_nothing_acknowledged() {
+    let test = "power_cut::what_a_killed_process_left_unsynced_carries_nothing_acknowledged";
+    let Some(tracer) = tracer::tracer(test) else { return };
+    let mut rng = Rng::of(test);
+    let (history, model) = history();
+    let checkpoints = Run { count: 15, checkpoints: 2, checkpoint_after: 1 << 16, ..APPEND };
+    let states = rounds(16);
+    let mut total = Tally::default();
+    let mut killed_runs: Vec<(bool, Vec<(&str, String)>)> = (1..=3)
+        // Between the rename of a manifest and the sync of its name.
+        .map(|renames| (true, vec![("TL_KILL_AFTER", format!("manifest:{renames}"))]))
+        .collect();
+    for _ in 0..6 {
+        let mut kill = || ("TL_KILL_AT", (1 + rng.below(150)).to_string());
+        killed_runs.push((false, vec![kill()]));
+        killed_runs.push((true, vec![kill(), kill()]));
+    }
+    for (fresh, killed) in &killed_runs {
+        let run = Run { name: "killed before", clients: 2, killed, ..checkpoints };
+        let (before, model) = match fresh {
+            true => (Image::new(), Model::default()),
+            false => (history.clone(), model.clone()),
+        };
+        let trace = trace(tracer, before, &model, 100, &run);
+        let name = format!("fresh {fresh}, {killed:?}");
+        let tally = try_states(&trace, &name, states, &Fate::ALL, &mut rng);
+        total.states += tally.states;
+        total.lost.extend(tally.lost);
+    }
+    println!("{} states after {} kills", total.states, killed_runs.len());
     assert!(total.lost.is_empty(), "of {} states:\n{}", total.states, total.lost.join("\n"));
 }
 

@@ -25,7 +25,7 @@ const MAX_ENTRIES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct CheckpointWriter {
     path: PathBuf,
-    unfinished: PathBuf,
+    unfinished: Unfinished,
     out: Out,
     last_seq: SeqNo,
     chain: Chain,
@@ -35,6 +35,18 @@ pub(crate) struct CheckpointWriter {
     last_id: Option<EncodedId>,
     places: Vec<(u32, EncodedId)>,
     counts: [u64; TaskState::ALL.len()],
+}
+
+/// A file that goes when it is not finished: on a full disk, its space is what the log can go on
+/// with.
+#[derive(Debug)]
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Most often it has been renamed. What is left is removed by the next open.
+        drop(std::fs::remove_file(&self.0));
+    }
 }
 
 impl CheckpointWriter {
@@ -79,7 +91,7 @@ impl CheckpointWriter {
         out.write(&head)?;
         Ok(Self {
             path: path.into(),
-            unfinished,
+            unfinished: Unfinished(unfinished),
             out,
             last_seq,
             chain,
@@ -166,8 +178,8 @@ impl CheckpointWriter {
         let Self { path, unfinished, out, last_seq, chain, .. } = self;
         let ledger = out.ledger;
         let file = out.end(tail)?;
-        file.sync_all().map_err(JournalError::io("sync", &unfinished))?;
-        std::fs::rename(&unfinished, &path).map_err(JournalError::io("rename", &unfinished))?;
+        file.sync_all().map_err(JournalError::io("sync", &unfinished.0))?;
+        std::fs::rename(&unfinished.0, &path).map_err(JournalError::io("rename", &unfinished.0))?;
         sync_directory_of(&path)?;
         Checkpoint::open(&path, ledger, last_seq, chain)
     }

@@ -184,7 +184,7 @@ fn an_illegal_record_ends_a_strict_fold_and_is_named() {
     let (scan, _) = log_of(&dir, Chain::START, &[queued, failed_at(2, 1)], 9);
     let error = folded(&dir, None, &scan, Mode::Strict, FOLD_MEMORY).expect_err("illegal");
     assert!(matches!(error, JournalError::Illegal { seq, .. } if seq.get() == 2), "{error}");
-    assert_eq!(names_in(&dir), ["checkpoint-2.tmp", "db"], "nothing is in its place");
+    assert_eq!(names_in(&dir), ["db"], "nothing is left of it");
     let made = folded(&dir, None, &scan, Mode::Forced, FOLD_MEMORY).expect("forced");
     let details = made.checkpoint.get(&EncodedId::from_bytes(b"a")).expect("readable");
     assert_eq!(details.map(|details| details.state()), Some(TaskState::Failed));
@@ -203,4 +203,33 @@ fn a_strict_fold_refuses_a_gap_and_another_end() {
         let made = fold(None, &[log], Mode::Strict, &target, FOLD_MEMORY, &never);
         assert!(matches!(made, Err(JournalError::Store(_))), "{made:?}");
     }
+}
+
+/// A close need not wait for a fold that is as long as the ledger is large.
+#[test]
+fn a_fold_that_is_asked_to_stop_leaves_nothing() {
+    let dir = TempDir::new().expect("a directory");
+    let (scan, chain) = log_of(&dir, Chain::START, &[failed_at(1, 0), failed_at(2, 1)], 1);
+    let path = dir.path().join("checkpoint-1");
+    let target = Target { path: &path, ledger: LEDGER, last_seq: SeqNo::new(2), chain };
+    let stop = AtomicBool::new(true);
+    let log = Log { scan: &scan, frames: &[0, 1] };
+    // While it reads, and while it writes what it has read.
+    let reading = fold(None, &[log], Mode::Strict, &target, FOLD_MEMORY, &stop).map(drop);
+    let mut round = Round::after(None, Mode::Strict);
+    round
+        .take(Record {
+            entry: Entry::Task {
+                id: EncodedId::from_bytes(b"a"),
+                prev: SeqNo::ZERO,
+                event: Event::Queued,
+            },
+            ..failed_at(1, 0)
+        })
+        .expect("the first");
+    let writing = round.write(None, &target, &stop).map(drop);
+    for stopped in [reading, writing] {
+        assert!(matches!(stopped, Err(JournalError::Store(what)) if what == "asked to stop"));
+    }
+    assert_eq!(names_in(&dir), ["db"]);
 }

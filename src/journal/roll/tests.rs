@@ -259,3 +259,41 @@ fn a_manifest_that_cannot_be_staged_changes_nothing_is_told_and_tried_again() {
     subject.reopen();
     subject.check();
 }
+
+/// Which manifest the next open reads is in doubt, so the journal is at its end; but what it holds
+/// can still be read, the frozen log included.
+#[test]
+fn after_a_manifest_that_cannot_be_renamed_everything_is_still_read() {
+    let mut subject = Subject::with_two_logs();
+    subject.unblock();
+    let manifest = subject.path().join("manifest");
+    std::fs::rename(&manifest, subject.path().join("kept")).unwrap();
+    std::fs::create_dir_all(manifest.join("in the way")).unwrap();
+    let error = loop {
+        let wanted = Some(subject.journal().end.seq);
+        match subject.journal().upkeep(wanted) {
+            Ok(_) => std::thread::yield_now(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, JournalError::Io { action: "replace", .. }), "{error:?}");
+    subject.check();
+    std::fs::remove_dir_all(&manifest).unwrap();
+    std::fs::rename(subject.path().join("kept"), &manifest).unwrap();
+    subject.reopen();
+    subject.check();
+}
+
+#[test]
+fn what_a_kill_left_of_a_snapshot_is_no_damage() {
+    let mut subject = Subject::new(u64::MAX);
+    (0..20).for_each(|_| subject.append(100));
+    let before = subject.journal().manifest.clone();
+    let log = subject.path().join(directory::log_dir(before.logs[0].number));
+    subject.journal = None;
+    std::fs::write(log.join("snap.0000000000000000.generating"), "half of it").unwrap();
+    subject.reopen();
+    assert!(subject.report.repaired.is_empty());
+    assert_eq!(subject.journal().manifest, before);
+    subject.check();
+}

@@ -4,6 +4,7 @@
  *   TL_TRACE_DIR   the directory (absolute, resolved)
  *   TL_TRACE_FILE  where the record goes; nothing is recorded without it
  *   TL_KILL_AT     SIGKILL before the n-th changing call, counted from 1
+ *   TL_KILL_AFTER  a file name, a colon, and a number n: SIGKILL after the n-th rename to that name
  *   TL_DEAF        a file name: fsync and fdatasync of files with this name do nothing, unseen
  *
  * A record, all numbers u64 little-endian: op, handle, a, b, length of text, text. A handle is one
@@ -47,6 +48,8 @@ static size_t dir_length;
 static int out = -1;
 static long kill_at;
 static long changes;
+static char kill_after[NAME_MAX + 1];
+static long renames_left;
 static uint64_t next_handle = 1;
 static uint64_t handles[FDS];
 static char is_deaf[FDS];
@@ -57,6 +60,13 @@ __attribute__((constructor)) static void begin(void) {
     snprintf(dir, sizeof dir, "%s", text);
     dir_length = strlen(dir);
     if ((text = getenv("TL_KILL_AT"))) kill_at = atol(text);
+    if ((text = getenv("TL_KILL_AFTER"))) {
+        snprintf(kill_after, sizeof kill_after, "%s", text);
+        char *colon = strrchr(kill_after, ':');
+        if (!colon) abort();
+        *colon = 0;
+        renames_left = atol(colon + 1);
+    }
     if ((text = getenv("TL_DEAF"))) snprintf(deaf, sizeof deaf, "%s", text);
     if ((text = getenv("TL_TRACE_FILE"))) {
         int fd = syscall(SYS_openat, AT_FDCWD, text, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
@@ -267,6 +277,9 @@ int renameat(int from_at, const char *from, int to_at, const char *to) {
     change();
     int result = syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     if (result == 0) put_two(RENAME, a, b);
+    const char *last = strrchr(b, '/');
+    if (result == 0 && kill_after[0] && last && strcmp(last + 1, kill_after) == 0 && --renames_left == 0)
+        syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
     pthread_mutex_unlock(&lock);
     return result;
 }

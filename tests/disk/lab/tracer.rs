@@ -54,6 +54,9 @@ pub(crate) fn traced(command: &mut Command, tracer: &Path, dir: &Path, trace: &P
         .env("TL_TRACE_FILE", trace);
 }
 
+/// The handles of the second process that is traced begin here, and so on.
+pub(crate) const HANDLES: u64 = 1 << 32;
+
 /// Makes `command` die by SIGKILL before its `at`th change of a file below `dir`, from 1.
 pub(crate) fn killed_at(command: &mut Command, tracer: &Path, dir: &Path, at: u64) {
     command
@@ -62,8 +65,9 @@ pub(crate) fn killed_at(command: &mut Command, tracer: &Path, dir: &Path, at: u6
         .env("TL_KILL_AT", at.to_string());
 }
 
-/// Reads a trace; paths are relative to `dir`. A last record that is cut off is dropped.
-pub(crate) fn read(trace: &Path, dir: &Path) -> Vec<Call> {
+/// Reads a trace; paths are relative to `dir`, the handles begin after `handles`. A last record that
+/// is cut off is dropped.
+pub(crate) fn read(trace: &Path, dir: &Path, handles: u64) -> Vec<Call> {
     let bytes = std::fs::read(trace).unwrap();
     let dir = dir.canonicalize().unwrap();
     let mut rest = bytes.as_slice();
@@ -72,7 +76,7 @@ pub(crate) fn read(trace: &Path, dir: &Path) -> Vec<Call> {
         let word = |at: usize| u64::from_le_bytes(head[at * 8..at * 8 + 8].try_into().unwrap());
         let Some((text, after)) = after.split_at_checked(word(4) as usize) else { break };
         rest = after;
-        calls.push(call(word(0), word(1), word(2), word(3), text, &dir));
+        calls.push(call(word(0), handles + word(1), word(2), word(3), text, &dir));
     }
     calls
 }
