@@ -213,8 +213,8 @@ fn a_fold_that_is_asked_to_stop_leaves_nothing() {
     let path = dir.path().join("checkpoint-1");
     let target = Target { path: &path, ledger: LEDGER, last_seq: SeqNo::new(2), chain };
     let stop = AtomicBool::new(true);
-    let log = Log { scan: &scan, frames: &[0, 1] };
-    // While it reads, and while it writes what it has read.
+    // Not as the first, were it read.
+    let log = Log { scan: &scan, frames: &[1] };
     let reading = fold(None, &[log], Mode::Strict, &target, FOLD_MEMORY, &stop).map(drop);
     let mut round = Round::after(None, Mode::Strict);
     round

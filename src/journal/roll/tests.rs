@@ -291,7 +291,7 @@ fn what_a_kill_left_of_a_snapshot_is_no_damage() {
     let before = subject.journal().manifest.clone();
     let log = subject.path().join(directory::log_dir(before.logs[0].number));
     subject.journal = None;
-    std::fs::write(log.join("snap.0000000000000000.generating"), "half of it").unwrap();
+    std::fs::write(log.join("snap.00000000FFFFFFFF.generating"), "half of it").unwrap();
     subject.reopen();
     assert!(subject.report.repaired.is_empty());
     assert_eq!(subject.journal().manifest, before);
