@@ -1,6 +1,8 @@
 //! What the benches and the crash lab need of the inside. No part of the interface: it may change
 //! in any release.
 
+pub use crate::sabotage::{Sabotage, sabotage};
+
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::frame;

@@ -103,6 +103,7 @@ mod index;
 mod journal;
 mod ledger;
 mod recovery;
+mod sabotage;
 mod shared;
 mod state;
 mod submission;

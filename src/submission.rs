@@ -20,6 +20,7 @@
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, JournalError, Poison, Rejection};
 use crate::id::EncodedId;
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Cell, Event, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use crate::wake;
@@ -307,7 +308,7 @@ impl Submissions {
     pub(crate) fn leave(&self) {
         let mut forming = lock(&self.forming);
         forming.live = forming.live.saturating_sub(1);
-        if forming.live == 0 && forming.closing {
+        if forming.live == 0 && forming.closing && !sabotage::is(Sabotage::LoseWake) {
             self.wake(&mut forming);
         }
     }

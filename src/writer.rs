@@ -18,6 +18,7 @@ use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, pan
 use crate::id::EncodedId;
 use crate::index::Change;
 use crate::journal::{Entry, Journal, LedgerEvent, Record};
+use crate::sabotage::{self, Sabotage};
 use crate::shared::{MAX_METADATA, RESERVED, Shared};
 use crate::state::{
     Cell, Epoch, Event, IllegalTransition, Output, SeqNo, SuccessBy, TaskState, Timestamp,
@@ -55,6 +56,8 @@ pub(crate) struct Core {
     tokens: HashMap<AttemptKey, SeqNo>,
     /// The bytes of every name in the metadata with its value, but for our own.
     metadata: HashMap<String, usize>,
+    /// Empty but for a sabotage.
+    held_back: Vec<Record>,
 }
 
 impl Core {
@@ -62,7 +65,13 @@ impl Core {
     pub(crate) fn new(last: SeqNo, epoch: Epoch, metadata: &BTreeMap<String, Vec<u8>>) -> Self {
         let metadata = metadata.iter().filter(|(name, _)| !name.starts_with(RESERVED));
         let metadata = metadata.map(|(name, value)| (name.clone(), name.len() + value.len()));
-        Self { next: last.next(), epoch, tokens: HashMap::new(), metadata: metadata.collect() }
+        Self {
+            next: last.next(),
+            epoch,
+            tokens: HashMap::new(),
+            metadata: metadata.collect(),
+            held_back: Vec::new(),
+        }
     }
 
     /// The last record that was appended.
@@ -87,8 +96,8 @@ impl Core {
         let mut records = Vec::with_capacity(requests.len());
         let mut ahead: HashMap<&EncodedId, Cell> = HashMap::new();
         for request in requests {
-            let before =
-                request.id().map(|id| ahead.get(id).copied().unwrap_or_else(|| published(id)));
+            let own = |id| ahead.get(id).copied().filter(|_| !sabotage::is(Sabotage::ForgetBatch));
+            let before = request.id().map(|id| own(id).unwrap_or_else(|| published(id)));
             let answer = match self.judge(request, before.unwrap_or(Cell::ABSENT)) {
                 Ok((entry, cell)) => {
                     records.push(Record { seq: self.next, at, entry });
@@ -113,8 +122,14 @@ impl Core {
             };
             step.answers.push(answer);
         }
+        if sabotage::is(Sabotage::HoldBack) {
+            std::mem::swap(&mut records, &mut self.held_back);
+        }
         if !records.is_empty() {
-            journal.append(&records)?;
+            match journal.append(&records) {
+                Err(_) if sabotage::is(Sabotage::SwallowFailure) => {}
+                appended => appended?,
+            }
         }
         Ok(step)
     }
@@ -137,8 +152,12 @@ impl Core {
             }
             Request::Forget { id } => (id, before.seq, Event::Forgotten),
             Request::End { id, key, event } => {
-                let token = self.tokens.remove(key).ok_or(Answer::Superseded)?;
-                (id, token, event.clone())
+                let token = match self.tokens.remove(key) {
+                    None if sabotage::is(Sabotage::SkipFencing) => before.seq,
+                    token => token.ok_or(Answer::Superseded)?,
+                };
+                let fenced = !sabotage::is(Sabotage::SkipFencing);
+                (id, if fenced { token } else { before.seq }, event.clone())
             }
             Request::SetMetadata { name, value } => {
                 self.make_room(name, value.as_deref())?;
@@ -251,11 +270,20 @@ impl Writer {
             Err(_) => return Err(self.stuck()),
         };
         shared.metadata_changed(step.metadata);
-        shared.index.publish(step.changes);
         let superseded = step.answers.iter().filter(|a| **a == Answer::Superseded).count();
         shared.count_superseded(superseded);
-        shared.answered(requests.iter().filter(|r| r.holds_permit()).count());
-        group.answer(Ok(step.answers.into()));
+        let answer = || {
+            shared.answered(requests.iter().filter(|r| r.holds_permit()).count());
+            group.answer(Ok(step.answers.into()));
+        };
+        if sabotage::is(Sabotage::AnswerFirst) {
+            answer();
+            std::thread::yield_now();
+            shared.index.publish(step.changes);
+        } else {
+            shared.index.publish(step.changes);
+            answer();
+        }
         Ok(())
     }
 

@@ -35,6 +35,7 @@ use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::codec;
 use crate::journal::wire::{BytesWire, EntryWire};
 use crate::journal::{Entry, Record};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{SeqNo, Timestamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -219,6 +220,9 @@ pub(crate) fn seal(
 pub(crate) fn parse(ledger: LedgerId, bytes: &[u8]) -> Result<(FrameHead, &[u8]), FrameError> {
     let fields = fields(bytes)?;
     let length = HEAD + fields.length as usize + TAIL;
+    if sabotage::is(Sabotage::TrustLength) {
+        drop(std::hint::black_box(vec![1_u8; length]));
+    }
     if fields.length as usize > MAX_BODY {
         return Err(FrameError::TooLong(length as u64));
     }

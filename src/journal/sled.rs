@@ -27,6 +27,7 @@ use super::files;
 use super::frame::Frame;
 use crate::error::JournalError;
 use crate::error::panic_text;
+use crate::sabotage::{self, Sabotage};
 use crate::state::SeqNo;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -101,6 +102,9 @@ impl Log {
             }
             db.flush().map(drop)
         })?;
+        if sabotage::is(Sabotage::SkipSync) {
+            return Ok(());
+        }
         self.file.sync_data().map_err(JournalError::io("sync", self.path()))
     }
 

@@ -1,16 +1,14 @@
-//! The roles that this test binary plays as a child of itself.
+//! The roles that the lab's program plays in other processes.
 
-use crate::lab::{self, Rng, builder, ops};
+use crate::places::{builder, open, run};
+use crate::{Rng, ops};
 use std::path::PathBuf;
 use taskledger::TaskState;
 
-/// Plays the role that the environment names; nothing when it is run as a test.
-#[test]
-fn plays_its_role() {
-    let Ok(role) = std::env::var("TASKLEDGER_CHILD") else { return };
-    let path = PathBuf::from(std::env::var("TASKLEDGER_CHILD_PATH").unwrap());
-    lab::run(async {
-        match role.as_str() {
+/// Plays a role in the ledger at `path`.
+pub fn play(role: &str, path: PathBuf) {
+    run(async {
+        match role {
             "clients" => clients(path).await,
             "opens and checkpoints" => opens_and_checkpoints(path).await,
             "holds" => holds(path).await,
@@ -20,7 +18,7 @@ fn plays_its_role() {
     });
 }
 
-pub(crate) fn number(name: &str, usual: u64) -> u64 {
+fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
 
@@ -30,7 +28,7 @@ async fn clients(path: PathBuf) {
     let count = number("TASKLEDGER_CHILD_COUNT", u64::MAX);
     let checkpoint_after = number("TASKLEDGER_CHILD_CHECKPOINT_AFTER", 64 << 20);
     let builder = builder().checkpoint_after(checkpoint_after);
-    let ledger = lab::open(builder, &path).await.unwrap();
+    let ledger = open(builder, &path).await.unwrap();
     ops::say("open");
     let mut rng = Rng::new(seed);
     let mut clients = tokio::task::JoinSet::new();
@@ -51,7 +49,7 @@ async fn clients(path: PathBuf) {
 /// Opens, makes a checkpoint, closes, over and over, and says so each time.
 async fn opens_and_checkpoints(path: PathBuf) {
     for _ in 0..number("TASKLEDGER_CHILD_COUNT", u64::MAX) {
-        let ledger = lab::open(builder(), &path).await.unwrap();
+        let ledger = open(builder(), &path).await.unwrap();
         ops::say("open");
         ledger.checkpoint().await.unwrap();
         ops::say("checkpoint");
@@ -61,17 +59,18 @@ async fn opens_and_checkpoints(path: PathBuf) {
 
 /// Opens, says so, and keeps it open until it is killed.
 async fn holds(path: PathBuf) {
-    let ledger = lab::open(builder(), &path).await.unwrap();
+    let ledger = open(builder(), &path).await.unwrap();
     ops::say("open");
     std::future::pending::<()>().await;
     drop(ledger);
 }
 
-/// Tries to open once, without waiting, and says what came of it; keeps what it got until its
+/// Tries to open once, as a rule without waiting, and says what came of it; keeps what it got until its
 /// stdin ends.
 async fn opens_once(path: PathBuf) {
-    let builder = builder().lock_wait(std::time::Duration::ZERO);
-    match lab::open(builder, &path).await {
+    let wait = number("TASKLEDGER_CHILD_LOCK_WAIT", 0);
+    let builder = builder().lock_wait(std::time::Duration::from_secs(wait));
+    match open(builder, &path).await {
         Ok(ledger) => {
             ops::say("owner");
             drop(std::io::read_to_string(std::io::stdin()));

@@ -14,13 +14,14 @@
 //! `sync_file_range` for nothing. The other one is ext4: any sync commits all names before it, and
 //! `sync_file_range` makes contents durable, but no length.
 
-use super::tracer::Call;
-use super::{Image, Rng};
+use crate::Rng;
+use crate::places::Image;
+use crate::tracer::Call;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Names {
+pub enum Names {
     /// Only a sync of the directory makes its names durable.
     Strict,
     /// Any sync commits all names before it, as a journalling file system does.
@@ -28,7 +29,7 @@ pub(crate) enum Names {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     Dropped,
     Kept,
     Prefix,
@@ -39,7 +40,7 @@ pub(crate) enum Fate {
 }
 
 impl Fate {
-    pub(crate) const ALL: [Self; 7] = [
+    pub const ALL: [Self; 7] = [
         Self::Dropped,
         Self::Kept,
         Self::Prefix,
@@ -91,7 +92,7 @@ enum Inode {
 
 /// A disk on which a trace is played.
 #[derive(Clone, Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     names: Names,
     inodes: Vec<Inode>,
     handles: HashMap<u64, Node>,
@@ -101,7 +102,7 @@ const ROOT: Node = 0;
 
 impl Disk {
     /// A disk that durably holds this.
-    pub(crate) fn holding(image: &Image, names: Names) -> Self {
+    pub fn holding(image: &Image, names: Names) -> Self {
         let mut disk =
             Self { names, inodes: vec![Inode::Dir(Dir::default())], handles: HashMap::new() };
         for (path, content) in image {
@@ -115,7 +116,7 @@ impl Disk {
         disk
     }
 
-    pub(crate) fn play(&mut self, call: &Call) {
+    pub fn play(&mut self, call: &Call) {
         match call {
             Call::Open { handle, cut, path } => {
                 let node = match self.find(path) {
@@ -188,7 +189,7 @@ impl Disk {
     }
 
     /// What is found after a cut at this moment.
-    pub(crate) fn cut(&self, fate: Fate, rng: &mut Rng) -> Image {
+    pub fn cut(&self, fate: Fate, rng: &mut Rng) -> Image {
         let mut image = Image::new();
         self.cut_dir(ROOT, Path::new(""), fate, rng, &mut image);
         image

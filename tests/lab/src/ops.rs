@@ -13,7 +13,8 @@
 //! So at any time at most one thing of each client is under way, and only of its id two or three
 //! states are possible.
 
-use super::{Rng, TestLedger};
+use crate::Rng;
+use crate::places::TestLedger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use taskledger::{AttemptError, Failure, LaunchError, TaskState};
@@ -21,20 +22,31 @@ use taskledger::{AttemptError, Failure, LaunchError, TaskState};
 /// Ids of each client.
 const IDS: u64 = 6;
 
+/// How much longer than usual the outputs of this process are.
+fn child_output() -> u64 {
+    std::env::var("TASKLEDGER_CHILD_OUTPUT").map_or(0, |text| text.parse().unwrap())
+}
+
 /// One write each: a reader sees whole lines, whenever the writer dies.
-pub(crate) fn say(line: &str) {
+pub fn say(line: &str) {
     let line = format!("ack {line}\n");
     // Whoever listened has gone: so will we.
     drop(std::io::stderr().write_all(line.as_bytes()));
 }
 
 /// An output, longer or shorter.
-pub(crate) fn output_of(number: u64) -> String {
+pub fn output_of(number: u64) -> String {
     format!("{number}:{}", "x".repeat((number % 3000) as usize))
 }
 
+/// The same, made longer by so many bytes, which do not matter to whoever reads it.
+#[must_use]
+pub fn long_output_of(number: u64, more: u64) -> String {
+    format!("{}:{}", output_of(number), "y".repeat(more as usize))
+}
+
 /// Does `count` things, one after the other. With `hanging`, some attempts never end.
-pub(crate) async fn client(ledger: TestLedger, name: u64, seed: u64, count: u64, hanging: bool) {
+pub async fn client(ledger: TestLedger, name: u64, seed: u64, count: u64, hanging: bool) {
     let mut rng = Rng::new(seed);
     let mut done = 0;
     while done < count {
@@ -62,7 +74,10 @@ async fn perform(ledger: &TestLedger, op: &str, id: &str, number: u64) -> Result
     let own = id.to_owned();
     match op {
         "run" => {
-            let value = output_of(number);
+            let value = match child_output() {
+                0 => output_of(number),
+                more => long_output_of(number, more),
+            };
             let work = async move { Ok::<_, String>(value) };
             ledger.launch_block(own, work).await.map(drop).map_err(|error| format!("{error:?}"))
         }
@@ -109,7 +124,7 @@ async fn perform(ledger: &TestLedger, op: &str, id: &str, number: u64) -> Result
 }
 
 /// What is known of an id, in a word.
-pub(crate) async fn found(ledger: &TestLedger, id: &str) -> String {
+pub async fn found(ledger: &TestLedger, id: &str) -> String {
     let Some(details) = ledger.record(id).await.unwrap() else { return "none".to_owned() };
     assert_eq!(details.state(), ledger.query_task_state_quick(id), "{id}");
     match details.state() {
@@ -117,7 +132,10 @@ pub(crate) async fn found(ledger: &TestLedger, id: &str) -> String {
             None => "marked".to_owned(),
             Some(output) => {
                 let number = output.split(':').next().unwrap().parse().unwrap();
-                assert_eq!(output, output_of(number), "{id}: the output is not what was returned");
+                let long = output.rsplit_once(":y").map(|(_, more)| more.len() as u64 + 1);
+                let returned =
+                    long.map_or_else(|| output_of(number), |more| long_output_of(number, more));
+                assert_eq!(output, returned, "{id}: the output is not what was returned");
                 format!("ok {number}")
             }
         },
@@ -133,16 +151,16 @@ pub(crate) async fn found(ledger: &TestLedger, id: &str) -> String {
 
 /// What must be found: fed with the lines of the clients.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model {
+pub struct Model {
     /// Of each id, as it would be found after a crash.
     known: BTreeMap<String, String>,
     under_way: BTreeMap<String, [String; 3]>,
-    pub(crate) opened: bool,
-    pub(crate) acked: u64,
+    pub opened: bool,
+    pub acked: u64,
 }
 
 impl Model {
-    pub(crate) fn hear(&mut self, line: &str) {
+    pub fn hear(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["ack", "open"] => self.opened = true,
@@ -168,7 +186,7 @@ impl Model {
     }
 
     /// Holds the ledger against what was acknowledged. What it has is what is known from now on.
-    pub(crate) async fn check(&mut self, ledger: &TestLedger) -> Result<(), String> {
+    pub async fn check(&mut self, ledger: &TestLedger) -> Result<(), String> {
         let mut ids: BTreeSet<String> = self.known.keys().cloned().collect();
         ids.extend(self.under_way.values().map(|[_, id, _]| id.clone()));
         ids.extend(ledger.all_tasks().iter().map(Result::unwrap));

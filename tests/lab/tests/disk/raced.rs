@@ -3,10 +3,10 @@
 //! Exactly one has it; the others are told who does. Who waits gets it when it is closed. Whoever
 //! has it open while its directory is moved away stops writing.
 
-use crate::lab::{self, Rng, builder, rounds};
+use crate::lab::{self, builder};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 use taskledger::{Health, LaunchError, OpenError, Poison, Rejection};
 
@@ -14,32 +14,6 @@ use taskledger::{Health, LaunchError, OpenError, Poison, Rejection};
 fn first_word(child: &mut Child) -> String {
     let lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
     lines.map(Result::unwrap).find_map(|line| Some(line.strip_prefix("ack ")?.to_owned())).unwrap()
-}
-
-#[test]
-fn one_process_of_many_owns_it() {
-    let mut rng = Rng::of("raced::one_process_of_many_owns_it");
-    let dir = lab::on_disk();
-    for round in 0..rounds(5) {
-        // Now a ledger that is there, now one that is to be created.
-        let path = dir.path().join(if rng.coin() { "ledger".into() } else { round.to_string() });
-        let mut openers: Vec<Child> = (0..6)
-            .map(|_| lab::child("opens once", &path).stdin(Stdio::piped()).spawn().unwrap())
-            .collect();
-        // Whoever has it keeps it until all have said what they got.
-        let said: Vec<(u32, String)> =
-            openers.iter_mut().map(|child| (child.id(), first_word(child))).collect();
-        for mut child in openers {
-            drop(child.stdin.take());
-            assert!(child.wait().unwrap().success());
-        }
-        let owners: Vec<u32> =
-            said.iter().filter(|(_, word)| word == "owner").map(|(pid, _)| *pid).collect();
-        let [owner] = owners[..] else { panic!("round {round}: {said:?}") };
-        for (_, word) in said.iter().filter(|(pid, _)| *pid != owner) {
-            assert!(word.contains("is in use by"), "{word}");
-        }
-    }
 }
 
 #[test]

@@ -4,19 +4,20 @@
 //! must open and say all that it said then. To make one for a new format version:
 //!
 //! ```text
-//! cargo test --test disk older::make_fixture -- --ignored --nocapture
+//! cargo test -p taskledger-lab --test disk older::make_fixture -- --ignored --nocapture
 //! ```
 //!
 //! which writes `tests/fixtures/v<N>` anew and prints what must be found in it; the text goes into
 //! `V<N>` below. The ledger is opened once only, so that the store's file stays small.
 
-use crate::lab::{self, builder, ops};
+use crate::lab::{self, builder};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use taskledger::TaskState;
+use taskledger_lab::ops;
 
 fn fixture(version: u16) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fixtures/v{version}"))
 }
 
 /// All that a ledger says, a line for each id.
@@ -62,7 +63,7 @@ fn a_ledger_of_format_1_opens_and_says_what_it_said() {
     let path = top.path().join("ledger");
     lab::lay_out(&lab::image(&fixture(1)), &path);
     lab::run(async {
-        let expected = include_str!("../fixtures/v1.txt");
+        let expected = include_str!("../../../fixtures/v1.txt");
         assert_eq!(told(&path).await, expected);
         // And again, after a checkpoint of this version.
         let ledger = lab::open(builder(), &path).await.unwrap();

@@ -5,10 +5,24 @@
 //! It never panics, never hangs, and never silently finds less. An accepted loss opens it in any
 //! case, keeps the evidence, says so on record, and has every success whose frame is still whole.
 
-use crate::lab::{self, Image, Rng, TestLedger, builder, ops, rounds};
+use super::Harness;
+use crate::places::{self, Image, TestLedger, builder};
+use crate::{Rng, Session, ops};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use taskledger::internals::Sabotage;
 use taskledger::{AcceptLoss, OpenError, TaskState};
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 7,
+    name: "damaged",
+    unit: "cases",
+    ci: 300,
+    full: 50_000,
+    run,
+    controls: &[(Sabotage::IgnoreWitness, 300)],
+};
 
 /// Bytes of a frame before its body; the last four of them tell how long that is.
 const HEAD: usize = 53;
@@ -50,10 +64,10 @@ async fn known(ledger: &TestLedger) -> BTreeMap<String, String> {
 
 /// A log alone; a checkpoint and a log; a checkpoint, a frozen log and a log.
 fn samples() -> Vec<Sample> {
-    lab::run(async {
-        let top = lab::scratch();
+    places::run(async {
+        let top = places::scratch();
         let path = top.path().join("ledger");
-        let open = || lab::open(builder(), &path);
+        let open = || places::open(builder(), &path);
         let mut samples = Vec::new();
         let mut older = Image::new();
         for name in ["log", "checkpoint and log", "two logs"] {
@@ -63,7 +77,7 @@ fn samples() -> Vec<Sample> {
                     fill(&ledger, 0, 10).await;
                     ledger.close().await.unwrap();
                     // Again, so that the store makes a snapshot.
-                    older = lab::image(&path);
+                    older = places::image(&path);
                     let ledger = open().await.unwrap();
                     fill(&ledger, 10, 26).await;
                     ledger.close().await.unwrap();
@@ -72,7 +86,7 @@ fn samples() -> Vec<Sample> {
                     ledger.checkpoint().await.unwrap();
                     fill(&ledger, 26, 34).await;
                     ledger.close().await.unwrap();
-                    older = lab::image(&path);
+                    older = places::image(&path);
                     let ledger = open().await.unwrap();
                     fill(&ledger, 34, 42).await;
                     ledger.close().await.unwrap();
@@ -87,10 +101,10 @@ fn samples() -> Vec<Sample> {
                     blocked.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
                 }
             }
-            let image = lab::image(&path);
+            let image = places::image(&path);
             let probe = top.path().join(name);
-            lab::lay_out(&image, &probe);
-            let ledger = lab::open(builder(), &probe).await.unwrap();
+            places::lay_out(&image, &probe);
+            let ledger = places::open(builder(), &probe).await.unwrap();
             let known = known(&ledger).await;
             ledger.close().await.unwrap();
             samples.push(Sample { name, image, older: older.clone(), known });
@@ -114,7 +128,7 @@ fn damage(sample: &Sample, name: &Path, rng: &mut Rng) -> Option<(String, Image)
     let bytes = image[name].clone().unwrap();
     let length = bytes.len() as u64;
     // Where there is something: most of a store's file are holes.
-    let used = lab::used(&bytes);
+    let used = places::used(&bytes);
     let what = match rng.below(9) {
         0 | 1 => {
             let (at, bit) = (rng.below(used) as usize, rng.below(8));
@@ -163,24 +177,23 @@ fn damage(sample: &Sample, name: &Path, rng: &mut Rng) -> Option<(String, Image)
             "put back to an older copy".to_owned()
         }
     };
-    (lab::difference(&sample.image, &image).is_some()).then_some((what, image))
+    (places::difference(&sample.image, &image).is_some()).then_some((what, image))
 }
 
-/// What a case came to.
-#[derive(Debug, Default)]
-struct Tally {
-    unharmed: u64,
-    repaired: u64,
-    refused: u64,
-    wrong: Vec<String>,
+/// What a case came to, if nothing is wrong.
+#[derive(Clone, Copy, Debug)]
+enum Came {
+    Unharmed,
+    Repaired,
+    Refused,
 }
 
-async fn try_damage(sample: &Sample, image: &Image, tally: &mut Tally) -> Result<(), String> {
-    let top = lab::scratch();
+async fn try_damage(sample: &Sample, image: &Image) -> Result<Came, String> {
+    let top = places::scratch();
     let path = top.path().join("ledger");
-    lab::lay_out(image, &path);
-    let before = lab::image(&path);
-    match lab::open(builder(), &path).await {
+    places::lay_out(image, &path);
+    let before = places::image(&path);
+    match places::open(builder(), &path).await {
         Ok(ledger) => {
             let found = known(&ledger).await;
             let repaired = !ledger.recovery().repaired().is_empty();
@@ -188,7 +201,8 @@ async fn try_damage(sample: &Sample, image: &Image, tally: &mut Tally) -> Result
             if let Some(lost) = lost(&sample.known, &found) {
                 return Err(format!("silently lost: {lost} (repaired: {repaired})"));
             }
-            let ledger = lab::open(builder(), &path).await.map_err(|e| format!("again: {e:?}"))?;
+            let ledger =
+                places::open(builder(), &path).await.map_err(|e| format!("again: {e:?}"))?;
             let still = sample.known.iter().all(|(id, state)| {
                 let succeeded = ledger.succeeded_tasks().contains(id);
                 succeeded == (state.starts_with("ok") || state == "marked")
@@ -197,15 +211,13 @@ async fn try_damage(sample: &Sample, image: &Image, tally: &mut Tally) -> Result
             if !still {
                 return Err("the second open finds something else".to_owned());
             }
-            *(if repaired { &mut tally.repaired } else { &mut tally.unharmed }) += 1;
-            Ok(())
+            Ok(if repaired { Came::Repaired } else { Came::Unharmed })
         }
         Err(OpenError::Damaged(_)) => {
-            tally.refused += 1;
-            if let Some(changed) = lab::difference(&before, &lab::image(&path)) {
+            if let Some(changed) = places::difference(&before, &places::image(&path)) {
                 return Err(format!("the refused open has changed:\n{changed}"));
             }
-            accept(sample, &path, image).await
+            accept(sample, &path, image).await.map(|()| Came::Refused)
         }
         Err(other) => Err(format!("it does not open: {other:?}")),
     }
@@ -226,7 +238,7 @@ fn lost(known: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> O
 async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), String> {
     let accepting = builder().accept_loss(AcceptLoss::Yes);
     // Nothing that is damaged here takes with it all that tells which ledger it is.
-    let ledger = lab::open(accepting, path)
+    let ledger = places::open(accepting, path)
         .await
         .map_err(|error| format!("the accepted loss does not open it: {error:?}"))?;
     if ledger.recovery().loss_accepted().is_none() {
@@ -250,7 +262,7 @@ async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), Strin
     }
     ledger.mark_succeeded("after the loss".to_owned()).await.unwrap();
     ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
-    let kept = lab::image(&path.join("damaged"));
+    let kept = places::image(&path.join("damaged"));
     for (name, content) in image {
         let evidence = ["log-", "checkpoint-", "witness", "manifest"];
         let is_evidence = evidence.iter().any(|kind| name.to_str().unwrap().starts_with(kind));
@@ -259,8 +271,9 @@ async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), Strin
             return Err(format!("{} is not kept as evidence", name.display()));
         }
     }
-    let ledger =
-        lab::open(builder(), path).await.map_err(|error| format!("after the loss: {error:?}"))?;
+    let ledger = places::open(builder(), path)
+        .await
+        .map_err(|error| format!("after the loss: {error:?}"))?;
     let state = ledger.query_task_state_quick("after the loss");
     ledger.close().await.unwrap();
     if state != TaskState::Succeeded {
@@ -298,40 +311,28 @@ fn frame_length(frame: &[u8]) -> usize {
     HEAD + u32::from_le_bytes(frame[HEAD - 4..HEAD].try_into().unwrap()) as usize + 8
 }
 
-#[test]
-fn nothing_is_lost_silently() {
-    let mut rng = Rng::of("damaged::nothing_is_lost_silently");
+/// Every file of every sample in turn.
+fn run(session: &mut Session) {
     let samples = samples();
-    let mut tally = Tally::default();
-    let mut cases = 0;
-    let wanted = rounds(300);
-    while cases < wanted {
+    while session.goes_on() {
         for sample in &samples {
             let files = sample
                 .image
                 .iter()
                 .filter(|(name, content)| content.is_some() && name.as_path() != Path::new("lock"));
             for name in files.map(|(name, _)| name) {
-                let Some((what, image)) = damage(sample, name, &mut rng) else { continue };
-                cases += 1;
-                if std::env::var_os("TASKLEDGER_VERBOSE").is_some() {
-                    println!("{}, {}, {what}", sample.name, name.display());
+                if !session.goes_on() {
+                    return;
                 }
-                let tried = lab::run(try_damage(sample, &image, &mut tally));
-                if let Err(wrong) = tried {
-                    let case = format!("{}, {}, {what}: {wrong}", sample.name, name.display());
-                    println!("{case}");
-                    tally.wrong.push(case);
+                let Some((what, image)) = damage(sample, name, &mut session.rng) else { continue };
+                let case = format!("{}, {}, {what}", sample.name, name.display());
+                let tried = AssertUnwindSafe(|| places::run(try_damage(sample, &image)));
+                let came = catch_unwind(tried).unwrap_or_else(|_| Err("a panic".to_owned()));
+                if let Ok(came) = &came {
+                    session.count(&format!("{came:?}").to_lowercase(), 1);
                 }
+                session.tried(came.map(drop).map_err(|wrong| format!("{case}: {wrong}")));
             }
         }
     }
-    println!(
-        "{cases} cases: {} unharmed, {} repaired, {} refused, {} wrong",
-        tally.unharmed,
-        tally.repaired,
-        tally.refused,
-        tally.wrong.len()
-    );
-    assert!(tally.wrong.is_empty(), "{}", tally.wrong.join("\n"));
 }

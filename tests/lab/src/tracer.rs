@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 /// One thing that a child did to its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub enum Call {
     Open { handle: u64, cut: bool, path: PathBuf },
     Write { handle: u64, offset: u64, data: Vec<u8> },
     Sync { handle: u64 },
@@ -19,12 +19,12 @@ pub(crate) enum Call {
     Ack(String),
 }
 
-/// The compiled tracer; `None`, loudly, where it cannot be compiled.
-pub(crate) fn tracer(test: &str) -> Option<&'static Path> {
+/// The compiled tracer; `None` where it cannot be compiled.
+pub fn tracer() -> Option<&'static Path> {
     static COMPILED: OnceLock<Option<PathBuf>> = OnceLock::new();
     let compiled = COMPILED.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let source = tempfile::Builder::new().suffix(".c").tempfile_in(place).unwrap();
+        let place = crate::places::beside();
+        let source = tempfile::Builder::new().suffix(".c").tempfile_in(&place).unwrap();
         std::fs::write(source.path(), include_str!("tracer.c")).unwrap();
         let object = source.path().with_extension("so");
         let target = place.join("taskledger-tracer.so");
@@ -40,14 +40,14 @@ pub(crate) fn tracer(test: &str) -> Option<&'static Path> {
             target
         })
     });
-    if compiled.is_none() {
-        super::skipped(test, "there is no working C compiler, `cc`, for the tracer");
-    }
     compiled.as_deref()
 }
 
+/// Why nothing is tried where there is no tracer.
+pub const NO_TRACER: &str = "there is no working C compiler, `cc`, for the tracer";
+
 /// Makes `command` trace what it does below `dir`, into `trace`.
-pub(crate) fn traced(command: &mut Command, tracer: &Path, dir: &Path, trace: &Path) {
+pub fn traced(command: &mut Command, tracer: &Path, dir: &Path, trace: &Path) {
     command
         .env("LD_PRELOAD", tracer)
         .env("TL_TRACE_DIR", dir.canonicalize().unwrap())
@@ -55,10 +55,10 @@ pub(crate) fn traced(command: &mut Command, tracer: &Path, dir: &Path, trace: &P
 }
 
 /// The handles of the second process that is traced begin here, and so on.
-pub(crate) const HANDLES: u64 = 1 << 32;
+pub const HANDLES: u64 = 1 << 32;
 
 /// Makes `command` die by SIGKILL before its `at`th change of a file below `dir`, from 1.
-pub(crate) fn killed_at(command: &mut Command, tracer: &Path, dir: &Path, at: u64) {
+pub fn killed_at(command: &mut Command, tracer: &Path, dir: &Path, at: u64) {
     command
         .env("LD_PRELOAD", tracer)
         .env("TL_TRACE_DIR", dir.canonicalize().unwrap())
@@ -67,7 +67,7 @@ pub(crate) fn killed_at(command: &mut Command, tracer: &Path, dir: &Path, at: u6
 
 /// Reads a trace; paths are relative to `dir`, the handles begin after `handles`. A last record that
 /// is cut off is dropped.
-pub(crate) fn read(trace: &Path, dir: &Path, handles: u64) -> Vec<Call> {
+pub fn read(trace: &Path, dir: &Path, handles: u64) -> Vec<Call> {
     let bytes = std::fs::read(trace).unwrap();
     let dir = dir.canonicalize().unwrap();
     let mut rest = bytes.as_slice();

@@ -1,0 +1,66 @@
+//! Promises broken on purpose, so that the crash lab can show that it would notice.
+//!
+//! A harness that finds nothing proves something only if it finds what is there. So every harness
+//! runs a second time with one of these at work, and must find violations then. Without the feature
+//! `internals` nothing here can be switched on, and every question is answered at compile time.
+
+/// What is done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Sabotage {
+    /// The log is not synced.
+    SkipSync = 1,
+    /// A batch is acknowledged before it is written: each is written with the next one.
+    HoldBack,
+    /// A failed write or sync is taken for a good one.
+    SwallowFailure,
+    /// The end of any attempt ends the one that runs.
+    SkipFencing,
+    /// A request is judged without what its own batch did before it.
+    ForgetBatch,
+    /// Callers are answered before the batch is published.
+    AnswerFirst,
+    /// What was running when the process died stays running.
+    SkipReset,
+    /// What the witness has seen does not matter.
+    IgnoreWitness,
+    /// Nobody else is kept out.
+    SkipLock,
+    /// An attempt that is dropped leaves no end.
+    DropEnd,
+    /// The end of the last attempt does not wake the writer.
+    LoseWake,
+    /// In a replay, what is dated before the record before it did not happen.
+    TrustClock,
+    /// A length is believed before the checksum is.
+    TrustLength,
+}
+
+/// Whether this is done wrong.
+#[cfg(not(feature = "internals"))]
+pub(crate) const fn is(_: Sabotage) -> bool {
+    false
+}
+
+#[cfg(feature = "internals")]
+pub(crate) use on::is;
+#[cfg(feature = "internals")]
+pub use on::sabotage;
+
+#[cfg(feature = "internals")]
+mod on {
+    use super::Sabotage;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    static AT_WORK: AtomicU8 = AtomicU8::new(0);
+
+    /// From now on this is done wrong, in all ledgers of this process.
+    pub fn sabotage(what: Sabotage) {
+        AT_WORK.store(what as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is(what: Sabotage) -> bool {
+        AT_WORK.load(Ordering::Relaxed) == what as u8
+    }
+}

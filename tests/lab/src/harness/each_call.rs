@@ -1,0 +1,106 @@
+//! The process is killed before each single change that it makes to a file.
+//!
+//! The call itself is not made. Creation, open with replay and reset, commit, checkpoint and close,
+//! each call of them in turn; then calls of longer runs, picked at random. Every third kill is
+//! followed by one in the recovery from it.
+
+use super::Harness;
+use super::killed::{killed_after, reopen_and_check};
+use crate::ops::Model;
+use crate::places::{self, Image};
+use crate::{Session, tracer};
+use std::path::Path;
+use taskledger::internals::Sabotage;
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 2,
+    name: "each-call",
+    unit: "kills",
+    ci: 160,
+    full: 6_000,
+    run,
+    controls: &[(Sabotage::HoldBack, 120), (Sabotage::SkipReset, 160)],
+};
+
+/// What is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scene {
+    /// Creation, one commit, close.
+    Fresh,
+    /// Open of a killed ledger with a history, one commit, a checkpoint, close.
+    History,
+    /// A longer life of the latter.
+    Long,
+}
+
+fn run(session: &mut Session) {
+    let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
+    let top = places::scratch();
+    // A ledger with a history, killed at work, to open.
+    let path = top.path().join("history");
+    let mut known = Model::default();
+    let mut work = places::child("clients", &path);
+    work.env("TASKLEDGER_CHILD_SEED", session.rng.next().to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINTS", "2");
+    killed_after(work, 120, |line| line.contains("done"), &mut known);
+    let history = (places::image(&path), known);
+    for scene in [Scene::Fresh, Scene::History] {
+        for at in 1.. {
+            if !session.goes_on() {
+                return;
+            }
+            if !kill(session, tracer, scene, at, &history) {
+                session.count(&format!("calls of {scene:?}"), at - 1);
+                break;
+            }
+        }
+    }
+    while session.goes_on() {
+        let at = 1 + session.rng.below(1500);
+        kill(session, tracer, Scene::Long, at, &history);
+    }
+}
+
+/// Whether there was a call to kill at.
+fn kill(
+    session: &mut Session,
+    tracer: &Path,
+    scene: Scene,
+    at: u64,
+    history: &(Image, Model),
+) -> bool {
+    let top = places::scratch();
+    let path = top.path().join("ledger");
+    std::fs::create_dir(&path).unwrap();
+    let mut model = Model::default();
+    if scene != Scene::Fresh {
+        places::lay_out(&history.0, &path);
+        model = history.1.clone();
+    }
+    let (count, checkpoints, clients) = match scene {
+        Scene::Fresh => (1, 0, 1),
+        Scene::History => (1, 1, 1),
+        Scene::Long => (100, 3, 3),
+    };
+    let mut child = places::child("clients", &path);
+    child
+        .env("TASKLEDGER_CHILD_SEED", session.rng.below(1000).to_string())
+        .env("TASKLEDGER_CHILD_CLIENTS", clients.to_string())
+        .env("TASKLEDGER_CHILD_FIRST_CLIENT", "100")
+        .env("TASKLEDGER_CHILD_COUNT", count.to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string());
+    tracer::killed_at(&mut child, tracer, &path, at);
+    let killed = killed_after(child, u64::MAX, |_| false, &mut model);
+    let mut again = 0;
+    if killed && session.rng.below(3) == 0 {
+        again = 1 + session.rng.below(60);
+        let mut child = places::child("opens and checkpoints", &path);
+        child.env("TASKLEDGER_CHILD_COUNT", "1");
+        tracer::killed_at(&mut child, tracer, &path, again);
+        killed_after(child, u64::MAX, |_| false, &mut model.clone());
+        session.count("killed again in the recovery", 1);
+    }
+    let outcome = reopen_and_check(&path, &mut model);
+    session.tried(outcome.map_err(|lost| format!("{scene:?}, call {at}, again {again}: {lost}")));
+    killed
+}

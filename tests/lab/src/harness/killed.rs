@@ -1,0 +1,110 @@
+//! The process is killed: `SIGKILL`, at any time.
+//!
+//! Nothing that was acknowledged is lost, nothing comes back that was gone, of each client at most
+//! the one thing under way is unsure, what was running is `Failed(Crashed)`; and the same directory
+//! goes on, round after round.
+
+use super::Harness;
+use crate::Session;
+use crate::ops::Model;
+use crate::places::{self, builder};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Command;
+use taskledger::internals::Sabotage;
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 1,
+    name: "killed",
+    unit: "rounds",
+    ci: 100,
+    full: 10_000,
+    run,
+    controls: &[(Sabotage::HoldBack, 60), (Sabotage::SkipReset, 60)],
+};
+
+/// One directory goes on over all rounds of a run.
+fn run(session: &mut Session) {
+    let dir = places::on_disk();
+    let path = dir.path().join("ledger");
+    let mut model = Model::default();
+    while session.goes_on() {
+        let acked = model.acked;
+        let outcome = round(session, &path, &mut model);
+        session.count("acknowledged", model.acked - acked);
+        let failed = outcome.is_err();
+        session.tried(outcome);
+        if failed {
+            // What follows would follow from this.
+            return;
+        }
+    }
+}
+
+/// Now clients at work, with checkpoints made whenever the log has a few segments; now a child that
+/// only opens, makes a checkpoint, and closes.
+fn round(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), String> {
+    let rng = &mut session.rng;
+    if rng.below(8) == 0 {
+        let lines = 1 + rng.below(8);
+        let child = places::child("opens and checkpoints", path);
+        let counts = |line: &str| line.starts_with("ack");
+        killed_after(child, lines, counts, &mut model.clone());
+        return reopen_and_check(path, model).map_err(|lost| format!("{lines} lines: {lost}"));
+    }
+    let mut child = places::child("clients", path);
+    let checkpoints = if rng.coin() { u64::MAX } else { 0 };
+    child
+        .env("TASKLEDGER_CHILD_SEED", rng.next().to_string())
+        .env("TASKLEDGER_CHILD_CLIENTS", (1 + rng.below(8)).to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", "65536");
+    // Often very soon: creation, replay and reset are where it hurts.
+    let acks = match rng.below(4) {
+        0 => 1 + rng.below(3),
+        1 => 1 + rng.below(20),
+        _ => 1 + rng.below(150),
+    };
+    if !killed_after(child, acks, |line| line.starts_with("ack"), model) {
+        return Err(format!("{acks} lines: the child ended by itself"));
+    }
+    reopen_and_check(path, model).map_err(|lost| format!("{acks} lines: {lost}"))
+}
+
+/// Runs the child, kills it when it has said `acks` lines that `counts`, and lets the model hear
+/// all it has said. Nobody sleeps: the child is killed when a line is read. Tells whether it died.
+pub(super) fn killed_after(
+    mut command: Command,
+    acks: u64,
+    counts: impl Fn(&str) -> bool,
+    model: &mut Model,
+) -> bool {
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = 0;
+    for line in lines.lines() {
+        let line = line.unwrap();
+        model.hear(&line);
+        seen += u64::from(counts(&line));
+        if seen == acks {
+            child.kill().unwrap();
+        }
+    }
+    !child.wait().unwrap().success()
+}
+
+pub(super) fn reopen_and_check(path: &Path, model: &mut Model) -> Result<(), String> {
+    places::run(async {
+        let opened = places::open(builder(), path).await;
+        let ledger = opened.map_err(|error| format!("it does not open: {error:?}"))?;
+        model.check(&ledger).await?;
+        let running = ledger.running_tasks().len() + ledger.revoking_tasks().len();
+        if running > 0 {
+            return Err(format!("{running} still run after an open"));
+        }
+        if !ledger.recovery().repaired().is_empty() {
+            return Err(format!("a kill took a repair: {:?}", ledger.recovery().repaired()));
+        }
+        ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))
+    })
+}

@@ -1,0 +1,35 @@
+//! The harnesses, each named after what it does to the ledger.
+
+mod damaged;
+mod each_call;
+mod killed;
+mod power_cut;
+mod raced;
+
+use crate::Session;
+use taskledger::internals::Sabotage;
+
+/// One way to break a ledger, again and again.
+#[derive(Debug)]
+pub struct Harness {
+    /// Its number in `GUARANTEES.md`.
+    pub row: u32,
+    pub name: &'static str,
+    /// What is counted.
+    pub unit: &'static str,
+    /// Units in CI, and in a run of full size.
+    pub ci: u64,
+    pub full: u64,
+    pub run: fn(&mut Session),
+    /// What is broken on purpose, and within how many units that must be found.
+    pub controls: &'static [(Sabotage, u64)],
+}
+
+/// All of them.
+pub const ALL: &[Harness] =
+    &[killed::HARNESS, each_call::HARNESS, power_cut::HARNESS, damaged::HARNESS, raced::HARNESS];
+
+#[must_use]
+pub fn of_name(name: &str) -> Option<&'static Harness> {
+    ALL.iter().find(|harness| harness.name == name)
+}

@@ -1,0 +1,227 @@
+//! The power goes, and the disk forgets what was never synced.
+//!
+//! A child's writes, syncs and acknowledgements are traced, in one order. For moments of it the
+//! simulator in `lab/disk.rs` makes what a disk might hold after a power cut then, and every record
+//! acknowledged by that moment must be there. A creation that nobody was told of may be gone; the
+//! directory is not bricked by it.
+//!
+//! What a killed process wrote is in the page cache alone, and so are the names it gave: so some runs
+//! go over several processes on one disk, the first ones killed, and the power goes in the last one.
+//!
+//! The control leaves out the one sync that the promise stands on, and must find records lost: else
+//! the simulator would see nothing.
+
+use super::Harness;
+use crate::Session;
+use crate::disk::{Disk, Fate, Names};
+use crate::ops::Model;
+use crate::places::{self, Image, builder};
+use crate::tracer::{self, Call};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use taskledger::internals::Sabotage;
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 3,
+    name: "power-cut",
+    unit: "states",
+    ci: 1_000,
+    full: 100_000,
+    run,
+    controls: &[(Sabotage::SkipSync, 60)],
+};
+
+/// Traced runs of clients, one process after the other.
+struct Trace {
+    before: Image,
+    model: Model,
+    calls: Vec<Call>,
+    /// Where the calls of the last process begin, in which the power goes.
+    last: usize,
+}
+
+/// How the clients of a run are set.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    name: &'a str,
+    clients: u64,
+    count: u64,
+    checkpoints: u64,
+    checkpoint_after: u64,
+    /// Bytes of each output, at least.
+    output: u64,
+    /// Processes that are killed before, each with how, in the words of `tracer.c`.
+    killed: &'a [(&'a str, String)],
+}
+
+/// Runs clients in a ledger that begins as `before`, with clients of names that were not used yet.
+fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>) -> Trace {
+    let top = places::scratch();
+    let dir = top.path().join("disk");
+    places::lay_out(&before, &dir);
+    let mut calls = Vec::new();
+    let mut last = 0;
+    let kills = run.killed.iter().map(Some).chain([None]);
+    for (process, kill) in kills.enumerate() {
+        last = calls.len();
+        let process = process as u64;
+        let first = first + process * run.clients;
+        let file = top.path().join("trace");
+        let mut child = places::child("clients", &dir.join("ledger"));
+        child
+            .env("TASKLEDGER_CHILD_SEED", first.to_string())
+            .env("TASKLEDGER_CHILD_FIRST_CLIENT", first.to_string())
+            .env("TASKLEDGER_CHILD_CLIENTS", run.clients.to_string())
+            .env("TASKLEDGER_CHILD_COUNT", run.count.to_string())
+            .env("TASKLEDGER_CHILD_CHECKPOINTS", run.checkpoints.to_string())
+            .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string())
+            .env("TASKLEDGER_CHILD_OUTPUT", run.output.to_string());
+        tracer::traced(&mut child, tracer, &dir, &file);
+        if let Some((how, when)) = kill {
+            child.env(how, when);
+        }
+        let mut child = child.spawn().unwrap();
+        // Read, so that the child is not held up.
+        let lines: Vec<String> =
+            BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+        let ended = child.wait().unwrap().success();
+        assert!(ended || kill.is_some(), "{}: {lines:?}", run.name);
+        calls.extend(tracer::read(&file, &dir, process * tracer::HANDLES));
+    }
+    Trace { before, model: model.clone(), calls, last }
+}
+
+/// Tries up to `states` states of the trace.
+fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) {
+    let (last, length) = (trace.last as u64, trace.calls.len() as u64);
+    let mut moments: Vec<u64> =
+        (0..states).map(|_| last + session.rng.below(length - last + 1)).collect();
+    moments.sort_unstable();
+    let mut disks = [Names::Strict, Names::Journalled].map(|names| {
+        let disk = Disk::holding(&trace.before, names);
+        (names, disk)
+    });
+    let mut model = trace.model.clone();
+    let mut played = 0;
+    for moment in moments {
+        if !session.goes_on() {
+            return;
+        }
+        for call in &trace.calls[played..moment as usize] {
+            disks.iter_mut().for_each(|(_, disk)| disk.play(call));
+            if let Call::Ack(line) = call {
+                model.hear(line);
+            }
+        }
+        played = moment as usize;
+        let (names, disk) = session.rng.pick(&disks);
+        let fate = *session.rng.pick(&Fate::ALL);
+        let context = format!("{name}, call {moment} of {length}, {names:?} names, {fate:?}");
+        let image = disk.cut(fate, &mut session.rng);
+        let goes_on = session.rng.below(4) == 0;
+        let outcome = try_state(&image, &mut model.clone(), goes_on);
+        session.count(&format!("states of {name}"), 1);
+        session.count("repaired", u64::from(outcome == Ok(true)));
+        if outcome.is_err() {
+            if let Ok(keep) = std::env::var("TASKLEDGER_KEEP") {
+                let kept = Path::new(&keep).join(format!("{name}-{moment}-{fate:?}"));
+                places::lay_out(&image, &kept);
+            }
+        }
+        session.tried(outcome.map(drop).map_err(|lost| format!("{context}: {lost}")));
+    }
+}
+
+/// Opens what the cut left. Tells whether something was repaired.
+fn try_state(image: &Image, model: &mut Model, goes_on: bool) -> Result<bool, String> {
+    let top = places::scratch();
+    places::lay_out(image, top.path());
+    let path = top.path().join("ledger");
+    places::run(async {
+        let ledger = places::open(builder(), &path)
+            .await
+            .map_err(|error| format!("it does not open: {error:?}"))?;
+        model.check(&ledger).await?;
+        let repaired = !ledger.recovery().repaired().is_empty();
+        if goes_on {
+            ledger.mark_succeeded("after the cut".to_owned()).await.unwrap();
+        }
+        ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
+        if goes_on {
+            let ledger =
+                places::open(builder(), &path).await.map_err(|error| format!("{error:?}"))?;
+            assert!(ledger.succeeded_tasks().contains("after the cut"));
+            ledger.close().await.unwrap();
+        }
+        Ok(repaired)
+    })
+}
+
+/// A ledger with a history, closed, and what is known of it; as the disk `ledger/...`.
+fn history() -> (Image, Model) {
+    let top = places::scratch();
+    let mut child = places::child("clients", &top.path().join("ledger"));
+    child.env("TASKLEDGER_CHILD_COUNT", "30").env("TASKLEDGER_CHILD_CHECKPOINTS", "1");
+    let mut child = child.spawn().unwrap();
+    let mut model = Model::default();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        model.hear(&line.unwrap());
+    }
+    assert!(child.wait().unwrap().success());
+    model.opened = false;
+    (places::image(top.path()), model)
+}
+
+const APPEND: Run<'static> = Run {
+    name: "append",
+    clients: 4,
+    count: 60,
+    checkpoints: 0,
+    checkpoint_after: 64 << 20,
+    output: 0,
+    killed: &[],
+};
+
+/// Runs of each kind in turn, and a few states of each.
+fn run(session: &mut Session) {
+    let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
+    let (history, known) = history();
+    let create = Run { name: "create", clients: 1, count: 2, ..APPEND };
+    let reopen = Run { name: "reopen", clients: 1, count: 2, ..APPEND };
+    let checkpoint =
+        Run { name: "checkpoint", count: 30, checkpoints: 4, checkpoint_after: 1 << 16, ..APPEND };
+    // Longer than a segment of the store, which has to be filled, sealed and left.
+    let large = Run { name: "large outputs", count: 60, output: 28_000, ..APPEND };
+    let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
+    for round in 0_u64.. {
+        for run in [create, APPEND, reopen, checkpoint, killed, killed, large] {
+            if !session.goes_on() {
+                return;
+            }
+            if run.name == large.name && round % 4 != 0 {
+                continue;
+            }
+            let rng = &mut session.rng;
+            let mut kills = Vec::new();
+            if run.name == killed.name {
+                if rng.below(4) == 0 {
+                    // Between the rename of a manifest and the sync of its name.
+                    kills.push(("TL_KILL_AFTER", format!("manifest:{}", 1 + rng.below(3))));
+                }
+                for _ in 0..=rng.below(2) {
+                    kills.push(("TL_KILL_AT", (1 + rng.below(150)).to_string()));
+                }
+            }
+            let fresh = run.name == create.name || (run.name == killed.name && rng.coin());
+            let (before, model) = match fresh {
+                true => (Image::new(), Model::default()),
+                false => (history.clone(), known.clone()),
+            };
+            let first = 100 + rng.below(1000);
+            let trace = trace(tracer, before, &model, first, &Run { killed: &kills, ..run });
+            let name =
+                if fresh && run.name != create.name { "killed while fresh" } else { run.name };
+            try_states(session, &trace, name, 25);
+        }
+    }
+}

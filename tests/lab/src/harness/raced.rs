@@ -1,0 +1,150 @@
+//! Several want the same ledger at once.
+//!
+//! Exactly one has it, and the others are told so: processes and tasks that open at the same moment,
+//! a ledger that is there or one to be created; openers that wait while the holder is killed; a
+//! directory that is moved away under its owner, whose place another one takes.
+
+use super::Harness;
+use crate::Session;
+use crate::places::{self, TestLedger, builder};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use taskledger::OpenError;
+use taskledger::internals::Sabotage;
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 12,
+    name: "raced",
+    unit: "races",
+    ci: 50,
+    full: 2_000,
+    run,
+    controls: &[(Sabotage::SkipLock, 20)],
+};
+
+fn run(session: &mut Session) {
+    let dir = places::on_disk();
+    for round in 0_u64.. {
+        if !session.goes_on() {
+            return;
+        }
+        // Now a ledger that is there, now one that is to be created.
+        let name = if session.rng.coin() { "ledger".to_owned() } else { round.to_string() };
+        let path = dir.path().join(name);
+        let (what, outcome) = match session.rng.below(4) {
+            0 => ("processes", processes(&path, 2 + session.rng.below(8))),
+            1 => ("the holder dies", while_the_holder_dies(&path, 2 + session.rng.below(4))),
+            2 => ("moved away", moved_away(&path)),
+            _ => ("tasks", tasks(&path, 2 + session.rng.below(30))),
+        };
+        session.count(what, 1);
+        session.tried(outcome.map_err(|wrong| format!("{what}: {wrong}")));
+    }
+}
+
+/// The first line that the child says of itself.
+fn first_word(child: &mut Child) -> String {
+    let lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    let word = lines.find_map(|line| Some(line.strip_prefix("ack ")?.to_owned()));
+    word.unwrap_or_else(|| "died without a word".to_owned())
+}
+
+fn opener(path: &Path, wait: u64) -> Child {
+    let mut command = places::child("opens once", path);
+    command.env("TASKLEDGER_CHILD_LOCK_WAIT", wait.to_string());
+    command.stdin(Stdio::piped()).spawn().unwrap()
+}
+
+fn processes(path: &Path, count: u64) -> Result<(), String> {
+    let mut openers: Vec<Child> = (0..count).map(|_| opener(path, 0)).collect();
+    // Whoever has it keeps it until all have said what they got.
+    let said: Vec<String> = openers.iter_mut().map(first_word).collect();
+    let mut ended = true;
+    for mut child in openers {
+        drop(child.stdin.take());
+        ended &= child.wait().unwrap().success();
+    }
+    let owners = said.iter().filter(|word| *word == "owner").count();
+    let others = said.iter().filter(|word| *word != "owner");
+    let told = others.clone().all(|word| word.contains("is in use by"));
+    if owners == 1 && told && ended { Ok(()) } else { Err(format!("{said:?}, ended {ended}")) }
+}
+
+/// All wait; the holder is killed; one after the other gets it, each alone.
+fn while_the_holder_dies(path: &Path, count: u64) -> Result<(), String> {
+    let mut holder = places::child("holds", path).spawn().unwrap();
+    let word = first_word(&mut holder);
+    if word != "open" {
+        return Err(format!("the holder says {word:?}"));
+    }
+    let mut openers: Vec<Child> = (0..count).map(|_| opener(path, 100)).collect();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    // Each closes as soon as its stdin ends, which it has.
+    openers.iter_mut().for_each(|child| drop(child.stdin.take()));
+    let said: Vec<String> = openers.iter_mut().map(first_word).collect();
+    let ended = openers.iter_mut().all(|child| child.wait().unwrap().success());
+    let all = said.iter().all(|word| word == "owner");
+    if all && ended { Ok(()) } else { Err(format!("{said:?}, ended {ended}")) }
+}
+
+fn tasks(path: &Path, count: u64) -> Result<(), String> {
+    places::run(async {
+        let mut openers = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let path = path.to_owned();
+            openers.spawn(
+                async move { places::open(builder().lock_wait(Duration::ZERO), &path).await },
+            );
+        }
+        let mut owners = Vec::new();
+        while let Some(opened) = openers.join_next().await {
+            match opened.map_err(|error| error.to_string())? {
+                Ok(ledger) => owners.push(ledger),
+                // Whoever is just opening may not have signed yet.
+                Err(OpenError::Locked { holder, .. })
+                    if holder.pid.is_none() || holder.this_process => {}
+                Err(other) => return Err(format!("{other:?}")),
+            }
+        }
+        let [owner] = &owners[..] else { return Err(format!("{} owners", owners.len())) };
+        owner.close().await.map_err(|error| format!("{error:?}"))
+    })
+}
+
+fn moved_away(path: &Path) -> Result<(), String> {
+    let elsewhere = path.with_extension("elsewhere");
+    drop(std::fs::remove_dir_all(path));
+    drop(std::fs::remove_dir_all(&elsewhere));
+    places::run(async {
+        let open = || places::open(builder(), path);
+        let failed = |error: OpenError| format!("it does not open: {error:?}");
+        let ledger = open().await.map_err(failed)?;
+        ledger.mark_succeeded("before".to_owned()).await.map_err(|error| error.to_string())?;
+        std::fs::rename(path, &elsewhere).unwrap();
+        // Another one takes the old place.
+        let newcomer = open().await.map_err(failed)?;
+        newcomer.mark_succeeded("newcomer".to_owned()).await.map_err(|error| error.to_string())?;
+        if ledger.mark_succeeded("after".to_owned()).await.is_ok() {
+            return Err("whose directory was moved goes on".to_owned());
+        }
+        drop(ledger.close().await);
+        drop(newcomer.close().await);
+        for (place, id) in [(path, "newcomer"), (&elsewhere, "before")] {
+            let ledger = places::open(builder(), place).await.map_err(failed)?;
+            let ids = ids(&ledger);
+            drop(ledger.close().await);
+            if ids != [id] {
+                return Err(format!("{} has {ids:?}", place.display()));
+            }
+        }
+        Ok(())
+    })
+}
+
+fn ids(ledger: &TestLedger) -> Vec<String> {
+    ledger.all_tasks().iter().map(Result::unwrap).collect()
+}

@@ -1,0 +1,90 @@
+//! The crash lab: what tries to break every promise of taskledger.
+//!
+//! Each [`Harness`] breaks one thing (the process, the power, the disk, the clock, ...), again and
+//! again, by random numbers from a seed, and holds what is left against a model of what was
+//! acknowledged. Each has controls: the same run with a promise broken on purpose
+//! ([`taskledger::internals::Sabotage`]), in a process of its own, in which it *must* find
+//! violations. A harness whose control finds nothing proves nothing.
+//!
+//! `cargo test` runs all of them at a small size; `just lab --minutes N --seed S` for as long as one
+//! likes, and adds what was run to `tally.json`.
+
+#![expect(missing_docs, reason = "nobody but the lab uses the lab")]
+#![expect(clippy::unwrap_used, reason = "what panics in the lab is a finding")]
+#![expect(clippy::indexing_slicing, reason = "what panics in the lab is a finding")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a harness names the arms that it expects")]
+#![expect(clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "as above")]
+#![expect(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "as above")]
+
+pub mod child;
+pub mod disk;
+pub mod harness;
+pub mod ops;
+pub mod places;
+pub mod rng;
+pub mod session;
+pub mod tally;
+pub mod tracer;
+
+pub use harness::{ALL, Harness, of_name};
+pub use rng::Rng;
+pub use session::{Report, Session};
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use taskledger::internals::{Sabotage, sabotage};
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// The variable that tells a process of the lab which promise it has to break.
+const SABOTAGE: &str = "TASKLEDGER_LAB_SABOTAGE";
+
+/// Says where the lab's program is, which plays the children; and breaks the promise that the
+/// environment names. Called once at the start of every process.
+pub fn begin(binary: &Path) {
+    drop(BINARY.set(binary.to_owned()));
+    if let Ok(name) = std::env::var(SABOTAGE) {
+        let known = SABOTAGES.iter().find(|what| format!("{what:?}") == name);
+        sabotage(*known.unwrap_or_else(|| panic!("{SABOTAGE}={name} is not known")));
+    }
+}
+
+const SABOTAGES: [Sabotage; 13] = [
+    Sabotage::SkipSync,
+    Sabotage::HoldBack,
+    Sabotage::SwallowFailure,
+    Sabotage::SkipFencing,
+    Sabotage::ForgetBatch,
+    Sabotage::AnswerFirst,
+    Sabotage::SkipReset,
+    Sabotage::IgnoreWitness,
+    Sabotage::SkipLock,
+    Sabotage::DropEnd,
+    Sabotage::LoseWake,
+    Sabotage::TrustClock,
+    Sabotage::TrustLength,
+];
+
+/// The lab's program as another process.
+#[must_use]
+pub fn program() -> Command {
+    Command::new(BINARY.get().expect("begin was called"))
+}
+
+/// The same run with a promise broken, in a process of its own.
+#[must_use]
+pub fn control(harness: &Harness, broken: Sabotage, units: u64, seed: u64) -> Report {
+    let mut command = program();
+    command
+        .args(["slice", harness.name])
+        .args(["--units", &units.to_string(), "--seed", &seed.to_string()])
+        .env(SABOTAGE, format!("{broken:?}"));
+    let output = command.output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        // Whatever brought it down is what it was to find.
+        let told = String::from_utf8_lossy(&output.stderr);
+        let last = told.lines().next_back().unwrap_or_default();
+        Report::found(format!("the process ended with {}: {last}", output.status))
+    })
+}

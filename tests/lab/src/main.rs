@@ -1,0 +1,194 @@
+//! The program of the crash lab.
+
+#![expect(clippy::print_stdout, reason = "that is what a program is for")]
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+use taskledger_lab::session::{self, Bounds};
+use taskledger_lab::tally::Tally;
+use taskledger_lab::{ALL, Harness, child, control, of_name};
+
+/// Tries to break every promise of taskledger.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  taskledger-lab run --minutes 60                 all harnesses in turn, and their controls
+  taskledger-lab run --minutes 5 --only killed,power-cut --seed 7
+  taskledger-lab list")]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs harnesses for some time, a slice of each in turn, and adds up the tally.
+    Run {
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Where the random numbers begin; printed, and can be given back.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only these harnesses.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// The size of a slice, in CI sizes.
+        #[arg(long, default_value_t = 1.0)]
+        slice: f64,
+        /// The tally to add to.
+        #[arg(long)]
+        tally: Option<PathBuf>,
+    },
+    /// Lists the harnesses with their sizes.
+    List,
+    /// Prints the tally as a table.
+    Tally,
+    /// One run of one harness; its report goes to stdout as JSON.
+    Slice {
+        harness: String,
+        #[arg(long)]
+        units: u64,
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Plays a part in somebody else's run.
+    Child { role: String, path: PathBuf },
+}
+
+fn main() -> ExitCode {
+    let binary = std::env::current_exe().expect("a program knows where it is");
+    taskledger_lab::begin(&binary);
+    match Options::parse().what {
+        What::Run { minutes, seed, only, slice, tally } => {
+            let seed = seed.unwrap_or_else(some_seed);
+            let place = tally.unwrap_or_else(Tally::place);
+            let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+            let chosen: Vec<&Harness> = ALL
+                .iter()
+                .filter(|harness| only.is_empty() || only.iter().any(|name| name == harness.name))
+                .collect();
+            if chosen.is_empty() {
+                eprintln!("no such harness; see: taskledger-lab list");
+                return ExitCode::from(2);
+            }
+            run(&chosen, seed, slice, until, &place)
+        }
+        What::List => {
+            for harness in ALL {
+                let Harness { row, name, unit, ci, full, .. } = harness;
+                println!("{row:>2}  {name:<14} {ci:>9} {unit} in CI, {full} at full size");
+            }
+            ExitCode::SUCCESS
+        }
+        What::Tally => {
+            table(&Tally::read(&Tally::place()));
+            ExitCode::SUCCESS
+        }
+        What::Slice { harness, units, seed } => {
+            let Some(harness) = of_name(&harness) else {
+                eprintln!("there is no harness {harness:?}");
+                return ExitCode::from(2);
+            };
+            let bounds = Bounds { units, time: None, stop_at_first: true };
+            let report = session::run(harness, seed, bounds);
+            println!("{}", serde_json::to_string(&report).expect("a report is plain"));
+            ExitCode::SUCCESS
+        }
+        What::Child { role, path } => {
+            child::play(&role, path);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn some_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros() % 1_000_000_000).unwrap_or_default())
+}
+
+/// Slices of each harness in turn; before the first of each, its controls.
+fn run(chosen: &[&Harness], seed: u64, slice: f64, until: Instant, place: &PathBuf) -> ExitCode {
+    println!("seed {seed}, tally {}", place.display());
+    let mut wrong = 0_u64;
+    for round in 0_u64.. {
+        for harness in chosen {
+            if Instant::now() >= until {
+                return if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            }
+            let seed = seed.wrapping_add(round);
+            if round == 0 {
+                for (broken, units) in harness.controls {
+                    let report = control(harness, *broken, *units, seed);
+                    if let Some(why) = report.skipped {
+                        println!("{}, {broken:?}: SKIPPED: {why}", harness.name);
+                        continue;
+                    }
+                    let found = !report.violations.is_empty();
+                    println!("{}, {broken:?}: {}", harness.name, told(found, &report.violations));
+                    wrong += u64::from(!found);
+                    let mut tally = Tally::read(place);
+                    let broken = format!("{broken:?}");
+                    tally.add_control(harness.name, harness.unit, seed, &broken, found);
+                    tally.write(place);
+                }
+            }
+            let began = Instant::now();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
+            let units = (harness.ci as f64 * slice).ceil() as u64;
+            let left = until.saturating_duration_since(Instant::now());
+            let bounds = Bounds { units, time: Some(left), stop_at_first: false };
+            let report = session::run(harness, seed, bounds);
+            println!(
+                "{}, seed {seed}: {} {}, {} violations, {:?}, {:.1} s{}",
+                harness.name,
+                report.tried,
+                harness.unit,
+                report.violations.len(),
+                report.counts,
+                began.elapsed().as_secs_f64(),
+                report.skipped.iter().map(|why| format!(", SKIPPED: {why}")).collect::<String>(),
+            );
+            wrong += report.violations.len() as u64;
+            if report.skipped.is_none() {
+                let mut tally = Tally::read(place);
+                tally.add(harness.name, harness.unit, seed, &report);
+                tally.write(place);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn told(found: bool, violations: &[String]) -> String {
+    let first = violations.first().map(String::as_str).unwrap_or_default();
+    let first: String = first.chars().take(160).collect();
+    if found { format!("found, as it must: {first}") } else { "FOUND NOTHING".to_owned() }
+}
+
+fn table(tally: &Tally) {
+    println!(
+        "| harness | version | tried | violations | full size | controls that found | dates |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for harness in ALL {
+        for (version, entry) in tally.0.get(harness.name).into_iter().flatten() {
+            let controls: Vec<String> = entry
+                .controls
+                .iter()
+                .map(|(name, control)| format!("{name} {}/{}", control.found, control.runs))
+                .collect();
+            println!(
+                "| {} | {version} | {} {} | {} | {} | {} | {} to {} |",
+                harness.name,
+                entry.tried,
+                entry.unit,
+                entry.violations,
+                harness.full,
+                controls.join(", "),
+                entry.first,
+                entry.last
+            );
+        }
+    }
+}

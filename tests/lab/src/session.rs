@@ -1,0 +1,107 @@
+//! One run of a harness: so many units, from one seed.
+
+use crate::Rng;
+use crate::harness::Harness;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Units that were tried.
+    pub tried: u64,
+    /// What else is worth counting.
+    pub counts: BTreeMap<String, u64>,
+    /// What must not be.
+    pub violations: Vec<String>,
+    /// Why it cannot be run here.
+    pub skipped: Option<String>,
+}
+
+impl Report {
+    #[must_use]
+    pub fn found(violation: String) -> Self {
+        Self { violations: vec![violation], ..Self::default() }
+    }
+}
+
+/// A run under way.
+#[derive(Debug)]
+pub struct Session {
+    pub rng: Rng,
+    pub seed: u64,
+    /// Units to try.
+    pub units: u64,
+    pub report: Report,
+    until: Option<Instant>,
+    stop_at_first: bool,
+}
+
+impl Session {
+    /// Whether another unit is to be tried.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        let found = self.stop_at_first && !self.report.violations.is_empty();
+        self.report.skipped.is_none()
+            && !found
+            && self.report.tried < self.units
+            && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    pub fn count(&mut self, what: &str, by: u64) {
+        *self.report.counts.entry(what.to_owned()).or_default() += by;
+    }
+
+    /// A unit has been tried, and this is what became of it.
+    pub fn tried(&mut self, outcome: Result<(), String>) {
+        self.report.tried += 1;
+        if let Err(violation) = outcome {
+            self.violated(violation);
+        }
+    }
+
+    pub fn violated(&mut self, violation: String) {
+        eprintln!("VIOLATION (seed {}): {violation}", self.seed);
+        // More than a few say no more.
+        if self.report.violations.len() < 20 {
+            self.report.violations.push(violation);
+        }
+        self.count("violations", 1);
+    }
+
+    pub fn skip(&mut self, why: impl Into<String>) {
+        self.report.skipped = Some(why.into());
+    }
+}
+
+/// How long a run may go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub units: u64,
+    pub time: Option<Duration>,
+    /// A control has shown what it has to with its first finding.
+    pub stop_at_first: bool,
+}
+
+/// Runs a harness. A panic is a violation like any other.
+#[must_use]
+pub fn run(harness: &Harness, seed: u64, bounds: Bounds) -> Report {
+    let mut session = Session {
+        rng: Rng::new(seed),
+        seed,
+        units: bounds.units,
+        report: Report::default(),
+        until: bounds.time.map(|time| Instant::now() + time),
+        stop_at_first: bounds.stop_at_first,
+    };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (harness.run)(&mut session))) {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        session.violated(format!("a panic: {}", text.unwrap_or_default()));
+    }
+    session.report
+}

@@ -1,0 +1,109 @@
+//! What has been run so far, kept in the repository.
+
+use crate::session::Report;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Seeds that are remembered of each harness and version.
+const SEEDS: usize = 8;
+
+/// By harness, then by version.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally(pub BTreeMap<String, BTreeMap<String, Entry>>);
+
+/// All runs of one harness with one version.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Entry {
+    pub unit: String,
+    pub tried: u64,
+    pub violations: u64,
+    pub counts: BTreeMap<String, u64>,
+    pub first: String,
+    pub last: String,
+    pub runs: u64,
+    pub last_seeds: VecDeque<u64>,
+    /// Runs of each control, and how many of them found what they must.
+    pub controls: BTreeMap<String, Control>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Control {
+    pub runs: u64,
+    pub found: u64,
+}
+
+impl Tally {
+    /// The tally of the repository.
+    #[must_use]
+    pub fn place() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tally.json")
+    }
+
+    #[must_use]
+    pub fn read(path: &Path) -> Self {
+        std::fs::read(path).map_or_else(
+            |_| Self::default(),
+            |bytes| serde_json::from_slice(&bytes).expect("the tally is as the lab wrote it"),
+        )
+    }
+
+    /// Replaces the file as a whole.
+    pub fn write(&self, path: &Path) {
+        let unfinished = path.with_extension("tmp");
+        let text = serde_json::to_string_pretty(self).unwrap();
+        std::fs::write(&unfinished, text + "\n").unwrap();
+        std::fs::rename(unfinished, path).unwrap();
+    }
+
+    fn entry(&mut self, name: &str, unit: &str, seed: u64) -> &mut Entry {
+        let versions = self.0.entry(name.to_owned()).or_default();
+        let entry = versions.entry(version()).or_default();
+        let today = jiff::Zoned::now().date().to_string();
+        if entry.first.is_empty() {
+            unit.clone_into(&mut entry.unit);
+            entry.first.clone_from(&today);
+        }
+        entry.last = today;
+        if entry.last_seeds.back() != Some(&seed) {
+            entry.last_seeds.push_back(seed);
+        }
+        if entry.last_seeds.len() > SEEDS {
+            entry.last_seeds.pop_front();
+        }
+        entry
+    }
+
+    pub fn add(&mut self, name: &str, unit: &str, seed: u64, report: &Report) {
+        let entry = self.entry(name, unit, seed);
+        entry.runs += 1;
+        entry.tried += report.tried;
+        entry.violations += report.violations.len() as u64;
+        for (what, count) in report.counts.iter().filter(|(what, _)| *what != "violations") {
+            *entry.counts.entry(what.clone()).or_default() += count;
+        }
+    }
+
+    pub fn add_control(&mut self, name: &str, unit: &str, seed: u64, broken: &str, found: bool) {
+        let control = self.entry(name, unit, seed).controls.entry(broken.to_owned()).or_default();
+        control.runs += 1;
+        control.found += u64::from(found);
+    }
+}
+
+/// The library's version, and the commit that last changed it: runs with other sources do not count
+/// for these.
+#[must_use]
+pub fn version() -> String {
+    let git = |args: &[&str]| {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let output = Command::new("git").arg("-C").arg(top).args(args).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let commit = git(&["log", "-1", "--format=%h", "--", "src", "migrations", "Cargo.lock"]);
+    let changed = git(&["status", "--porcelain", "--", "src", "migrations"]);
+    let changed = if changed.is_some_and(|changed| !changed.is_empty()) { "+" } else { "" };
+    format!("0.1.0 {}{changed}", commit.unwrap_or_else(|| "(no git)".to_owned()))
+}

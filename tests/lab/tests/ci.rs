@@ -1,0 +1,92 @@
+//! Every harness at its small size, and every control.
+//!
+//! `TASKLEDGER_ROUNDS=x10` tries ten times as much, `TASKLEDGER_SEED` begins where another run began.
+
+#![expect(clippy::print_stdout, reason = "the seeds are told")]
+
+use std::path::Path;
+use std::time::SystemTime;
+use taskledger_lab::session::{self, Bounds};
+use taskledger_lab::{begin, control, of_name};
+
+fn seed() -> u64 {
+    let given = std::env::var("TASKLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(0, |now| u64::try_from(now.as_micros() % 1_000_000).unwrap_or_default())
+    })
+}
+
+fn times(usual: u64) -> u64 {
+    let factor = std::env::var("TASKLEDGER_ROUNDS").ok();
+    let factor = factor.and_then(|text| text.strip_prefix('x').and_then(|x| x.parse::<u64>().ok()));
+    usual * factor.unwrap_or(1)
+}
+
+fn holds(name: &str) {
+    begin(Path::new(env!("CARGO_BIN_EXE_taskledger-lab")));
+    let harness = of_name(name).expect("there is such a harness");
+    let seed = seed();
+    println!("{name}: TASKLEDGER_SEED={seed}");
+    let bounds = Bounds { units: times(harness.ci), time: None, stop_at_first: false };
+    let report = session::run(harness, seed, bounds);
+    if let Some(why) = report.skipped {
+        eprintln!("\n==== SKIPPED {name}: {why} ====\n");
+        return;
+    }
+    println!("{name}: {} {}, {:?}", report.tried, harness.unit, report.counts);
+    assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
+    assert!(report.tried > 0, "nothing was tried");
+}
+
+fn notices(name: &str) {
+    begin(Path::new(env!("CARGO_BIN_EXE_taskledger-lab")));
+    let harness = of_name(name).expect("there is such a harness");
+    let seed = seed();
+    println!("{name}: TASKLEDGER_SEED={seed}");
+    assert!(!harness.controls.is_empty(), "a harness without a control proves nothing");
+    for (broken, units) in harness.controls {
+        let report = control(harness, *broken, *units, seed);
+        if let Some(why) = report.skipped {
+            eprintln!("\n==== SKIPPED {name}, {broken:?}: {why} ====\n");
+            continue;
+        }
+        assert!(
+            !report.violations.is_empty(),
+            "with {broken:?} {name} finds nothing in {} {}",
+            report.tried,
+            harness.unit
+        );
+        println!("{name}, {broken:?}: found after {} {}", report.tried, harness.unit);
+    }
+}
+
+macro_rules! harnesses {
+    ($($test:ident: $name:literal,)*) => {
+        $(mod $test {
+            #[test]
+            fn holds() {
+                super::holds($name);
+            }
+
+            #[test]
+            fn is_noticed_when_it_does_not() {
+                super::notices($name);
+            }
+        })*
+
+        #[test]
+        fn no_harness_is_left_out() {
+            let here = [$($name),*];
+            assert_eq!(here.len(), taskledger_lab::ALL.len());
+        }
+    };
+}
+
+harnesses! {
+    killed: "killed",
+    each_call: "each-call",
+    power_cut: "power-cut",
+    damaged: "damaged",
+    raced: "raced",
+}

@@ -1,0 +1,25 @@
+//! What is at a path, and what the ledger then makes of it: what can be said without random numbers.
+//!
+//! Each module is named after a misfortune. What is tried again and again is in the harnesses.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
+
+mod full;
+mod older;
+mod raced;
+mod refused;
+
+/// What the harnesses have as well.
+mod lab {
+    pub(crate) use taskledger_lab::places::*;
+
+    use std::path::Path;
+    use std::process::Command;
+
+    pub(crate) fn child(role: &str, path: &Path) -> Command {
+        taskledger_lab::begin(Path::new(env!("CARGO_BIN_EXE_taskledger-lab")));
+        taskledger_lab::places::child(role, path)
+    }
+}
