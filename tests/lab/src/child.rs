@@ -13,6 +13,7 @@ pub fn play(role: &str, path: PathBuf) {
             "opens and checkpoints" => opens_and_checkpoints(path).await,
             "holds" => holds(path).await,
             "opens once" => opens_once(path).await,
+            "suffers" => suffers(path).await,
             other => panic!("nobody plays {other}"),
         }
     });
@@ -44,6 +45,32 @@ async fn clients(path: PathBuf) {
         ended.unwrap();
     }
     ledger.close().await.unwrap();
+}
+
+/// Clients whose disk fails at some time: whatever fails must be an error that says so.
+async fn suffers(path: PathBuf) {
+    let seed = number("TASKLEDGER_CHILD_SEED", 0);
+    let count = number("TASKLEDGER_CHILD_COUNT", 20);
+    let ledger = match open(builder().checkpoint_after(1 << 16), &path).await {
+        Ok(ledger) => ledger,
+        Err(error) => return ops::say(&format!("open failed {error:?}")),
+    };
+    ops::say("open");
+    let mut rng = Rng::new(seed);
+    let mut clients = tokio::task::JoinSet::new();
+    let first = number("TASKLEDGER_CHILD_FIRST_CLIENT", 0);
+    for name in first..first + number("TASKLEDGER_CHILD_CLIENTS", 3) {
+        clients.spawn(ops::client(ledger.clone(), name, rng.next(), count, false));
+    }
+    for _ in 0..number("TASKLEDGER_CHILD_CHECKPOINTS", 0) {
+        drop(ledger.checkpoint().await);
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    drop(ledger.record("c0-0").await);
+    drop(ledger.close().await);
+    ops::say("closed");
 }
 
 /// Opens, makes a checkpoint, closes, over and over, and says so each time.

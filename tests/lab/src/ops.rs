@@ -7,6 +7,7 @@
 //! ack open                       the ledger is open
 //! ack try 2 run c2-3 4711        client 2 is about to run c2-3, which will return 4711
 //! ack done 2 run c2-3 4711       that was acknowledged
+//! ack hurt 2 ...                 it was refused, and the ledger is poisoned: it may be there or not
 //! ack bad 2 ...                  an answer that cannot be
 //! ```
 //!
@@ -17,7 +18,7 @@ use crate::Rng;
 use crate::places::TestLedger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use taskledger::{AttemptError, Failure, LaunchError, TaskState};
+use taskledger::{AttemptError, ChangeError, Failure, Health, LaunchError, Rejection, TaskState};
 
 /// Ids of each client.
 const IDS: u64 = 6;
@@ -64,10 +65,22 @@ pub async fn client(ledger: TestLedger, name: u64, seed: u64, count: u64, hangin
         say(&format!("try {name} {op} {id} {number}"));
         match perform(&ledger, op, &id, number).await {
             Ok(()) => say(&format!("done {name} {op} {id} {number}")),
+            Err(what) if poison_holds(&ledger).await => {
+                return say(&format!("hurt {name} {op} {id}: {what}"));
+            }
             Err(what) => return say(&format!("bad {name} {op} {id}: {what}")),
         }
         done += 1;
     }
+}
+
+/// Whether the ledger is poisoned, keeps to that, and still answers what it knows.
+async fn poison_holds(ledger: &TestLedger) -> bool {
+    let poisoned = matches!(ledger.health(), Health::Poisoned(_));
+    let refused = ledger.mark_succeeded("after the failure".to_owned()).await;
+    let holds = matches!(refused, Err(ChangeError::Rejected(Rejection::Poisoned(_))));
+    let state = ledger.query_task_state("after the failure").await;
+    poisoned && holds && state == TaskState::NotFound
 }
 
 async fn perform(ledger: &TestLedger, op: &str, id: &str, number: u64) -> Result<(), String> {
@@ -157,6 +170,8 @@ pub struct Model {
     under_way: BTreeMap<String, [String; 3]>,
     pub opened: bool,
     pub acked: u64,
+    /// How many clients have been told that the ledger is poisoned.
+    pub hurt: u64,
 }
 
 impl Model {
@@ -175,6 +190,7 @@ impl Model {
                 self.known.insert(id.to_owned(), after);
                 self.acked += 1;
             }
+            ["ack", "hurt", ..] => self.hurt += 1,
             ["ack", "bad", ..] => panic!("{line}"),
             // The test harness, or what the child says before it panics.
             _ => assert!(!line.contains("panicked"), "the child says: {line}"),

@@ -5,7 +5,10 @@
  *   TL_TRACE_FILE  where the record goes; nothing is recorded without it
  *   TL_KILL_AT     SIGKILL before the n-th changing call, counted from 1
  *   TL_KILL_AFTER  a file name, a colon, and a number n: SIGKILL after the n-th rename to that name
- *   TL_DEAF        a file name: fsync and fdatasync of files with this name do nothing, unseen
+ *   TL_FAIL        class:n:errno:how  the n-th call of a class fails with this number, for `how` = once
+ *                  or ever; errno 0 makes a write a short one. Classes: write sync create rename unlink
+ *                  read
+ *   TL_FAIL_MARK   a file that is created when that happens
  *
  * A record, all numbers u64 little-endian: op, handle, a, b, length of text, text. A handle is one
  * open of a file; it never comes back. Lines "ack ..." written to stderr are records too, so that
@@ -43,7 +46,7 @@ enum { OPEN = 1, WRITE, SYNC, RANGE, LENGTH, RENAME, UNLINK, MKDIR, LINK, ACK };
 #define FDS 65536
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char dir[PATH_MAX], deaf[NAME_MAX + 1];
+static char dir[PATH_MAX];
 static size_t dir_length;
 static int out = -1;
 static long kill_at;
@@ -52,7 +55,11 @@ static char kill_after[NAME_MAX + 1];
 static long renames_left;
 static uint64_t next_handle = 1;
 static uint64_t handles[FDS];
-static char is_deaf[FDS];
+
+enum { NONE, F_WRITE, F_SYNC, F_CREATE, F_RENAME, F_UNLINK, F_READ };
+static int fail_class, fail_errno, fail_ever;
+static long fail_at, fail_seen;
+static char fail_mark[PATH_MAX];
 
 __attribute__((constructor)) static void begin(void) {
     const char *text = getenv("TL_TRACE_DIR");
@@ -67,7 +74,15 @@ __attribute__((constructor)) static void begin(void) {
         *colon = 0;
         renames_left = atol(colon + 1);
     }
-    if ((text = getenv("TL_DEAF"))) snprintf(deaf, sizeof deaf, "%s", text);
+    if ((text = getenv("TL_FAIL"))) {
+        static const char *names[] = {"", "write", "sync", "create", "rename", "unlink", "read"};
+        char name[16], how[16];
+        if (sscanf(text, "%15[^:]:%ld:%d:%15s", name, &fail_at, &fail_errno, how) != 4) abort();
+        for (int i = 1; i <= F_READ; i++)
+            if (strcmp(name, names[i]) == 0) fail_class = i;
+        fail_ever = strcmp(how, "ever") == 0;
+        if ((text = getenv("TL_FAIL_MARK"))) snprintf(fail_mark, sizeof fail_mark, "%s", text);
+    }
     if ((text = getenv("TL_TRACE_FILE"))) {
         int fd = syscall(SYS_openat, AT_FDCWD, text, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
         out = fcntl(fd, F_DUPFD_CLOEXEC, 900);
@@ -116,6 +131,19 @@ static void change(void) {
     if (kill_at && ++changes == kill_at) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
 }
 
+/* Whether this call has to fail. Under the lock. */
+static int fails(int class) {
+    if (class != fail_class) return 0;
+    long seen = ++fail_seen;
+    if (seen != fail_at && !(fail_ever && seen > fail_at)) return 0;
+    if (fail_mark[0]) {
+        int fd = syscall(SYS_openat, AT_FDCWD, fail_mark, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        if (fd >= 0) syscall(SYS_close, fd);
+    }
+    errno = fail_errno;
+    return 1;
+}
+
 static uint64_t handle_of(int fd) { return fd >= 0 && fd < FDS ? handles[fd] : 0; }
 
 static int opened(int at, const char *name, int flags, mode_t mode) {
@@ -124,11 +152,10 @@ static int opened(int at, const char *name, int flags, mode_t mode) {
     if (flags & O_DIRECTORY || !below(at, name, path)) return syscall(SYS_openat, at, name, flags, mode);
     pthread_mutex_lock(&lock);
     if (flags & (O_CREAT | O_TRUNC)) change();
-    int fd = syscall(SYS_openat, at, name, flags, mode);
+    int failed = flags & O_CREAT && fails(F_CREATE);
+    int fd = failed ? -1 : syscall(SYS_openat, at, name, flags, mode);
     if (fd >= 0 && fd < FDS) {
         handles[fd] = next_handle++;
-        const char *last = strrchr(path, '/');
-        is_deaf[fd] = deaf[0] && last && strcmp(last + 1, deaf) == 0;
         put(OPEN, handles[fd], (flags & O_TRUNC) != 0, 0, path, strlen(path));
     }
     pthread_mutex_unlock(&lock);
@@ -162,7 +189,7 @@ int creat64(const char *path, mode_t mode) { return creat(path, mode); }
 
 int close(int fd) {
     pthread_mutex_lock(&lock);
-    if (fd >= 0 && fd < FDS) handles[fd] = is_deaf[fd] = 0;
+    if (fd >= 0 && fd < FDS) handles[fd] = 0;
     int result = syscall(SYS_close, fd);
     pthread_mutex_unlock(&lock);
     return result;
@@ -174,7 +201,9 @@ ssize_t write(int fd, const void *data, size_t length) {
     pthread_mutex_lock(&lock);
     if (!ack) change();
     uint64_t offset = ack ? 0 : syscall(SYS_lseek, fd, 0, SEEK_CUR);
-    ssize_t done = syscall(SYS_write, fd, data, length);
+    int failed = !ack && fails(F_WRITE);
+    if (failed && fail_errno == 0) length -= length / 2;
+    ssize_t done = failed && fail_errno ? -1 : syscall(SYS_write, fd, data, length);
     if (done > 0 && ack) put(ACK, 0, 0, 0, data, length);
     else if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
     pthread_mutex_unlock(&lock);
@@ -185,7 +214,9 @@ ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) {
     if (!handle_of(fd)) return syscall(SYS_pwrite64, fd, data, length, offset);
     pthread_mutex_lock(&lock);
     change();
-    ssize_t done = syscall(SYS_pwrite64, fd, data, length, offset);
+    int failed = fails(F_WRITE);
+    if (failed && fail_errno == 0) length -= length / 2;
+    ssize_t done = failed && fail_errno ? -1 : syscall(SYS_pwrite64, fd, data, length, offset);
     if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
     pthread_mutex_unlock(&lock);
     return done;
@@ -216,12 +247,25 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
 }
 ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t offset) { return pwritev(fd, parts, count, offset); }
 
+static ssize_t reads(int fd, void *data, size_t length, off_t offset, int positioned) {
+    int failed = 0;
+    if (fail_class == F_READ && handle_of(fd)) {
+        pthread_mutex_lock(&lock);
+        failed = fails(F_READ);
+        pthread_mutex_unlock(&lock);
+    }
+    if (failed) return -1;
+    return positioned ? syscall(SYS_pread64, fd, data, length, offset) : syscall(SYS_read, fd, data, length);
+}
+ssize_t read(int fd, void *data, size_t length) { return reads(fd, data, length, 0, 0); }
+ssize_t pread(int fd, void *data, size_t length, off_t offset) { return reads(fd, data, length, offset, 1); }
+ssize_t pread64(int fd, void *data, size_t length, off_t offset) { return reads(fd, data, length, offset, 1); }
+
 static int synced(long call, int fd) {
     if (!handle_of(fd)) return syscall(call, fd);
-    if (is_deaf[fd]) return 0;
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(call, fd);
+    int result = fails(F_SYNC) ? -1 : syscall(call, fd);
     if (result == 0) put(SYNC, handles[fd], 0, 0, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
@@ -233,7 +277,7 @@ int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
     if (!handle_of(fd)) return syscall(SYS_sync_file_range, fd, offset, length, flags);
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(SYS_sync_file_range, fd, offset, length, flags);
+    int result = fails(F_SYNC) ? -1 : syscall(SYS_sync_file_range, fd, offset, length, flags);
     if (result == 0) put(RANGE, handles[fd], offset, length, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
@@ -275,7 +319,7 @@ int renameat(int from_at, const char *from, int to_at, const char *to) {
     if (!below(from_at, from, a) || !below(to_at, to, b)) return syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(SYS_renameat2, from_at, from, to_at, to, 0);
+    int result = fails(F_RENAME) ? -1 : syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     if (result == 0) put_two(RENAME, a, b);
     const char *last = strrchr(b, '/');
     if (result == 0 && kill_after[0] && last && strcmp(last + 1, kill_after) == 0 && --renames_left == 0)
@@ -290,7 +334,7 @@ int linkat(int from_at, const char *from, int to_at, const char *to, int flags) 
     if (!below(from_at, from, a) || !below(to_at, to, b)) return syscall(SYS_linkat, from_at, from, to_at, to, flags);
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(SYS_linkat, from_at, from, to_at, to, flags);
+    int result = fails(F_RENAME) ? -1 : syscall(SYS_linkat, from_at, from, to_at, to, flags);
     if (result == 0) put_two(LINK, a, b);
     pthread_mutex_unlock(&lock);
     return result;
@@ -302,7 +346,7 @@ int unlinkat(int at, const char *name, int flags) {
     if (!below(at, name, path)) return syscall(SYS_unlinkat, at, name, flags);
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(SYS_unlinkat, at, name, flags);
+    int result = fails(F_UNLINK) ? -1 : syscall(SYS_unlinkat, at, name, flags);
     if (result == 0) put(UNLINK, 0, 0, 0, path, strlen(path));
     pthread_mutex_unlock(&lock);
     return result;
@@ -315,7 +359,7 @@ int mkdirat(int at, const char *name, mode_t mode) {
     if (!below(at, name, path)) return syscall(SYS_mkdirat, at, name, mode);
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(SYS_mkdirat, at, name, mode);
+    int result = fails(F_CREATE) ? -1 : syscall(SYS_mkdirat, at, name, mode);
     if (result == 0) put(MKDIR, 0, 0, 0, path, strlen(path));
     pthread_mutex_unlock(&lock);
     return result;

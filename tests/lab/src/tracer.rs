@@ -46,12 +46,15 @@ pub fn tracer() -> Option<&'static Path> {
 /// Why nothing is tried where there is no tracer.
 pub const NO_TRACER: &str = "there is no working C compiler, `cc`, for the tracer";
 
+/// Makes `command` do what other variables tell the tracer, below `dir`.
+pub fn preload(command: &mut Command, tracer: &Path, dir: &Path) {
+    command.env("LD_PRELOAD", tracer).env("TL_TRACE_DIR", dir.canonicalize().unwrap());
+}
+
 /// Makes `command` trace what it does below `dir`, into `trace`.
 pub fn traced(command: &mut Command, tracer: &Path, dir: &Path, trace: &Path) {
-    command
-        .env("LD_PRELOAD", tracer)
-        .env("TL_TRACE_DIR", dir.canonicalize().unwrap())
-        .env("TL_TRACE_FILE", trace);
+    preload(command, tracer, dir);
+    command.env("TL_TRACE_FILE", trace);
 }
 
 /// The handles of the second process that is traced begin here, and so on.
@@ -59,10 +62,8 @@ pub const HANDLES: u64 = 1 << 32;
 
 /// Makes `command` die by SIGKILL before its `at`th change of a file below `dir`, from 1.
 pub fn killed_at(command: &mut Command, tracer: &Path, dir: &Path, at: u64) {
-    command
-        .env("LD_PRELOAD", tracer)
-        .env("TL_TRACE_DIR", dir.canonicalize().unwrap())
-        .env("TL_KILL_AT", at.to_string());
+    preload(command, tracer, dir);
+    command.env("TL_KILL_AT", at.to_string());
 }
 
 /// Reads a trace; paths are relative to `dir`, the handles begin after `handles`. A last record that

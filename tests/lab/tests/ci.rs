@@ -87,6 +87,7 @@ harnesses! {
     killed: "killed",
     each_call: "each-call",
     power_cut: "power-cut",
+    io_faults: "io-faults",
     damaged: "damaged",
     raced: "raced",
 }

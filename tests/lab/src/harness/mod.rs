@@ -2,6 +2,7 @@
 
 mod damaged;
 mod each_call;
+mod io_faults;
 mod killed;
 mod power_cut;
 mod raced;
@@ -26,8 +27,14 @@ pub struct Harness {
 }
 
 /// All of them.
-pub const ALL: &[Harness] =
-    &[killed::HARNESS, each_call::HARNESS, power_cut::HARNESS, damaged::HARNESS, raced::HARNESS];
+pub const ALL: &[Harness] = &[
+    killed::HARNESS,
+    each_call::HARNESS,
+    power_cut::HARNESS,
+    io_faults::HARNESS,
+    damaged::HARNESS,
+    raced::HARNESS,
+];
 
 #[must_use]
 pub fn of_name(name: &str) -> Option<&'static Harness> {
