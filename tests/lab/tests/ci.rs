@@ -87,7 +87,10 @@ harnesses! {
     killed: "killed",
     each_call: "each-call",
     power_cut: "power-cut",
+    ext4: "ext4",
     io_faults: "io-faults",
+    full: "full",
     damaged: "damaged",
     raced: "raced",
+    clock: "clock",
 }

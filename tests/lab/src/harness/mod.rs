@@ -1,7 +1,10 @@
 //! The harnesses, each named after what it does to the ledger.
 
+mod clock;
 mod damaged;
 mod each_call;
+mod ext4;
+mod full;
 mod io_faults;
 mod killed;
 mod power_cut;
@@ -31,9 +34,12 @@ pub const ALL: &[Harness] = &[
     killed::HARNESS,
     each_call::HARNESS,
     power_cut::HARNESS,
+    ext4::HARNESS,
     io_faults::HARNESS,
+    full::HARNESS,
     damaged::HARNESS,
     raced::HARNESS,
+    clock::HARNESS,
 ];
 
 #[must_use]
