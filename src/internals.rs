@@ -1,7 +1,10 @@
 //! What the benches and the crash lab need of the inside. No part of the interface: it may change
 //! in any release.
 
+mod simulation;
+
 pub use crate::sabotage::{Sabotage, sabotage};
+pub use simulation::simulate;
 
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};

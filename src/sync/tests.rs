@@ -17,6 +17,8 @@ use crate::error::{ChangeError, CloseError, JournalError, Poison, Rejection, Wai
 use crate::id::{EncodedId, IdShape};
 use crate::journal::{Base, Entry, Journal, OpenReport, Record, Visit};
 use crate::recovery::recover;
+#[cfg(feature = "internals")]
+use crate::sabotage::{Sabotage, sabotage};
 use crate::shared::{Options, Shared};
 use crate::state::{Cell, SeqNo, TaskState};
 use crate::submission::Answer;
@@ -37,6 +39,14 @@ use std::time::{Duration, Instant, SystemTime};
 /// Tries a scene in many orders: at random, and with one to three changes of the thread that runs.
 fn try_orders(name: &str, scene: fn()) {
     let of = |name: &str| std::env::var(name).ok();
+    #[cfg(feature = "internals")]
+    match of("TASKLEDGER_LAB_SABOTAGE").as_deref() {
+        None => {}
+        Some("LoseWake") => sabotage(Sabotage::LoseWake),
+        Some("AnswerFirst") => sabotage(Sabotage::AnswerFirst),
+        Some("ForgetBatch") => sabotage(Sabotage::ForgetBatch),
+        Some(other) => panic!("nobody does {other} here"),
+    }
     let usual = 1000;
     let rounds = match of("TASKLEDGER_ROUNDS") {
         None => usual,

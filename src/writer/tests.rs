@@ -10,8 +10,6 @@ use crate::shared::Options;
 use crate::state::{Attempt, Failure};
 use std::collections::BTreeMap;
 
-mod simulation;
-
 /// A core over a journal in memory, and the cells as they are published.
 struct Bench {
     core: Core,

@@ -3,6 +3,7 @@
 use crate::Rng;
 use crate::harness::Harness;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -97,11 +98,14 @@ pub fn run(harness: &Harness, seed: u64, bounds: Bounds) -> Report {
         stop_at_first: bounds.stop_at_first,
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (harness.run)(&mut session))) {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        session.violated(format!("a panic: {}", text.unwrap_or_default()));
+        session.violated(format!("a panic: {}", text_of(&*panic)));
     }
     session.report
+}
+
+/// What a panic says.
+#[must_use]
+pub fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default().to_owned()
 }

@@ -91,6 +91,8 @@ harnesses! {
     io_faults: "io-faults",
     full: "full",
     damaged: "damaged",
+    simulation: "simulation",
+    interleavings: "interleavings",
     raced: "raced",
     clock: "clock",
 }

@@ -5,10 +5,12 @@ mod damaged;
 mod each_call;
 mod ext4;
 mod full;
+mod interleavings;
 mod io_faults;
 mod killed;
 mod power_cut;
 mod raced;
+mod simulation;
 
 use crate::Session;
 use taskledger::internals::Sabotage;
@@ -38,6 +40,8 @@ pub const ALL: &[Harness] = &[
     io_faults::HARNESS,
     full::HARNESS,
     damaged::HARNESS,
+    simulation::HARNESS,
+    interleavings::HARNESS,
     raced::HARNESS,
     clock::HARNESS,
 ];

@@ -1,0 +1,54 @@
+//! The orders in which threads can take their steps in queue, poison, watchdog, publication and
+//! close: tried by a model checker, in a build of its own (`src/sync/tests.rs`).
+
+use super::Harness;
+use crate::Session;
+use std::path::Path;
+use std::process::Command;
+use taskledger::internals::Sabotage;
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 10,
+    name: "interleavings",
+    unit: "schedules",
+    ci: 12_000,
+    full: 1_000_000,
+    run,
+    controls: &[
+        (Sabotage::LoseWake, 24_000),
+        (Sabotage::AnswerFirst, 24_000),
+        (Sabotage::ForgetBatch, 24_000),
+    ],
+};
+
+/// Six scenes, each at random and at three depths.
+const SCENES: u64 = 6 * 4;
+
+fn run(session: &mut Session) {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // The tests' own sabotage comes to them by the environment, as to any process of the lab.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let rounds = session.units.div_ceil(SCENES);
+    command
+        .current_dir(&top)
+        .args(["test", "--lib", "--locked", "--features", "internals"])
+        .args(["--target-dir", "target/shuttle", "sync::tests"])
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .env("TASKLEDGER_ROUNDS", rounds.to_string())
+        .env("TASKLEDGER_SEED", (session.seed % 1_000_000).to_string());
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return session.skip(format!("there is no cargo: {error}")),
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    let result = told.lines().find(|line| line.starts_with("test result"));
+    let failed: Vec<&str> = told.lines().filter(|line| line.ends_with("FAILED")).collect();
+    match result {
+        Some(result) if result.contains(" 6 passed") && output.status.success() => {
+            session.report.tried += rounds * SCENES;
+        }
+        Some(_) => session.violated(format!("{failed:?}")),
+        None => session
+            .violated(format!("it does not run: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}

@@ -1,0 +1,40 @@
+//! The writer's rule, simulated: random groups, stale ends, failing appends and crashes on a journal
+//! in memory. No thread, no clock: the same from the same seed.
+
+use super::Harness;
+use crate::Session;
+use std::panic::catch_unwind;
+use taskledger::internals::{self, Sabotage};
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 9,
+    name: "simulation",
+    unit: "seeds",
+    ci: 2_000,
+    full: 1_000_000,
+    run,
+    controls: &[
+        (Sabotage::SkipFencing, 2_000),
+        (Sabotage::ForgetBatch, 2_000),
+        (Sabotage::SkipReset, 2_000),
+        (Sabotage::HoldBack, 2_000),
+        (Sabotage::SwallowFailure, 2_000),
+    ],
+};
+
+fn run(session: &mut Session) {
+    while session.goes_on() {
+        let seed = session.rng.next();
+        match catch_unwind(|| internals::simulate(seed)) {
+            Ok((requests, crashes)) => {
+                session.count("requests", requests);
+                session.count("crashes", crashes);
+                session.tried(Ok(()));
+            }
+            Err(panic) => {
+                let what = crate::session::text_of(&*panic);
+                session.tried(Err(format!("seed {seed}: {what}")));
+            }
+        }
+    }
+}
