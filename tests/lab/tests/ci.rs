@@ -91,8 +91,10 @@ harnesses! {
     io_faults: "io-faults",
     full: "full",
     damaged: "damaged",
+    histories: "histories",
     simulation: "simulation",
     interleavings: "interleavings",
+    dropped: "dropped",
     raced: "raced",
     clock: "clock",
 }

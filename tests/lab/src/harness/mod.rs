@@ -2,12 +2,15 @@
 
 mod clock;
 mod damaged;
+mod dropped;
 mod each_call;
 mod ext4;
 mod full;
+mod histories;
 mod interleavings;
 mod io_faults;
 mod killed;
+mod linear;
 mod power_cut;
 mod raced;
 mod simulation;
@@ -40,8 +43,10 @@ pub const ALL: &[Harness] = &[
     io_faults::HARNESS,
     full::HARNESS,
     damaged::HARNESS,
+    histories::HARNESS,
     simulation::HARNESS,
     interleavings::HARNESS,
+    dropped::HARNESS,
     raced::HARNESS,
     clock::HARNESS,
 ];

@@ -1,0 +1,346 @@
+//! Histories: several clients on a few ids, the process dying and the disk failing in between, and
+//! every answer held against an order in which it can have been given (`linear.rs`).
+//!
+//! A death is a copy of the journal at any moment: what had been answered by then must be in it,
+//! what had not may be. A failing disk is an append that is told to have failed, whether or not it
+//! is on the disk. Counts are held against the log: each must be that of some position between the
+//! last one known to be published before the call and the end of the log after it.
+
+use super::Harness;
+use super::linear::{Did, Kind, Op, is_linearizable};
+use crate::{Rng, Session, places};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use taskledger::internals::Sabotage;
+use taskledger::{
+    AttemptError, Base, Cell, ChangeError, EncodedId, Entry, Journal, JournalError, Ledger,
+    MemoryJournal, Record, TaskDetails, TaskState, Visit,
+};
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 8,
+    name: "histories",
+    unit: "histories",
+    ci: 200,
+    full: 20_000,
+    run,
+    controls: &[
+        (Sabotage::HoldBack, 100),
+        (Sabotage::ForgetBatch, 400),
+        (Sabotage::AnswerFirst, 400),
+        (Sabotage::SkipReset, 100),
+        (Sabotage::SwallowFailure, 100),
+    ],
+};
+
+type Tasks = Ledger<String, u32>;
+
+const IDS: [&str; 3] = ["a", "b", "c"];
+const CLIENTS: u64 = 4;
+/// Things that each client does in one life of the process; three lives are a history.
+const DEEDS: u64 = 40;
+const LIVES: u64 = 3;
+
+fn run(session: &mut Session) {
+    while session.goes_on() {
+        let seed = session.rng.next();
+        let (ops, outcome) = places::run(history(seed));
+        session.count("operations", ops);
+        session.tried(outcome.map_err(|wrong| format!("history {seed}: {wrong}")));
+    }
+}
+
+/// What all clients write down.
+#[derive(Default)]
+struct Notes {
+    clock: AtomicU64,
+    numbers: AtomicU64,
+    ops: Mutex<BTreeMap<&'static str, Vec<Op>>>,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Notes {
+    fn now(&self) -> u64 {
+        // Never 0, which stands for never.
+        self.clock.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn note(&self, id: &'static str, did: Did, called: u64, answered: u64) {
+        let op = Op { did, called, answered, unsure: false };
+        self.ops.lock().unwrap().entry(id).or_default().push(op);
+    }
+
+    /// Of which no answer will come.
+    fn unsure(&self, id: &'static str, did: Did, called: u64) {
+        let op = Op { did, called, answered: u64::MAX, unsure: true };
+        self.ops.lock().unwrap().entry(id).or_default().push(op);
+    }
+}
+
+/// A journal in memory that fails at one append, with its records there or not, and yields.
+struct Disk {
+    inner: MemoryJournal,
+    fails: Option<(u64, bool)>,
+    appends: u64,
+}
+
+impl Journal for Disk {
+    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
+        self.inner.replay(visit)
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        std::thread::yield_now();
+        self.appends += 1;
+        let failed = Err(JournalError::Store("the disk is on fire".into()));
+        match self.fails {
+            Some((at, kept)) if at == self.appends => {
+                if kept {
+                    self.inner.append(records)?;
+                }
+                failed
+            }
+            _ => self.inner.append(records),
+        }
+    }
+
+    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError> {
+        self.inner.read(id, cell)
+    }
+
+    fn close(&mut self) -> Result<(), JournalError> {
+        self.inner.close()
+    }
+}
+
+async fn history(seed: u64) -> (u64, Result<(), String>) {
+    let mut rng = Rng::new(seed);
+    let notes = Arc::new(Notes::default());
+    let mut journal = MemoryJournal::new();
+    let mut outcome = Ok(());
+    for _ in 0..LIVES {
+        match life(journal, &notes, &mut rng).await {
+            Ok(left) => journal = left,
+            Err(wrong) => {
+                outcome = Err(wrong);
+                break;
+            }
+        }
+    }
+    let wrong = std::mem::take(&mut *notes.wrong.lock().unwrap());
+    if let (Ok(()), Some(first)) = (&outcome, wrong.first()) {
+        outcome = Err(first.clone());
+    }
+    let ops = std::mem::take(&mut *notes.ops.lock().unwrap());
+    let count = ops.values().map(Vec::len).sum::<usize>() as u64;
+    for (id, ops) in ops.iter().filter(|_| outcome.is_ok()) {
+        if !is_linearizable(ops) {
+            let mut ops = ops.clone();
+            ops.sort_by_key(|op| op.called);
+            let lines: Vec<String> = ops
+                .iter()
+                .map(|op| format!("{}-{} {:?} {}", op.called, op.answered, op.did, op.unsure))
+                .collect();
+            outcome = Err(format!("{id} has no order: {}", lines.join("; ")));
+            break;
+        }
+    }
+    (count, outcome)
+}
+
+/// One life of the process, from its open to its death. Returns what is on the disk then.
+async fn life(
+    journal: MemoryJournal,
+    notes: &Arc<Notes>,
+    rng: &mut Rng,
+) -> Result<MemoryJournal, String> {
+    let fails = (rng.below(3) == 0).then(|| (2 + rng.below(40), rng.coin()));
+    let disk = Disk { inner: journal.clone(), fails, appends: 0 };
+    let opened = Tasks::builder().open_journal(disk).await;
+    let ledger = opened.map_err(|error| format!("it does not open: {error:?}"))?;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let (ledger, notes, over) = (ledger.clone(), Arc::clone(notes), Arc::clone(&over));
+        let (journal, mut rng) = (journal.clone(), Rng::new(rng.next()));
+        clients.spawn(async move {
+            for _ in 0..DEEDS {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                // The deeds of one client are one after the other.
+                deed(&ledger, &notes, &mut rng).await;
+                if client == 0 {
+                    count(&ledger, &journal, &notes, rng.next()).await;
+                }
+            }
+        });
+    }
+    let dies = rng.coin();
+    let patience = rng.below(400);
+    let mut left = None;
+    if dies {
+        for _ in 0..patience {
+            tokio::task::yield_now().await;
+        }
+        left = Some((notes.now(), journal.fork(), notes.now()));
+        over.store(true, Ordering::SeqCst);
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.map_err(|error| error.to_string())?;
+    }
+    // What still runs ends now, as far as this process is concerned.
+    drop(ledger.close_within(std::time::Duration::ZERO).await);
+    drop(ledger);
+    let (before, left, after) = left.unwrap_or_else(|| {
+        let now = notes.now();
+        (now, journal, now)
+    });
+    bury(notes, before, after);
+    Ok(left)
+}
+
+/// The process is dead: what it had not answered before its death is unsure, what it began after it
+/// never was, and what it saw by then counts for nothing.
+fn bury(notes: &Notes, before: u64, after: u64) {
+    let died = notes.now();
+    let mut ops = notes.ops.lock().unwrap();
+    for id in IDS {
+        let ops = ops.entry(id).or_default();
+        ops.retain_mut(|op| {
+            if op.answered <= before || (op.unsure && op.answered != u64::MAX) {
+                return true;
+            }
+            if op.called >= after {
+                return false;
+            }
+            op.unsure = true;
+            op.answered = after;
+            !matches!(op.did, Did::Saw(_) | Did::Refused(..) | Did::Died)
+        });
+        ops.push(Op { did: Did::Died, called: died, answered: died, unsure: false });
+    }
+}
+
+async fn deed(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng) {
+    let id = *rng.pick(&IDS);
+    let own = id.to_owned();
+    let called = notes.now();
+    match rng.below(10) {
+        0 | 1 => {
+            let state = ledger.query_task_state_quick(id);
+            notes.note(id, Did::Saw(state), called, notes.now());
+        }
+        2 => {
+            let state = ledger.query_task_state(id).await;
+            notes.note(id, Did::Saw(state), called, notes.now());
+        }
+        3 => match ledger.mark_succeeded(own).await {
+            Ok(()) => notes.note(id, Did::Marked, called, notes.now()),
+            Err(ChangeError::Refused { state }) => {
+                notes.note(id, Did::Refused(Kind::Mark, state), called, notes.now());
+            }
+            Err(_) => notes.unsure(id, Did::Marked, called),
+        },
+        4 => match ledger.forget(id).await {
+            Ok(()) => notes.note(id, Did::Forgotten, called, notes.now()),
+            Err(ChangeError::Refused { state }) => {
+                notes.note(id, Did::Refused(Kind::Forget, state), called, notes.now());
+            }
+            Err(_) => notes.unsure(id, Did::Forgotten, called),
+        },
+        5 | 6 => attempt(ledger, notes, rng, id, Kind::Revoke).await,
+        _ => attempt(ledger, notes, rng, id, Kind::Launch).await,
+    }
+}
+
+/// Two operations: the start, answered when the future is first polled; and the end, called when it
+/// returns.
+async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static str, kind: Kind) {
+    let number = notes.numbers.fetch_add(1, Ordering::SeqCst);
+    let (good, yields) = (rng.below(3) > 0, rng.below(6));
+    let (began, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let future = {
+        let (notes, began, ended) = (Arc::clone(notes), Arc::clone(&began), Arc::clone(&ended));
+        async move {
+            began.store(notes.now(), Ordering::SeqCst);
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            ended.store(notes.now(), Ordering::SeqCst);
+            if good { Ok(7) } else { Err("no") }
+        }
+    };
+    let called = notes.now();
+    let told = match kind {
+        Kind::Revoke => ledger.revoke_task_block(id.to_owned(), future).await,
+        _ => ledger.launch_block(id.to_owned(), future).await,
+    };
+    let answered = notes.now();
+    let (began, ended) = (began.load(Ordering::SeqCst), ended.load(Ordering::SeqCst));
+    let (start, end) = match kind {
+        Kind::Revoke => (Did::RevokeStarted(number), Did::RevokeEnded(number, good)),
+        _ => (Did::Started(number), Did::Ended(number, good)),
+    };
+    if let Err(AttemptError::Refused { state, .. }) = told {
+        return notes.note(id, Did::Refused(kind, state), called, answered);
+    }
+    match began {
+        0 => return notes.unsure(id, start, called),
+        began => notes.note(id, start, called, began),
+    }
+    match (told, ended) {
+        (_, 0) => {
+            // It was cancelled by the end of the process: an end all the same.
+            let end = match kind {
+                Kind::Revoke => Did::RevokeEnded(number, false),
+                _ => Did::Ended(number, false),
+            };
+            notes.unsure(id, end, began);
+        }
+        (Ok(_) | Err(AttemptError::Failed(_)), ended) => notes.note(id, end, ended, answered),
+        (Err(_), ended) => notes.unsure(id, end, ended),
+    }
+}
+
+/// Counts are those of one position of the log, not before what is known to be published.
+async fn count(ledger: &Tasks, journal: &MemoryJournal, notes: &Notes, random: u64) {
+    let ids = journal.records().len();
+    // When this is answered, all before it is published.
+    let own = format!("counted {}", notes.now());
+    if ledger.mark_succeeded(own).await.is_err() {
+        return;
+    }
+    let state = [TaskState::Succeeded, TaskState::Failed, TaskState::Running, TaskState::Revoking]
+        [usize::try_from(random % 4).unwrap()];
+    let told = match state {
+        TaskState::Succeeded => ledger.succeeded_tasks().len(),
+        TaskState::Failed => ledger.failed_tasks().len(),
+        TaskState::Running => ledger.running_tasks().len(),
+        _ => ledger.revoking_tasks().len(),
+    };
+    let records = journal.records();
+    let mut cells: BTreeMap<EncodedId, Cell> = BTreeMap::new();
+    let mut possible = Vec::new();
+    for (at, record) in records.iter().enumerate() {
+        if at > ids {
+            possible.push(cells.values().filter(|cell| cell.state == state).count());
+        }
+        if let Entry::Task { id, prev, event } = &record.entry {
+            let cell = cells.entry(id.clone()).or_insert(Cell::ABSENT);
+            match cell.apply(record.seq, *prev, event) {
+                Ok(after) => *cell = after,
+                Err(error) => {
+                    notes.wrong.lock().unwrap().push(format!("an illegal log: {error:?}"));
+                    return;
+                }
+            }
+        }
+    }
+    possible.push(cells.values().filter(|cell| cell.state == state).count());
+    if !possible.contains(&told) {
+        let wrong = format!("{told} ids are said to be {state}, but it was one of {possible:?}");
+        notes.wrong.lock().unwrap().push(wrong);
+    }
+}
