@@ -144,6 +144,10 @@ fn mix(rng: &mut Rng) -> Result<(u64, u64), String> {
     }
     // What never ends does so with its runtime.
     end(std::mem::replace(&mut now, runtime(rng)), rng);
+    // Behind everything that was submitted: what has been begun by then can be seen.
+    let barrier = ledger.mark_succeeded("behind".to_owned());
+    let barrier = now.block_on(async { tokio::time::timeout(NEVER, barrier).await });
+    barrier.map_err(|_| "a mark hangs".to_owned())?.map_err(|error| error.to_string())?;
     settles(&ledger)?;
     later_calls_work(&now, &ledger)?;
     let states = IDS.map(|id| ledger.query_task_state_quick(id));
