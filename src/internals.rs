@@ -6,6 +6,7 @@ mod simulation;
 pub use crate::sabotage::{Sabotage, sabotage};
 pub use simulation::simulate;
 
+use crate::id::{IdShape, TaskId};
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::frame;
@@ -24,4 +25,35 @@ pub fn encode_frames(
     let (frames, chain) = frame::encode_records(LedgerId(ledger), Chain(chain), records)
         .map_err(|error| error.to_string())?;
     Ok((frames.into_iter().map(|frame| frame.bytes).collect(), chain.0))
+}
+
+/// Decodes the frame of records with which `bytes` begin. How many records it has.
+///
+/// # Errors
+///
+/// Why it is none.
+pub fn try_frame(ledger: [u8; 16], bytes: &[u8]) -> Result<usize, String> {
+    let wrong = |error: frame::FrameError| error.to_string();
+    let (head, body) = frame::parse(LedgerId(ledger), bytes).map_err(wrong)?;
+    frame::decode_records(&head, body).map(|records| records.len()).map_err(wrong)
+}
+
+/// Reads a description of an id type, prints an id by it and reads the text back.
+///
+/// # Errors
+///
+/// That it is no description, or that the text is not read back as the id.
+pub fn try_shape(shape: &[u8], id: &[u8]) -> Result<(), String> {
+    let shape = IdShape::from_bytes(shape)?;
+    let text = shape.render(id);
+    match shape.parse(&text) {
+        Ok(again) if again.as_bytes() == id => Ok(()),
+        other => Err(format!("lost in print: {text:?} is read as {other:?}")),
+    }
+}
+
+/// The stored description of an id type.
+#[must_use]
+pub fn shape_of<K: TaskId>() -> Vec<u8> {
+    IdShape::of_type::<K>().to_bytes()
 }

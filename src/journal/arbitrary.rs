@@ -75,7 +75,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         6 => task.prop_map(Ok),
         1 => ledger_event().prop_map(Err),
     ];
-    (1..u64::MAX / 2, any::<u64>(), entry).prop_map(|(seq, at, entry)| Record {
+    (1..SeqNo::LAST / 2, any::<u64>(), entry).prop_map(|(seq, at, entry)| Record {
         seq: SeqNo::new(seq),
         at: Timestamp::from_micros(at),
         entry: match entry {
@@ -92,7 +92,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
 pub(crate) fn records(
     count: impl Into<prop::collection::SizeRange>,
 ) -> impl Strategy<Value = Vec<Record>> {
-    (1..u64::MAX / 2, vec(record(), count)).prop_map(|(first, mut records)| {
+    (1..SeqNo::LAST / 2, vec(record(), count)).prop_map(|(first, mut records)| {
         for (record, seq) in records.iter_mut().zip(first..) {
             record.seq = SeqNo::new(seq);
             if let Entry::Task { prev, .. } = &mut record.entry {

@@ -398,6 +398,9 @@ fn read_head(head: &[u8; HEAD_BYTES]) -> Result<(LedgerId, SeqNo, Chain), String
     let ledger = LedgerId(take(&mut rest).unwrap_or_default());
     let last_seq = SeqNo::new(take(&mut rest).map_or(0, u64::from_le_bytes));
     let chain = Chain(take(&mut rest).map_or(0, u64::from_le_bytes));
+    if last_seq.get() > SeqNo::LAST {
+        return Err("it stands beyond all numbers".into());
+    }
     Ok((ledger, last_seq, chain))
 }
 

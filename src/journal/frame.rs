@@ -243,7 +243,8 @@ pub(crate) fn parse(ledger: LedgerId, bytes: &[u8]) -> Result<(FrameHead, &[u8])
         return Err(FrameError::Count(fields.count));
     }
     let first = fields.first;
-    if first.checked_add(fields.count.into()).is_none() || first < fields.lead.into() {
+    let end = first.checked_add(fields.count.into()).filter(|end| *end <= SeqNo::LAST);
+    if end.is_none() || first < fields.lead.into() {
         return Err(FrameError::Position { first });
     }
     let head = FrameHead {

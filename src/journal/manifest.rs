@@ -22,7 +22,8 @@
 //! begins with the magic, its checksum is right and its version is not 0. A valid manifest of
 //! `FORMAT_VERSION` is sound if and only if, besides, its body decodes to its last byte, it names
 //! one or two logs, all numbers it names are different (those of checkpoints and of logs apart),
-//! at least 1 and below the next number.
+//! at least 1 and below the next number, and nothing in it is beyond the last position that there
+//! is (2^62).
 //!
 //! If we die while it is replaced, the file is the old one or the new one, and perhaps there is a
 //! `manifest.tmp`, which the next open removes.
@@ -170,6 +171,10 @@ impl Manifest {
         };
         if second == Some(first) {
             return Err(format!("it names log {} twice", first.number));
+        }
+        let last = self.checkpoint.map_or(0, |checkpoint| checkpoint.last_seq.get());
+        if last.max(self.next_number) > SeqNo::LAST {
+            return Err("it names a number beyond all numbers".to_owned());
         }
         match all.find(|&number| number == 0 || number >= self.next_number) {
             Some(number) => Err(format!(

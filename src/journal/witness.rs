@@ -14,7 +14,8 @@
 //!                           checksum  8  u64 LE  xxh3-64 of everything before it (seed 0)
 //! ```
 //!
-//! A slot is valid if and only if its magic and its checksum are right. A witness is valid if and
+//! A slot is valid if and only if its magic and its checksum are right, and neither counter nor
+//! position is beyond the last that there is (2^62). A witness is valid if and
 //! only if it has a valid slot, all its valid slots name this ledger, and no two have the same
 //! counter. The valid slot with the higher counter counts.
 //!
@@ -284,11 +285,14 @@ impl Slot {
         let (ledger, rest) = rest.split_first_chunk::<16>()?;
         let (counter, rest) = rest.split_first_chunk::<8>()?;
         let (last_seq, chain) = rest.split_first_chunk::<8>()?;
-        let valid = *magic == MAGIC && xxh3_64(summed) == u64::from_le_bytes(*checksum);
+        let (counter, last_seq) = (u64::from_le_bytes(*counter), u64::from_le_bytes(*last_seq));
+        let valid = *magic == MAGIC
+            && xxh3_64(summed) == u64::from_le_bytes(*checksum)
+            && counter.max(last_seq) <= SeqNo::LAST;
         valid.then_some(Self {
             ledger: LedgerId(*ledger),
-            counter: u64::from_le_bytes(*counter),
-            last_seq: SeqNo::new(u64::from_le_bytes(*last_seq)),
+            counter,
+            last_seq: SeqNo::new(last_seq),
             chain: Chain(u64::from_le_bytes(*chain.first_chunk()?)),
         })
     }

@@ -12,6 +12,10 @@ impl SeqNo {
     /// The position before the first record.
     pub const ZERO: Self = Self(0);
 
+    /// Positions end here: a million records a second take a hundred thousand years to it. What a
+    /// file says beyond it is damage, so that counting on from what was read never overflows.
+    pub(crate) const LAST: u64 = 1 << 62;
+
     /// The position with this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
@@ -97,10 +101,10 @@ impl Epoch {
         self.0
     }
 
-    /// The epoch after this one.
+    /// The epoch after this one. It stays at the last number, which no count of opens reaches.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

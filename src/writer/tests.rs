@@ -1,7 +1,5 @@
 //! The writer's rule, driven by hand, and the loop around it, on a thread of the test's own.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
-
 use super::*;
 use crate::details::TaskDetails;
 use crate::journal::{Base, MemoryJournal, OpenReport, Upkeep, Visit};

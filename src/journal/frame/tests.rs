@@ -161,6 +161,7 @@ fn hostile_numbers_are_refused() {
         (forged(1, 41, 40, &body), FrameError::Count(41)),
         (forged(1, u32::MAX, 40, &body), FrameError::Count(u32::MAX)),
         (forged(u64::MAX, 1, 40, &body), FrameError::Position { first: u64::MAX }),
+        (forged(SeqNo::LAST, 1, 40, &body), FrameError::Position { first: SeqNo::LAST }),
         (forged(1, 1, 41, &body), FrameError::Truncated { needed: HEAD + 41 + TAIL }),
         (
             forged(1, 1, u32::MAX, &body),

@@ -123,6 +123,7 @@ fn a_manifest_that_says_what_cannot_be_is_damaged() {
         Manifest { logs: vec![LogRef { number: 2 }; 2], ..sample() },
         Manifest { logs: vec![LogRef { number: 0 }], ..sample() },
         Manifest { next_number: 4, ..sample() },
+        Manifest { next_number: SeqNo::LAST + 1, ..sample() },
         Manifest { next_number: 0, ..sample() },
     ];
     for manifest in impossible {

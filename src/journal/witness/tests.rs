@@ -229,3 +229,16 @@ fn a_sync_is_due_a_second_after_the_last_note_and_five_after_the_first() {
     note(&mut witness, 11, second(6.0));
     assert_eq!(witness.due(second(6.0)), Some(IDLE));
 }
+
+/// One with a right checksum would make whoever counts on from it overflow.
+#[test]
+fn a_slot_beyond_all_numbers_is_no_slot_under_any_checksum() {
+    let slot = Slot { ledger: LEDGER, counter: 7, last_seq: SeqNo::new(300), chain: Chain(1) };
+    let read = |slot: Slot| Slot::from_bytes(slot.to_bytes().as_slice().try_into().unwrap());
+    for last in [SeqNo::LAST + 1, u64::MAX] {
+        assert_eq!(read(Slot { counter: last, ..slot }), None);
+        assert_eq!(read(Slot { last_seq: SeqNo::new(last), ..slot }), None);
+    }
+    let last = Slot { counter: SeqNo::LAST, last_seq: SeqNo::new(SeqNo::LAST), ..slot };
+    assert_eq!(read(last), Some(last));
+}

@@ -35,6 +35,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 use taskledger::internals::{Sabotage, sabotage};
 
+/// Knows how much memory has been asked for: the fuzzer's bound.
+#[global_allocator]
+pub static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
 static BINARY: OnceLock<PathBuf> = OnceLock::new();
 
 /// The variable that tells a process of the lab which promise it has to break.
@@ -48,6 +52,12 @@ pub fn begin(binary: &Path) {
         let known = SABOTAGES.iter().find(|what| format!("{what:?}") == name);
         sabotage(*known.unwrap_or_else(|| panic!("{SABOTAGE}={name} is not known")));
     }
+}
+
+/// Whether this process breaks a promise on purpose.
+#[must_use]
+pub fn is_sabotaged() -> bool {
+    std::env::var_os(SABOTAGE).is_some()
 }
 
 const SABOTAGES: [Sabotage; 13] = [

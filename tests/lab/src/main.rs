@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, reason = "that is what a program is for")]
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use taskledger_lab::session::{self, Bounds};
@@ -108,7 +108,7 @@ fn some_seed() -> u64 {
 }
 
 /// Slices of each harness in turn; before the first of each, its controls.
-fn run(chosen: &[&Harness], seed: u64, slice: f64, until: Instant, place: &PathBuf) -> ExitCode {
+fn run(chosen: &[&Harness], seed: u64, slice: f64, until: Instant, place: &Path) -> ExitCode {
     println!("seed {seed}, tally {}", place.display());
     let mut wrong = 0_u64;
     for round in 0_u64.. {

@@ -96,5 +96,6 @@ harnesses! {
     interleavings: "interleavings",
     dropped: "dropped",
     raced: "raced",
+    fuzz: "fuzz",
     clock: "clock",
 }

@@ -28,9 +28,9 @@ pub(super) const HARNESS: Harness = Harness {
 const HEAD: usize = 53;
 
 /// A ledger as it lies on the disk, an older copy of it, and what is known of its ids.
-struct Sample {
+pub(super) struct Sample {
     name: &'static str,
-    image: Image,
+    pub(super) image: Image,
     older: Image,
     known: BTreeMap<String, String>,
 }
@@ -63,7 +63,7 @@ async fn known(ledger: &TestLedger) -> BTreeMap<String, String> {
 }
 
 /// A log alone; a checkpoint and a log; a checkpoint, a frozen log and a log.
-fn samples() -> Vec<Sample> {
+pub(super) fn samples() -> Vec<Sample> {
     places::run(async {
         let top = places::scratch();
         let path = top.path().join("ledger");

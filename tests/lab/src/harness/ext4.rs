@@ -95,12 +95,13 @@ fn cut(session: &mut Session, top: &Path, fresh: &Path) -> Result<(), String> {
     for line in lines.by_ref().take(acks as usize) {
         model.hear(&line.unwrap());
     }
-    stop(child.id())?;
+    let stopped = stop(child.id());
     std::fs::copy(&image, &copy).unwrap();
     child.kill().unwrap();
     // What it had said before it was stopped.
     lines.map(Result::unwrap).for_each(|line| model.hear(&line));
     child.wait().unwrap();
+    stopped?;
     drop(mounted);
     let mounted = Mounted::mount(&copy, top.join("copy"))?;
     session.count("acknowledged", model.acked);

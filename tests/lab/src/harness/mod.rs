@@ -6,6 +6,7 @@ mod dropped;
 mod each_call;
 mod ext4;
 mod full;
+mod fuzz;
 mod histories;
 mod interleavings;
 mod io_faults;
@@ -48,6 +49,7 @@ pub const ALL: &[Harness] = &[
     interleavings::HARNESS,
     dropped::HARNESS,
     raced::HARNESS,
+    fuzz::HARNESS,
     clock::HARNESS,
 ];
 

@@ -3,8 +3,6 @@
 //! Each module is named after a misfortune. What is tried again and again is in the harnesses.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
-#![expect(clippy::indexing_slicing, reason = "a test may panic")]
-#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
 
 mod full;
 mod older;
