@@ -20,6 +20,14 @@ test:
 interleavings rounds="x1":
     TASKLEDGER_ROUNDS={{rounds}} RUSTFLAGS="--cfg shuttle" cargo test --lib --target-dir target/shuttle sync::tests
 
+# The crash lab: just lab --minutes 60 --seed 7 (adds to tests/lab/tally.json)
+lab *args:
+    cargo run -p taskledger-lab -- run {{args}}
+
+# Mutation testing of what decides: just mutants 3/10 (one of ten parts; cargo install cargo-mutants)
+mutants shard="0/1":
+    cargo mutants --package taskledger --shard {{shard}} --output target
+
 # Formatting and lints
 lint:
     cargo fmt --all --check
