@@ -35,13 +35,13 @@ lint:
 
 # The documentation, warnings denied
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+    RUSTDOCFLAGS="-D warnings" cargo doc --package taskledger --no-deps --all-features
 
 # Each feature alone: Cargo unifies features, so none may lean on another
 features:
-    cargo check
-    cargo check --features cli
-    cargo check --features internals
+    cargo check --package taskledger
+    cargo check --package taskledger --features cli
+    cargo check --package taskledger --features internals
 
 # Licences, sources, bans; advisories need the network
 deny:

@@ -8,6 +8,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u8)]
+#[cfg_attr(
+    not(feature = "internals"),
+    expect(unreachable_pub, reason = "only `internals` shows it to anybody")
+)]
 pub enum Sabotage {
     /// The log is not synced.
     SkipSync = 1,
