@@ -36,6 +36,9 @@ enum What {
         /// The size of a slice, in CI sizes.
         #[arg(long, default_value_t = 1.0)]
         slice: f64,
+        /// No more slices of each than this.
+        #[arg(long, default_value_t = u64::MAX)]
+        rounds: u64,
         /// The tally to add to.
         #[arg(long)]
         tally: Option<PathBuf>,
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     let binary = std::env::current_exe().expect("a program knows where it is");
     taskledger_lab::begin(&binary);
     match Options::parse().what {
-        What::Run { minutes, seed, only, slice, tally } => {
+        What::Run { minutes, seed, only, slice, rounds, tally } => {
             let seed = seed.unwrap_or_else(some_seed);
             let place = tally.unwrap_or_else(Tally::place);
             let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
                 eprintln!("no such harness; see: taskledger-lab list");
                 return ExitCode::from(2);
             }
-            run(&chosen, seed, slice, until, &place)
+            run(&chosen, seed, slice, rounds, until, &place)
         }
         What::List => {
             for harness in ALL {
@@ -108,13 +111,20 @@ fn some_seed() -> u64 {
 }
 
 /// Slices of each harness in turn; before the first of each, its controls.
-fn run(chosen: &[&Harness], seed: u64, slice: f64, until: Instant, place: &Path) -> ExitCode {
+fn run(
+    chosen: &[&Harness],
+    seed: u64,
+    slice: f64,
+    rounds: u64,
+    until: Instant,
+    place: &Path,
+) -> ExitCode {
     println!("seed {seed}, tally {}", place.display());
     let mut wrong = 0_u64;
-    for round in 0_u64.. {
+    for round in 0..rounds {
         for harness in chosen {
             if Instant::now() >= until {
-                return if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+                break;
             }
             let seed = seed.wrapping_add(round);
             if round == 0 {
@@ -156,8 +166,11 @@ fn run(chosen: &[&Harness], seed: u64, slice: f64, until: Instant, place: &Path)
                 tally.write(place);
             }
         }
+        if Instant::now() >= until {
+            break;
+        }
     }
-    ExitCode::SUCCESS
+    if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn told(found: bool, violations: &[String]) -> String {
