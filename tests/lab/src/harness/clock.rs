@@ -16,7 +16,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 20,
     full: 500,
     run,
-    controls: &[(Sabotage::TrustClock, 20)],
+    controls: &[(Sabotage::TrustClock, 200)],
 };
 
 fn run(session: &mut Session) {

@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 300,
     full: 50_000,
     run,
-    controls: &[(Sabotage::IgnoreWitness, 300)],
+    controls: &[(Sabotage::IgnoreWitness, 3_000)],
 };
 
 /// Bytes of a frame before its body; the last four of them tell how long that is.

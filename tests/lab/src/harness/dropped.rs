@@ -22,7 +22,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 1_500,
     full: 15_000,
     run,
-    controls: &[(Sabotage::DropEnd, 20)],
+    controls: &[(Sabotage::DropEnd, 200)],
 };
 
 /// Far more than anything takes: only to tell slow from never.

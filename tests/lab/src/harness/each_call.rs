@@ -19,7 +19,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 160,
     full: 6_000,
     run,
-    controls: &[(Sabotage::HoldBack, 120), (Sabotage::SkipReset, 160)],
+    controls: &[(Sabotage::HoldBack, 600), (Sabotage::SkipReset, 600)],
 };
 
 /// What is killed.

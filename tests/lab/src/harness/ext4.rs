@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 5,
     full: 300,
     run,
-    controls: &[(Sabotage::SkipSync, 8)],
+    controls: &[(Sabotage::SkipSync, 30)],
 };
 
 /// A mounted image, which is unmounted when this is dropped.

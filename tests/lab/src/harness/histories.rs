@@ -26,11 +26,11 @@ pub(super) const HARNESS: Harness = Harness {
     full: 20_000,
     run,
     controls: &[
-        (Sabotage::HoldBack, 100),
-        (Sabotage::ForgetBatch, 400),
-        (Sabotage::AnswerFirst, 400),
-        (Sabotage::SkipReset, 100),
-        (Sabotage::SwallowFailure, 100),
+        (Sabotage::HoldBack, 1_000),
+        (Sabotage::ForgetBatch, 2_000),
+        (Sabotage::AnswerFirst, 2_000),
+        (Sabotage::SkipReset, 1_000),
+        (Sabotage::SwallowFailure, 1_000),
     ],
 };
 

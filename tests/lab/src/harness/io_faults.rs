@@ -23,7 +23,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 400,
     full: 10_000,
     run,
-    controls: &[(Sabotage::SwallowFailure, 400)],
+    controls: &[(Sabotage::SwallowFailure, 2_000)],
 };
 
 const EIO: i32 = 5;

@@ -20,7 +20,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 100,
     full: 10_000,
     run,
-    controls: &[(Sabotage::HoldBack, 60), (Sabotage::SkipReset, 60)],
+    controls: &[(Sabotage::HoldBack, 300), (Sabotage::SkipReset, 300)],
 };
 
 /// One directory goes on over all rounds of a run.

@@ -28,7 +28,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 1_000,
     full: 100_000,
     run,
-    controls: &[(Sabotage::SkipSync, 60)],
+    controls: &[(Sabotage::SkipSync, 300)],
 };
 
 /// Traced runs of clients, one process after the other.

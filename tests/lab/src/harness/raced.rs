@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 50,
     full: 2_000,
     run,
-    controls: &[(Sabotage::SkipLock, 20)],
+    controls: &[(Sabotage::SkipLock, 200)],
 };
 
 fn run(session: &mut Session) {
