@@ -52,6 +52,16 @@ pub fn try_shape(shape: &[u8], id: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Makes the closed ledger at `path` one of format version 0, a synthetic one that the next open
+/// migrates.
+///
+/// # Errors
+///
+/// Why it cannot be done; the ledger may be of no version then.
+pub fn age(path: &std::path::Path) -> Result<(), String> {
+    crate::journal::migrate::synthetic::age(path).map_err(|error| error.to_string())
+}
+
 /// The stored description of an id type.
 #[must_use]
 pub fn shape_of<K: TaskId>() -> Vec<u8> {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! magic     8  b"TLmanif\n"
-//! version   2  u16 LE  format version of the whole ledger, from 1
+//! version   2  u16 LE  format version of the whole ledger; the first that was released is 1
 //! length    4  u32 LE  of the body, at most MAX_BODY
 //! body      length     for FORMAT_VERSION: bincode of `Body`; else known to a migration only
 //! checksum  8  u64 LE  xxh3-64 of everything before it (seed 0)
@@ -19,8 +19,7 @@
 //! `54 4c 6d 61 6e 69 66 0a  01 00  34 00 00 00`.
 //!
 //! A manifest file is valid if and only if it has exactly the length that its length field says,
-//! begins with the magic, its checksum is right and its version is not 0. A valid manifest of
-//! `FORMAT_VERSION` is sound if and only if, besides, its body decodes to its last byte, it names
+//! begins with the magic and its checksum is right. A valid manifest of `FORMAT_VERSION` is sound if and only if, besides, its body decodes to its last byte, it names
 //! one or two logs, all numbers it names are different (those of checkpoints and of logs apart),
 //! at least 1 and below the next number, and nothing in it is beyond the last position that there
 //! is (2^62).
@@ -147,13 +146,13 @@ impl Manifest {
         files::publish(dir, NAME)
     }
 
-    fn to_body(&self) -> Vec<u8> {
+    pub(super) fn to_body(&self) -> Vec<u8> {
         let mut body = Vec::new();
         codec::encode_into(&mut body, &Body::from(self));
         body
     }
 
-    fn from_body(body: &[u8]) -> Result<Self, String> {
+    pub(super) fn from_body(body: &[u8]) -> Result<Self, String> {
         let body: Body = codec::decode::<_, { MAX_BODY + 4096 }>(body)?;
         let manifest = Self::from(body);
         manifest.check()?;
@@ -241,10 +240,7 @@ fn unframe(bytes: &[u8]) -> Result<(u16, &[u8]), String> {
     if xxh3_64(summed) != u64::from_le_bytes(*checksum) {
         return Err("its checksum is wrong".to_owned());
     }
-    match u16::from_le_bytes(*version) {
-        0 => Err("it has format version 0, which never was".to_owned()),
-        version => Ok((version, body)),
-    }
+    Ok((u16::from_le_bytes(*version), body))
 }
 
 /// The body on disk, format version 1. Frozen: a change of it is a new format version.

@@ -4,7 +4,8 @@
 //! migrate(found -> supported)                 if we die on this line, the ledger is
 //!   all steps are there? else refuse          version found, untouched
 //!   for each version v from found:
-//!     the step writes its new files           version v, with leftovers
+//!     the step writes its new files, synced   version v, with leftovers
+//!     directory synced                        version v, with leftovers
 //!     manifest replaced: v + 1, new body      version v or version v + 1, with leftovers
 //! open goes on; it removes the leftovers      version supported
 //! ```
@@ -16,15 +17,21 @@
 #[path = "../../migrations/v1.rs"]
 mod v1;
 
+#[cfg(feature = "internals")]
+pub(crate) mod synthetic;
+
 pub(crate) use v1::FORMAT_VERSION;
 
-use super::manifest;
+use super::{files, manifest};
 use crate::error::{JournalError, OpenError};
 use std::io;
 use std::path::Path;
 
-/// The steps of all versions, in order: the first leads from 1 to 2.
-pub(crate) const STEPS: &[Step] = &[];
+/// The steps of all versions, in order: the first that was released leads from 1 to 2.
+pub(crate) const STEPS: &[Step] = &[
+    #[cfg(feature = "internals")]
+    synthetic::STEP,
+];
 
 /// Leads from one format version to the next.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +44,7 @@ pub(crate) struct Step {
 
 /// What a step works on.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "there is no step yet"))]
+#[cfg_attr(not(feature = "internals"), expect(dead_code, reason = "no step was released yet"))]
 pub(crate) struct StepInput<'a> {
     /// The directory of the ledger, whose lock is held.
     pub(crate) dir: &'a Path,
@@ -79,6 +86,8 @@ pub(crate) fn migrate(
     for step in steps {
         progress(step.from);
         body = (step.run)(&StepInput { dir, body: &body })?;
+        // What the step has made has its names before a manifest goes by them.
+        files::sync_dir(dir)?;
         manifest::replace(dir, step.from + 1, &body)?;
     }
     Ok(Migrated { from: found, to: supported })

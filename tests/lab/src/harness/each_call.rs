@@ -1,8 +1,8 @@
 //! The process is killed before each single change that it makes to a file.
 //!
-//! The call itself is not made. Creation, open with replay and reset, commit, checkpoint and close,
-//! each call of them in turn; then calls of longer runs, picked at random. Every third kill is
-//! followed by one in the recovery from it.
+//! The call itself is not made. Creation, open with replay and reset, migration, commit, checkpoint
+//! and close, each call of them in turn; then each call of a run of 300 operations, from a random
+//! one on and round again. Every third kill is followed by one in the recovery from it.
 
 use super::Harness;
 use super::killed::{killed_after, reopen_and_check};
@@ -10,13 +10,13 @@ use crate::ops::Model;
 use crate::places::{self, Image};
 use crate::{Session, tracer};
 use std::path::Path;
-use taskledger::internals::Sabotage;
+use taskledger::internals::{Sabotage, age};
 
 pub(super) const HARNESS: Harness = Harness {
     row: 2,
     name: "each-call",
     unit: "kills",
-    ci: 160,
+    ci: 280,
     full: 6_000,
     run,
     controls: &[(Sabotage::HoldBack, 600), (Sabotage::SkipReset, 600)],
@@ -29,7 +29,9 @@ enum Scene {
     Fresh,
     /// Open of a killed ledger with a history, one commit, a checkpoint, close.
     History,
-    /// A longer life of the latter.
+    /// The same for a ledger of an older format version, which is migrated.
+    Migration,
+    /// A longer life of a ledger with a history.
     Long,
 }
 
@@ -43,21 +45,29 @@ fn run(session: &mut Session) {
     work.env("TASKLEDGER_CHILD_SEED", session.rng.next().to_string())
         .env("TASKLEDGER_CHILD_CHECKPOINTS", "2");
     killed_after(work, 120, |line| line.contains("done"), &mut known);
-    let history = (places::image(&path), known);
-    for scene in [Scene::Fresh, Scene::History] {
+    let history = (places::image(&path), known.clone());
+    age(&path).unwrap();
+    let aged = (places::image(&path), known);
+    for scene in [Scene::Fresh, Scene::History, Scene::Migration] {
+        let before = if scene == Scene::Migration { &aged } else { &history };
         for at in 1.. {
             if !session.goes_on() {
                 return;
             }
-            if !kill(session, tracer, scene, at, &history) {
+            if !kill(session, tracer, scene, at, before) {
                 session.count(&format!("calls of {scene:?}"), at - 1);
                 break;
             }
         }
     }
+    let mut at = 1 + session.rng.below(1000);
     while session.goes_on() {
-        let at = 1 + session.rng.below(1500);
-        kill(session, tracer, Scene::Long, at, &history);
+        if kill(session, tracer, Scene::Long, at, &history) {
+            at += 1;
+        } else {
+            at = 1;
+            session.count("times that Long came to its end", 1);
+        }
     }
 }
 
@@ -79,7 +89,7 @@ fn kill(
     }
     let (count, checkpoints, clients) = match scene {
         Scene::Fresh => (1, 0, 1),
-        Scene::History => (1, 1, 1),
+        Scene::History | Scene::Migration => (1, 1, 1),
         Scene::Long => (100, 3, 3),
     };
     let mut child = places::child("clients", &path);

@@ -19,7 +19,7 @@ use crate::places::{self, Image, builder};
 use crate::tracer::{self, Call};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use taskledger::internals::Sabotage;
+use taskledger::internals::{Sabotage, age};
 
 pub(super) const HARNESS: Harness = Harness {
     row: 3,
@@ -157,8 +157,9 @@ fn try_state(image: &Image, model: &mut Model, goes_on: bool) -> Result<bool, St
     })
 }
 
-/// A ledger with a history, closed, and what is known of it; as the disk `ledger/...`.
-fn history() -> (Image, Model) {
+/// A ledger with a history, closed; the same of an older format version; and what is known of it. Both as
+/// the disk `ledger/...`.
+fn history() -> (Image, Image, Model) {
     let top = places::scratch();
     let mut child = places::child("clients", &top.path().join("ledger"));
     child.env("TASKLEDGER_CHILD_COUNT", "30").env("TASKLEDGER_CHILD_CHECKPOINTS", "1");
@@ -169,7 +170,9 @@ fn history() -> (Image, Model) {
     }
     assert!(child.wait().unwrap().success());
     model.opened = false;
-    (places::image(top.path()), model)
+    let history = places::image(top.path());
+    age(&top.path().join("ledger")).unwrap();
+    (history, places::image(top.path()), model)
 }
 
 const APPEND: Run<'static> = Run {
@@ -185,16 +188,21 @@ const APPEND: Run<'static> = Run {
 /// Runs of each kind in turn, and a few states of each.
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
-    let (history, known) = history();
+    let (history, aged, known) = history();
     let create = Run { name: "create", clients: 1, count: 2, ..APPEND };
     let reopen = Run { name: "reopen", clients: 1, count: 2, ..APPEND };
+    // Of a ledger of an older format version.
+    let migration = Run { name: "migration", ..reopen };
+    let killed_migration = Run { name: "killed in a migration", ..reopen };
     let checkpoint =
         Run { name: "checkpoint", count: 30, checkpoints: 4, checkpoint_after: 1 << 16, ..APPEND };
     // Longer than a segment of the store, which has to be filled, sealed and left.
     let large = Run { name: "large outputs", count: 60, output: 28_000, ..APPEND };
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
     for round in 0_u64.. {
-        for run in [create, APPEND, reopen, checkpoint, killed, killed, large] {
+        for run in
+            [create, APPEND, reopen, checkpoint, killed, killed, migration, killed_migration, large]
+        {
             if !session.goes_on() {
                 return;
             }
@@ -213,9 +221,14 @@ fn run(session: &mut Session) {
                 }
             }
             let fresh = run.name == create.name || (run.name == killed.name && rng.coin());
-            let (before, model) = match fresh {
-                true => (Image::new(), Model::default()),
-                false => (history.clone(), known.clone()),
+            let old = run.name == migration.name || run.name == killed_migration.name;
+            if run.name == killed_migration.name {
+                kills.push(("TL_KILL_AT", (1 + rng.below(40)).to_string()));
+            }
+            let (before, model) = match (fresh, old) {
+                (true, _) => (Image::new(), Model::default()),
+                (_, true) => (aged.clone(), known.clone()),
+                _ => (history.clone(), known.clone()),
             };
             let first = 100 + rng.below(1000);
             let trace = trace(tracer, before, &model, first, &Run { killed: &kills, ..run });
