@@ -309,8 +309,7 @@ impl Opening<'_> {
         let last = Arc::new(last);
         let log_dir = self.dir.join(&last.name);
         if fits {
-            let base = position_of(checkpoint.as_ref()).seq;
-            rescue::keep(&log_dir, &last.scan, self.manifest.ledger, base);
+            rescue::keep(&log_dir, &last.scan, &run.frames);
         }
         let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
         let log = match opened {

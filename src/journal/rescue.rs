@@ -7,19 +7,24 @@
 //!
 //! ```text
 //!                                     if we die on this line, the next open
-//! rescue.tmp written, renamed         scans the log, or the rescue
-//! sled opens its log                  scans whichever of the two has more
-//! compared, the same: rescue removed  scans the log
+//! rescue.tmp written, renamed         scans the log and the rescue
+//! sled opens its log                  scans both
+//! compared, the same: rescue removed, scans the log, or both
+//!   directory synced
 //! else: rebuilt, old log removed      the rescue goes with it
 //! ```
 //!
-//! It is not synced: it guards against a killed process, whose pages the kernel
-//! keeps. After a power cut the log is as sled left it, or better. And it is not
-//! insisted on: a full disk must not keep a sound ledger from opening.
+//! It holds what had been found to be the log, and nothing is appended while it
+//! is there: not even a loss of power may bring it back later. What it holds is
+//! added to what the log shows, and never takes its place.
+//!
+//! Its bytes are not synced: it guards against a killed process, whose pages the
+//! kernel keeps. After a power cut the log is as sled left it, or better. And it
+//! is not insisted on: a full disk must not keep a sound ledger from opening.
 
 use super::chain::LedgerId;
 use super::files;
-use super::scan::{FrameAt, Scan, scan_file};
+use super::scan::{Scan, scan_file};
 use super::sled::data_file;
 use crate::error::{JournalError, chain};
 use crate::state::SeqNo;
@@ -29,61 +34,59 @@ use std::path::Path;
 /// The name of the file in the directory of a log.
 const NAME: &str = "rescue";
 
-/// Scans the log in `dir`: its store's file, or the rescue of an open that died if that has more.
+/// Scans the log in `dir`: its store's file, and the rescue of an open that died.
 ///
 /// # Errors
 ///
 /// As [`scan_file`].
 pub(crate) fn scan_log(dir: &Path, ledger: LedgerId, base: SeqNo) -> Result<Scan, JournalError> {
-    let scan = scan_file(&data_file(dir), ledger, base)?;
+    let mut scan = scan_file(&data_file(dir), ledger, base)?;
     let rescue = dir.join(NAME);
-    if !rescue.exists() {
-        return Ok(scan);
+    if rescue.exists() {
+        scan.absorb(scan_file(&rescue, ledger, base)?)?;
     }
-    let rescued = scan_file(&rescue, ledger, base)?;
-    Ok(if records(&rescued) > records(&scan) { rescued } else { scan })
+    Ok(scan)
 }
 
-/// Keeps the frames of a scan of the log in `dir`. A rescue that has as many stays as it is.
-pub(crate) fn keep(dir: &Path, scan: &Scan, ledger: LedgerId, base: SeqNo) {
-    if let Err(error) = try_keep(dir, scan, ledger, base) {
+/// Keeps the frames that are the log in `dir`, of its scan. They are all that is kept: what a loss of
+/// power has left of a batch that nobody was told of may go.
+pub(crate) fn keep(dir: &Path, scan: &Scan, run: &[usize]) {
+    if let Err(error) = try_keep(dir, scan, run) {
         tracing::warn!(error = %chain(&error), "the log is opened without a copy of its frames");
         drop(files::remove(&files::unfinished(dir, NAME)));
     }
 }
 
-fn try_keep(dir: &Path, scan: &Scan, ledger: LedgerId, base: SeqNo) -> Result<(), JournalError> {
+/// Replaces a rescue that is there as a whole: its frames are in the scan.
+fn try_keep(dir: &Path, scan: &Scan, run: &[usize]) -> Result<(), JournalError> {
     let path = dir.join(NAME);
-    if path.exists() && records(&scan_file(&path, ledger, base)?) >= records(scan) {
-        return Ok(());
-    }
     let unfinished = files::unfinished(dir, NAME);
     let mut out = BufWriter::new(files::create(&unfinished)?);
     let mut reader = scan.reader();
-    for frame in scan.frames() {
+    for frame in run.iter().filter_map(|at| scan.frames().get(*at)) {
         out.write_all(reader.read(frame)?).map_err(JournalError::io("write", &unfinished))?;
     }
     out.flush().map_err(JournalError::io("write", &unfinished))?;
     std::fs::rename(&unfinished, &path).map_err(JournalError::io("rename", &unfinished))
 }
 
-/// The store has shown that it holds all of it.
+/// The store has shown that it holds all of it, and may be appended to when this has returned.
 ///
 /// # Errors
 ///
 /// [`JournalError::Io`].
 pub(crate) fn discard(dir: &Path) -> Result<(), JournalError> {
-    files::remove(&dir.join(NAME))
-}
-
-fn records(scan: &Scan) -> u64 {
-    scan.frames().iter().map(|frame: &FrameAt| u64::from(frame.count)).sum()
+    files::remove(&dir.join(NAME))?;
+    files::sync_dir(dir)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::chain::Chain;
     use crate::journal::manifest::{Judged, Manifest};
+    use crate::journal::{Entry, LedgerEvent, Record, frame};
+    use crate::state::Timestamp;
     use crate::{Ledger, TaskState};
 
     /// What sled does behind damage in its own structure, and then the process is killed.
@@ -94,32 +97,77 @@ mod tests {
         std::fs::write(db, bytes).unwrap();
     }
 
+    /// A ledger of so many succeeded ids, closed; its id.
+    async fn ledger_of(path: &Path, ids: std::ops::Range<u32>) -> LedgerId {
+        let ledger = Ledger::<u32>::builder().ballast_bytes(0).open(path).await.unwrap();
+        for id in ids {
+            ledger.launch_block(id, async { Ok::<_, ()>(()) }).await.unwrap();
+        }
+        ledger.close().await.unwrap();
+        let Ok(Judged::Current(manifest)) = Manifest::read(path) else { panic!("no manifest") };
+        manifest.ledger
+    }
+
+    fn run_of(scan: &Scan) -> Vec<usize> {
+        scan.run(SeqNo::ZERO, Chain::START).frames
+    }
+
     #[tokio::test]
     async fn what_an_open_wiped_that_was_killed_is_still_there_for_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        let ledger = Ledger::<u32>::builder().ballast_bytes(0).open(&path).await.unwrap();
-        for id in 0..30 {
-            ledger.launch_block(id, async { Ok::<_, ()>(()) }).await.unwrap();
-        }
-        ledger.close().await.unwrap();
-        let Ok(Judged::Current(manifest)) = Manifest::read(&path) else { panic!("no manifest") };
+        let owner = ledger_of(&path, 0..30).await;
         let log = path.join("log-1");
-        let whole = scan_file(&data_file(&log), manifest.ledger, SeqNo::ZERO).unwrap();
-        keep(&log, &whole, manifest.ledger, SeqNo::ZERO);
+        let whole = scan_file(&data_file(&log), owner, SeqNo::ZERO).unwrap();
+        keep(&log, &whole, &run_of(&whole));
         wipe_second_half(&data_file(&log));
-        let wiped = scan_file(&data_file(&log), manifest.ledger, SeqNo::ZERO).unwrap();
-        assert!(records(&wiped) < records(&whole), "nothing was wiped");
-        // A poorer copy never takes the place of a richer one.
-        keep(&log, &wiped, manifest.ledger, SeqNo::ZERO);
-        let found = scan_log(&log, manifest.ledger, SeqNo::ZERO).unwrap();
-        assert_eq!(records(&found), records(&whole));
+        let wiped = scan_file(&data_file(&log), owner, SeqNo::ZERO).unwrap();
+        assert!(wiped.frames().len() < whole.frames().len(), "nothing was wiped");
+        for _ in 0..2 {
+            let found = scan_log(&log, owner, SeqNo::ZERO).unwrap();
+            assert_eq!(run_of(&found).len(), run_of(&whole).len());
+            // As the next open does, which may die as well.
+            keep(&log, &found, &run_of(&found));
+        }
 
         let ledger = Ledger::<u32>::builder().ballast_bytes(0).open(&path).await.unwrap();
         assert_eq!(ledger.recovery().repaired().len(), 1, "{:?}", ledger.recovery());
         assert!((0..30).all(|id| ledger.query_task_state_quick(&id) == TaskState::Succeeded));
         ledger.close().await.unwrap();
         assert!(!log.exists());
+    }
+
+    /// Which of the two had more frames once decided which one was believed. A copy with the frames
+    /// of a torn batch, back after a loss of power that had undone its removal, won against a log
+    /// that had gone on since, and what had been acknowledged since was gone.
+    #[tokio::test]
+    async fn a_copy_that_comes_back_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let owner = ledger_of(&path, 0..5).await;
+        let log = path.join("log-1");
+        let early = scan_file(&data_file(&log), owner, SeqNo::ZERO).unwrap();
+        keep(&log, &early, &run_of(&early));
+        // Parts of a batch whose beginning the power took.
+        let end = early.run(SeqNo::ZERO, Chain::START);
+        let records: Vec<Record> = (1..40)
+            .map(|n| Record {
+                seq: SeqNo::new(end.end.get() + n),
+                at: Timestamp::from_micros(1),
+                entry: Entry::Ledger(LedgerEvent::LossAccepted { what: "x".repeat(4000) }),
+            })
+            .collect();
+        let (torn, _) = frame::encode_records(owner, end.chain, &records).unwrap();
+        let mut copy = std::fs::read(log.join(NAME)).unwrap();
+        copy.extend(torn.iter().skip(1).flat_map(|frame| frame.bytes.clone()));
+        ledger_of(&path, 5..7).await;
+        std::fs::write(log.join(NAME), copy).unwrap();
+
+        let ledger = Ledger::<u32>::builder().ballast_bytes(0).open(&path).await.unwrap();
+        assert!((0..7).all(|id| ledger.query_task_state_quick(&id) == TaskState::Succeeded));
+        assert!(ledger.recovery().repaired().is_empty(), "{:?}", ledger.recovery());
+        ledger.close().await.unwrap();
+        assert!(!log.join(NAME).exists());
     }
 
     #[tokio::test]

@@ -15,7 +15,8 @@
 //! stay as they are, the last one grows, and the step is told of and tried
 //! again. A rename or a sync of the directory that fails leaves in doubt which
 //! manifest the next open reads, and poisons. The helpers never touch the store
-//! of a log that is written.
+//! of a log that is written. All of this goes by path: whoever has lost the path
+//! begins no step, since the names may be another ledger's by now.
 
 use super::chain::LedgerId;
 use super::checkpoint::Checkpoint;
@@ -181,6 +182,7 @@ impl SledJournal {
     fn go_on(&mut self, wanted: bool) -> Result<Step, JournalError> {
         self.roller.retry_at = None;
         if let Some(frozen) = &self.frozen {
+            self.lock.still_ours()?;
             let job = FoldJob::of(self, frozen.end);
             let stop = Arc::clone(&self.roller.stop);
             self.roller.job = Some(Job::Fold(self.roller.spawn(move || job.run(&stop))));
@@ -199,6 +201,7 @@ impl SledJournal {
                 let soon = due || length > limit / 2;
                 self.roller.next = next;
                 if soon && self.roller.next.is_none() {
+                    self.lock.still_ours()?;
                     let dir = self.dir.join(directory::log_dir(self.manifest.next_number));
                     let segment_size = self.manifest.segment_size;
                     self.roller.job = Some(Job::Create(self.roller.spawn(move || {
@@ -261,6 +264,7 @@ impl SledJournal {
 
     /// Makes this the manifest, or leaves the one that is.
     fn replace_manifest(&mut self, manifest: Manifest) -> Result<Step, JournalError> {
+        self.lock.still_ours()?;
         if let Err(error) = manifest.stage(&self.dir) {
             return Ok(Err(error));
         }

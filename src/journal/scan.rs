@@ -20,20 +20,19 @@
 use crate::error::JournalError;
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};
-use crate::journal::fault::damaged;
 use crate::journal::frame::{self, FrameError, FrameHead, HEAD, Kind, MAGIC, MAX_FRAME, TAIL};
 use crate::state::SeqNo;
 use memchr::memmem::Finder;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+mod reader;
+
+pub(crate) use reader::Reader;
 
 /// Bytes read at once while searching.
 const CHUNK: usize = 4 * 1024 * 1024;
-
-/// Bytes read at once while frames are read again, mostly in the order of the file.
-const READ_AHEAD: usize = 256 * 1024;
 
 /// Places collected before the first look for duplicates.
 const FEW: usize = 64 * 1024;
@@ -237,9 +236,28 @@ impl Scan {
         Ok(true)
     }
 
+    /// Takes over the frames of another scan. The bytes of both are kept in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::read`].
+    pub(crate) fn absorb(&mut self, mut other: Self) -> Result<(), JournalError> {
+        self.load(u64::MAX)?;
+        other.load(u64::MAX)?;
+        let (Source::Memory(bytes), Source::Memory(more)) = (&mut self.source, other.source) else {
+            return Ok(());
+        };
+        let base = bytes.len() as u64;
+        bytes.extend(more);
+        let moved = |frame: FrameAt| FrameAt { offset: base + frame.offset, ..frame };
+        self.frames.extend(other.frames.into_iter().map(moved));
+        settle(&mut self.frames);
+        Ok(())
+    }
+
     /// Reads frames again.
     pub(crate) const fn reader(&self) -> Reader<'_> {
-        Reader { scan: self, buffer: Vec::new(), at: 0 }
+        Reader::of(self)
     }
 
     /// Hands over the records of the frames with these numbers, in order.
@@ -280,78 +298,6 @@ impl Scan {
             .filter(|(_, frame)| frame.chain == chain);
         let (number, frame) = follow.next()?;
         Some((number, frame, follow.next().is_some()))
-    }
-}
-
-/// Reads frames of a [`Scan`] again, ahead where they lie in a row.
-#[derive(Debug)]
-pub(crate) struct Reader<'a> {
-    scan: &'a Scan,
-    buffer: Vec<u8>,
-    /// Where in the file the buffer begins.
-    at: u64,
-}
-
-impl Reader<'_> {
-    /// The bytes of the whole frame, verified.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Io`]; [`JournalError::Damaged`] when the file is no longer as it was found.
-    pub(crate) fn read(&mut self, frame: &FrameAt) -> Result<&[u8], JournalError> {
-        let scan = self.scan;
-        let (bytes, at) = match &scan.source {
-            Source::File(file) => {
-                self.fill(file, frame)?;
-                (self.buffer.as_slice(), self.at)
-            }
-            Source::Memory(bytes) => (bytes.as_slice(), 0),
-        };
-        let from = usize::try_from(frame.offset - at).unwrap_or(usize::MAX);
-        let bytes = bytes.get(from..).and_then(|bytes| bytes.get(..frame.length as usize));
-        let changed = || damaged(&scan.path, "the file changed while it was read");
-        let bytes = bytes.ok_or_else(changed)?;
-        match frame::parse(scan.ledger, bytes) {
-            Ok((head, _)) if head.checksum == frame.checksum => Ok(bytes),
-            Ok(_) | Err(_) => Err(changed()),
-        }
-    }
-
-    /// The records of the frame.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](Self::read), and [`JournalError::Damaged`] when they do not decode.
-    pub(crate) fn records(&mut self, frame: &FrameAt) -> Result<Vec<Record>, JournalError> {
-        let scan = self.scan;
-        let wrong = |error: FrameError| {
-            damaged(&scan.path, format!("the frame of record {}: {error}", frame.first))
-        };
-        let (head, body) = frame::parse(scan.ledger, self.read(frame)?).map_err(wrong)?;
-        frame::decode_records(&head, body).map_err(wrong)
-    }
-
-    fn fill(&mut self, file: &File, frame: &FrameAt) -> Result<(), JournalError> {
-        let end = frame.offset + u64::from(frame.length);
-        if frame.offset >= self.at && end <= self.at + self.buffer.len() as u64 {
-            return Ok(());
-        }
-        self.at = frame.offset;
-        self.buffer.resize(READ_AHEAD.max(frame.length as usize), 0);
-        let mut filled = 0;
-        while let Some(rest) = self.buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, self.at + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.buffer.clear();
-                    return Err(JournalError::io("read", &self.scan.path)(error));
-                }
-            }
-        }
-        self.buffer.truncate(filled);
-        Ok(())
     }
 }
 
@@ -485,14 +431,17 @@ impl Search<'_> {
         }
     }
 
-    /// Orders the frames and drops what was found twice.
     fn settle(&mut self) {
-        self.frames.sort_unstable_by_key(|frame| {
-            (frame.first, frame.checksum.0, frame.chain.0, frame.offset)
-        });
-        self.frames.dedup_by_key(|frame| (frame.first, frame.checksum, frame.chain));
+        settle(&mut self.frames);
         self.settled = self.frames.len();
     }
+}
+
+/// Orders the frames and drops what was found twice.
+fn settle(frames: &mut Vec<FrameAt>) {
+    frames
+        .sort_unstable_by_key(|frame| (frame.first, frame.checksum.0, frame.chain.0, frame.offset));
+    frames.dedup_by_key(|frame| (frame.first, frame.checksum, frame.chain));
 }
 
 #[cfg(test)]

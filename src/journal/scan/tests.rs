@@ -4,6 +4,7 @@ use crate::journal::Entry;
 use crate::journal::frame::{Frame, MAX_VALUE, encode_records};
 use crate::state::{Event, Output, SuccessBy, Timestamp};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use tempfile::{NamedTempFile, TempDir};
 
 const LEDGER: LedgerId = LedgerId(*b"the ledger's id.");

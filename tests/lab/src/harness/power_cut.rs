@@ -7,6 +7,7 @@
 //!
 //! What a killed process wrote is in the page cache alone, and so are the names it gave: so some runs
 //! go over several processes on one disk, the first ones killed, and the power goes in the last one.
+//! Other runs begin with what a power cut has left, and the power goes again.
 //!
 //! The control leaves out the one sync that the promise stands on, and must find records lost: else
 //! the simulator would see nothing.
@@ -91,8 +92,13 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
     Trace { before, model: model.clone(), calls, last }
 }
 
-/// Tries up to `states` states of the trace.
-fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) {
+/// Tries up to `states` states of the trace. Returns one of them, with what is known in it.
+fn try_states(
+    session: &mut Session,
+    trace: &Trace,
+    name: &str,
+    states: u64,
+) -> Option<(Image, Model)> {
     let (last, length) = (trace.last as u64, trace.calls.len() as u64);
     let mut moments: Vec<u64> =
         (0..states).map(|_| last + session.rng.below(length - last + 1)).collect();
@@ -103,9 +109,10 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) {
     });
     let mut model = trace.model.clone();
     let mut played = 0;
+    let mut one = None;
     for moment in moments {
         if !session.goes_on() {
-            return;
+            return None;
         }
         for call in &trace.calls[played..moment as usize] {
             disks.iter_mut().for_each(|(_, disk)| disk.play(call));
@@ -119,7 +126,8 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) {
         let context = format!("{name}, call {moment} of {length}, {names:?} names, {fate:?}");
         let image = disk.cut(fate, &mut session.rng);
         let goes_on = session.rng.below(4) == 0;
-        let outcome = try_state(&image, &mut model.clone(), goes_on);
+        let mut found = model.clone();
+        let outcome = try_state(&image, &mut found, goes_on);
         session.count(&format!("states of {name}"), 1);
         session.count("repaired", u64::from(outcome == Ok(true)));
         if outcome.is_err() {
@@ -128,8 +136,12 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) {
                 places::lay_out(&image, &kept);
             }
         }
+        if outcome.is_ok() && (one.is_none() || session.rng.below(4) == 0) {
+            one = Some((image, found));
+        }
         session.tried(outcome.map(drop).map_err(|lost| format!("{context}: {lost}")));
     }
+    one
 }
 
 /// Opens what the cut left. Tells whether something was repaired.
@@ -230,11 +242,15 @@ fn run(session: &mut Session) {
                 (_, true) => (aged.clone(), known.clone()),
                 _ => (history.clone(), known.clone()),
             };
-            let first = 100 + rng.below(1000);
-            let trace = trace(tracer, before, &model, first, &Run { killed: &kills, ..run });
+            let first = 100 + rng.below(400);
+            let traced = trace(tracer, before, &model, first, &Run { killed: &kills, ..run });
             let name =
                 if fresh && run.name != create.name { "killed while fresh" } else { run.name };
-            try_states(session, &trace, name, 25);
+            let left = try_states(session, &traced, name, 25);
+            let Some((image, model)) = left.filter(|_| session.rng.below(3) == 0) else { continue };
+            let again = Run { name: "cut before", clients: 2, count: 5, ..APPEND };
+            let traced = trace(tracer, image, &model, first + 500, &again);
+            try_states(session, &traced, again.name, 25);
         }
     }
 }

@@ -128,16 +128,27 @@ fn moved_away(path: &Path) -> Result<(), String> {
         // Another one takes the old place.
         let newcomer = open().await.map_err(failed)?;
         newcomer.mark_succeeded("newcomer".to_owned()).await.map_err(|error| error.to_string())?;
+        // Both come to the same names: neither may touch the other's.
+        newcomer.checkpoint().await.map_err(|error| error.to_string())?;
+        let intruding = ledger.checkpoint().await;
+        newcomer.mark_succeeded("later".to_owned()).await.map_err(|error| error.to_string())?;
+        newcomer.checkpoint().await.map_err(|error| error.to_string())?;
+        if intruding.is_ok() {
+            return Err("whose directory was moved makes a checkpoint".to_owned());
+        }
         if ledger.mark_succeeded("after".to_owned()).await.is_ok() {
             return Err("whose directory was moved goes on".to_owned());
         }
         drop(ledger.close().await);
         drop(newcomer.close().await);
-        for (place, id) in [(path, "newcomer"), (&elsewhere, "before")] {
+        let expected: [(&Path, &[&str]); 2] =
+            [(path, &["later", "newcomer"]), (&elsewhere, &["before"])];
+        for (place, expected) in expected {
             let ledger = places::open(builder(), place).await.map_err(failed)?;
-            let ids = ids(&ledger);
+            let mut ids = ids(&ledger);
+            ids.sort_unstable();
             drop(ledger.close().await);
-            if ids != [id] {
+            if ids != expected {
                 return Err(format!("{} has {ids:?}", place.display()));
             }
         }
