@@ -5,7 +5,7 @@ use crate::error::{Damage, JournalError, OpenError};
 use crate::id::IdShape;
 use crate::journal::checkpoint::{Checkpoint, Salvage};
 use crate::journal::directory::{self, Access, Found, Name};
-use crate::journal::judge::{Position, Scanned, judge};
+use crate::journal::judge::{self, Position, Scanned, judge};
 use crate::journal::lock::{DirLock, SharedLock};
 use crate::journal::manifest::{self, CheckpointRef, Judged, Manifest};
 use crate::journal::migrate::FORMAT_VERSION;
@@ -166,7 +166,7 @@ impl Look<'_> {
             }
             Err(damage) => {
                 self.damage.push(damage);
-                salvaged(base, &scanned)
+                judge::salvage(base, scanned.iter().map(|log| &log.scan))
             }
         };
         let (frames, end) = frames;
@@ -235,19 +235,6 @@ impl Look<'_> {
             | JournalError::Moved { .. } => Err(error),
         }
     }
-}
-
-/// For each log, the frames that can be put in order; and where the last one ends.
-fn salvaged(base: Position, scanned: &[Scanned]) -> (Vec<Vec<usize>>, Position) {
-    let mut end = base;
-    let picked = scanned.iter().map(|log| {
-        let frames = log.scan.salvage(end.seq, end.chain);
-        if let Some(last) = frames.last().and_then(|at| log.scan.frames().get(*at)) {
-            end = Position { seq: crate::state::SeqNo::new(last.last()), chain: last.checksum };
-        }
-        frames
-    });
-    (picked.collect(), end)
 }
 
 fn with_frames(scanned: Vec<Scanned>, frames: impl Iterator<Item = Vec<usize>>) -> Vec<LogFrames> {

@@ -30,7 +30,7 @@ use super::chain::LedgerId;
 use super::checkpoint::{self, Checkpoint, CheckpointWriter};
 use super::directory::{self, Name};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
-use super::judge::Position;
+use super::judge::{self, Position};
 use super::manifest::{CheckpointRef, LogRef, Manifest};
 use super::open::{Evidence, Opening};
 use super::rescue;
@@ -81,15 +81,7 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     let old = old_checkpoint(opening, &checkpoints)?;
     let base = super::durable::position_of(old.as_ref());
     let scans = scans(opening, &logs, base.seq)?;
-    let mut end = base;
-    let mut picked = Vec::new();
-    for scan in &scans {
-        let frames = scan.salvage(end.seq, end.chain);
-        if let Some(last) = frames.last().and_then(|at| scan.frames().get(*at)) {
-            end = Position { seq: SeqNo::new(last.last()), chain: last.checksum };
-        }
-        picked.push(frames);
-    }
+    let (picked, mut end) = judge::salvage(base, &scans);
     let read_up_to = end.seq;
     // Numbers that were acknowledged are not used again.
     if let Ok((seq, chain)) = witness::peek(&dir, ledger) {

@@ -197,18 +197,39 @@ impl Scan {
     }
 
     /// All frames that can be put in order, over gaps and forks: first what follows the position,
-    /// then from the next frame on what follows that, and so on. For accepting a loss.
-    pub(crate) fn salvage(&self, seq: SeqNo, chain: Chain) -> Vec<usize> {
+    /// then from the next frame on what follows that, and so on, up to a position that is `taken_up`
+    /// elsewhere. Of frames that claim the same place the one counts from which it goes on furthest.
+    /// For accepting a loss.
+    pub(crate) fn salvage(
+        &self,
+        seq: SeqNo,
+        chain: Chain,
+        taken_up: impl Fn(SeqNo, Chain) -> bool,
+    ) -> Vec<usize> {
         let mut run = self.run(seq, chain);
         let mut frames = std::mem::take(&mut run.frames);
-        loop {
+        while !taken_up(run.end, run.chain) {
             let next = run.end.get().saturating_add(1);
             let number = self.frames.partition_point(|frame| frame.first < next);
-            let Some(frame) = self.frames.get(number) else { return frames };
+            let rest = self.frames.get(number..).unwrap_or_default();
+            let first = rest.first().map(|frame| frame.first);
+            let claims = (number..).zip(rest.iter().take_while(|frame| Some(frame.first) == first));
+            let runs = claims.map(|(number, frame)| {
+                (number, self.run(SeqNo::new(frame.last()), frame.checksum))
+            });
+            let Some((number, furthest)) = runs.max_by_key(|(_, run)| run.end) else { break };
             frames.push(number);
-            run = self.run(SeqNo::new(frame.last()), frame.checksum);
+            run = furthest;
             frames.append(&mut run.frames);
         }
+        frames
+    }
+
+    /// Whether there is a frame that follows the position.
+    pub(crate) fn takes_up(&self, seq: SeqNo, chain: Chain) -> bool {
+        let next = seq.get().saturating_add(1);
+        let from = self.frames.partition_point(|frame| frame.first < next);
+        self.follower(from, next, chain).is_some()
     }
 
     /// Keeps the bytes of all frames in memory, so that the file may change, unless they are more

@@ -93,7 +93,7 @@ fn folded(
     let run = scan.run(seq, chain);
     let frames = match mode {
         Mode::Strict => run.frames.clone(),
-        Mode::Forced => scan.salvage(seq, chain),
+        Mode::Forced => scan.salvage(seq, chain, |_, _| false),
     };
     let last_seq = match mode {
         Mode::Strict => run.end,
