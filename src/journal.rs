@@ -9,6 +9,7 @@ pub(crate) mod ballast;
 pub(crate) mod chain;
 pub(crate) mod checkpoint;
 pub(crate) mod codec;
+pub(crate) mod compare;
 pub(crate) mod directory;
 pub(crate) mod durable;
 pub(crate) mod fault;

@@ -16,6 +16,7 @@
 //! what counts.
 
 use super::checkpoint::Checkpoint;
+use super::compare::{Difference, compare};
 use super::directory::{self, Access, Found};
 use super::durable::{Frozen, FrozenReader, SledJournal, position_of};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
@@ -24,7 +25,7 @@ use super::lock::DirLock;
 use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
-use super::scan::{self, Scan};
+use super::scan;
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::within::within;
 use super::witness::Witness;
@@ -364,18 +365,29 @@ impl Opening<'_> {
     fn open_log(&self, scanned: &Arc<Scanned>, run: &[usize]) -> Result<Opened, JournalError> {
         let dir = self.dir.join(&scanned.name);
         let segment_size = self.manifest.segment_size;
-        let (scanned, run) = (Arc::clone(scanned), run.to_vec());
+        let (name, scanned, run) = (scanned.name.clone(), Arc::clone(scanned), run.to_vec());
         let deadline = self.options.store_deadline;
         let opened = within(deadline, move || {
             let mut log = Log::open(&dir, segment_size)?;
-            Ok((compare(&mut log, &scanned.scan, &run)?, log))
+            // A store that differs is left here: it may not even come back from that.
+            Ok(match compare(&mut log, &scanned.scan, &run)? {
+                None => Ok(log),
+                Some(difference) => Err(difference),
+            })
         });
         match opened.unwrap_or_else(|| {
             Err(JournalError::Store(format!("it has not come back within {deadline:?}")))
         }) {
-            Ok((None, log)) => Ok(Opened::Same(log)),
-            Ok((Some(difference), _)) => Ok(Opened::Differs(difference)),
-            Err(JournalError::Io { action, path, source }) if source.raw_os_error().is_some() => {
+            Ok(Ok(log)) => Ok(Opened::Same(log)),
+            Ok(Err(Difference::Poorer(what))) => Ok(Opened::Differs(what)),
+            Ok(Err(Difference::Richer(seq))) => {
+                let what = format!("the store has record {seq}, which is not found in its file");
+                match self.options.accept_loss {
+                    true => Ok(Opened::Differs(what)),
+                    false => Err(JournalError::damaged(name, what)),
+                }
+            }
+            Err(JournalError::Io { action, path, source }) if refused(&source) => {
                 Err(JournalError::Io { action, path, source })
             }
             Err(error) => {
@@ -438,29 +450,10 @@ impl Opening<'_> {
     }
 }
 
-/// Where the store's entries are not exactly the frames of the scan; `None` if they are.
-fn compare(log: &mut Log, scan: &Scan, run: &[usize]) -> Result<Option<String>, JournalError> {
-    let mut reader = scan.reader();
-    let mut expected = run.iter().filter_map(|at| scan.frames().get(*at));
-    let mut difference = None;
-    log.visit(|first, bytes| {
-        let Some(frame) = expected.next() else {
-            difference =
-                Some(format!("the store has an entry at record {first} that is not in its file"));
-            return Ok(false);
-        };
-        if frame.first != first.get() || reader.read(frame)? != bytes {
-            difference = Some(format!("the store has dropped or changed record {}", frame.first));
-            return Ok(false);
-        }
-        Ok(true)
-    })?;
-    if difference.is_none() {
-        difference = expected
-            .next()
-            .map(|frame| format!("the store has dropped all from record {} on", frame.first));
-    }
-    Ok(difference)
+/// Whether the operating system has refused something, and not for what a damaged store has asked of it.
+fn refused(error: &std::io::Error) -> bool {
+    let nonsense = [rustix::io::Errno::INVAL, rustix::io::Errno::FBIG];
+    error.raw_os_error().is_some_and(|code| nonsense.iter().all(|no| no.raw_os_error() != code))
 }
 
 fn missing_is_damage(path: &Path, name: &str) -> Result<(), JournalError> {

@@ -225,6 +225,14 @@ impl Scan {
         frames
     }
 
+    /// Whether these are the bytes of a whole frame that was not found.
+    pub(crate) fn misses(&self, bytes: &[u8]) -> bool {
+        let Ok((head, _)) = frame::parse(self.ledger, bytes) else { return false };
+        let from = self.frames.partition_point(|frame| frame.first < head.first);
+        let mut there = self.frames.iter().skip(from).take_while(|frame| frame.first == head.first);
+        !there.any(|frame| frame.checksum == head.checksum && frame.chain == head.chain)
+    }
+
     /// Whether there is a frame that follows the position.
     pub(crate) fn takes_up(&self, seq: SeqNo, chain: Chain) -> bool {
         let next = seq.get().saturating_add(1);

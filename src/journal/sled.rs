@@ -30,6 +30,7 @@ use crate::error::panic_text;
 use crate::sabotage::{self, Sabotage};
 use crate::state::SeqNo;
 use std::fs::{File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -215,6 +216,17 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
+/// Where the store has copied an error, only the text still tells what the system had said.
+fn original(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let code =
+        text.strip_prefix("Os { code: ").and_then(|text| text.split(',').next()?.parse().ok());
+    match code {
+        Some(code) if error.raw_os_error().is_none() => io::Error::from_raw_os_error(code),
+        _ => error,
+    }
+}
+
 /// What the store creates is readable for all; only the directory above protects it.
 fn make_private(dir: &Path) -> Result<(), JournalError> {
     for entry in std::fs::read_dir(dir).map_err(JournalError::io("read", dir))? {
@@ -247,6 +259,7 @@ fn remove_half_snapshots(dir: &Path) -> Result<(), JournalError> {
 fn store(dir: &Path, error: sled::Error) -> JournalError {
     match error {
         sled::Error::Io(source) => {
+            let source = original(source);
             JournalError::Io { action: "use the log", path: dir.to_owned(), source }
         }
         error @ (sled::Error::CollectionNotFound(_)
@@ -326,5 +339,17 @@ mod tests {
         let refused = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize).open();
         assert!(is_locked(&refused.unwrap_err()));
         assert!(!is_locked(&sled::Error::Io(std::io::ErrorKind::StorageFull.into())));
+    }
+
+    #[test]
+    fn a_copied_error_of_the_system_is_still_one() {
+        let full = std::io::Error::from(rustix::io::Errno::NOSPC);
+        let copied = sled::Error::Io(full).clone();
+        let JournalError::Io { source, .. } = store(Path::new("log-1"), copied) else {
+            panic!("it is one of the system")
+        };
+        assert_eq!(source.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()));
+        let other = io::Error::other("Os { code: none");
+        assert_eq!(original(other).to_string(), "Os { code: none");
     }
 }
