@@ -29,6 +29,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::unconstrained;
 use tracing::Instrument as _;
 
 /// Failure texts are cut at this many bytes.
@@ -277,7 +278,8 @@ where
         return Outcome::Cancelled(reason.clone());
     }
     let mut cancelled = pin!(control.notify.notified());
-    let mut late = pin!(timeout.map(tokio::time::sleep));
+    // Outside the budget: a future that uses it up in each poll would never be late.
+    let mut late = pin!(timeout.map(|timeout| unconstrained(tokio::time::sleep(timeout))));
     let mut slot = pin!(Some(future));
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {

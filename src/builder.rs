@@ -2,6 +2,7 @@
 
 use crate::error::{JournalError, OpenError, panic_text};
 use crate::id::{EncodedId, IdShape, TaskId};
+use crate::journal::ballast;
 use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
 use crate::ledger::{Ledger, TaskOutput};
@@ -150,8 +151,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
     ///
     /// None.
     pub async fn open_journal(self, journal: impl Journal) -> Result<Ledger<K, V>, OpenError> {
-        self.open_with(move || Ok((Box::new(journal) as Box<dyn Journal>, OpenReport::default())))
-            .await
+        self.open_with(move |recover| recover(Box::new(journal), OpenReport::default())).await
     }
 
     /// Opens the ledger in the directory `path`, or creates it there. See [`Ledger::open`].
@@ -193,9 +193,12 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
                 id.check_round_trip::<K>().map_err(|error| format!("stored id {id:?}: {error}"))
             }),
         };
-        self.open_with(move || {
-            let (journal, report) = open::open(&options)?;
-            Ok((Box::new(journal) as Box<dyn Journal>, report))
+        // What is reset is written as well: the disk may be found full by that.
+        self.open_with(move |recover| {
+            ballast::with_ballast(&options.path, || {
+                let (journal, report) = open::open_once(&options)?;
+                recover(Box::new(journal), report)
+            })
         })
         .await
     }
@@ -203,7 +206,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
     /// Opens on a thread of its own, which then becomes the writer.
     async fn open_with(
         self,
-        make: impl FnOnce() -> Result<(Box<dyn Journal>, OpenReport), OpenError> + Send + 'static,
+        make: impl FnOnce(&Recover<'_>) -> Result<Opened, OpenError> + Send + 'static,
     ) -> Result<Ledger<K, V>, OpenError> {
         let (reply, opened) = oneshot::channel();
         let reply = Reply(Arc::new(Mutex::new(Some(reply))));
@@ -221,7 +224,8 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         let on_refused = watch.clone();
         spawn("taskledger-writer", move || {
             let began = Instant::now();
-            let opened = catch_unwind(AssertUnwindSafe(|| self.open_here(make, began)));
+            let recover = |journal, report| recover_caught(journal, report, began);
+            let opened = catch_unwind(AssertUnwindSafe(|| make(&recover)));
             drop(watched);
             watch.stop();
             match opened {
@@ -236,26 +240,6 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         })
         .inspect_err(|_| on_refused.stop())?;
         opened.await.unwrap_or(Err(OpenError::Stuck { after: deadline }))
-    }
-
-    fn open_here(
-        &self,
-        make: impl FnOnce() -> Result<(Box<dyn Journal>, OpenReport), OpenError>,
-        began: Instant,
-    ) -> Result<(Box<dyn Journal>, Recovered), OpenError> {
-        let (journal, report) = make()?;
-        let mut journal = ManuallyDrop::new(journal);
-        let recovered = catch_unwind(AssertUnwindSafe(|| recover(&mut **journal, report, began)));
-        match recovered {
-            Ok(Ok(recovered)) => Ok((ManuallyDrop::into_inner(journal), recovered)),
-            // A store that panicked is in an unknown state: it is leaked, not dropped.
-            Ok(Err(error @ OpenError::Journal(JournalError::Panicked(_)))) => Err(error),
-            Ok(Err(error)) => {
-                drop(ManuallyDrop::into_inner(journal));
-                Err(error)
-            }
-            Err(panic) => Err(JournalError::Panicked(panic_text(panic)).into()),
-        }
     }
 
     /// Hands the ledger over and becomes its writer.
@@ -287,7 +271,31 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         // If nobody takes it, it is dropped, which closes the ledger.
         reply.send(Ok(Ledger::from_shared(Arc::clone(&shared))));
         let checkpoints = Vec::new();
-        Writer { shared, core, journal, watch, checkpoints }.run();
+        Writer { shared, core, journal, watch, in_hand: None, checkpoints }.run();
+    }
+}
+
+/// A journal that was replayed, and what it told.
+type Opened = (Box<dyn Journal>, Recovered);
+
+type Recover<'a> = dyn Fn(Box<dyn Journal>, OpenReport) -> Result<Opened, OpenError> + 'a;
+
+fn recover_caught(
+    journal: Box<dyn Journal>,
+    report: OpenReport,
+    began: Instant,
+) -> Result<Opened, OpenError> {
+    let mut journal = ManuallyDrop::new(journal);
+    let recovered = catch_unwind(AssertUnwindSafe(|| recover(&mut **journal, report, began)));
+    match recovered {
+        Ok(Ok(recovered)) => Ok((ManuallyDrop::into_inner(journal), recovered)),
+        // A store that panicked is in an unknown state: it is leaked, not dropped.
+        Ok(Err(error @ OpenError::Journal(JournalError::Panicked(_)))) => Err(error),
+        Ok(Err(error)) => {
+            drop(ManuallyDrop::into_inner(journal));
+            Err(error)
+        }
+        Err(panic) => Err(JournalError::Panicked(panic_text(panic)).into()),
     }
 }
 

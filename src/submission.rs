@@ -154,6 +154,10 @@ impl Group {
             .is_ok()
     }
 
+    pub(crate) fn is_answered(&self) -> bool {
+        self.verdict.get().is_some()
+    }
+
     /// Answers everybody. Only whoever decided may, and only once.
     pub(crate) fn answer(&self, verdict: Result<Box<[Answer]>, Poison>) {
         let first = self.verdict.set(verdict).is_ok();
@@ -179,14 +183,20 @@ impl Future for Ticket {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.group.verdict.get().is_none() {
-            if let Some(wakers) = &mut *lock(&this.group.wakers) {
-                match this.waker.and_then(|at| wakers.get_mut(at)) {
-                    Some(waker) => waker.clone_from(context.waker()),
+            // What becomes of a waker is foreign code, and the writer wants this lock.
+            let waker = context.waker().clone();
+            let before = match &mut *lock(&this.group.wakers) {
+                None => Err(waker),
+                Some(wakers) => Ok(match this.waker.and_then(|at| wakers.get_mut(at)) {
+                    Some(place) => Some(std::mem::replace(place, waker)),
                     None => {
                         this.waker = Some(wakers.len());
-                        wakers.push(context.waker().clone());
+                        wakers.push(waker);
+                        None
                     }
-                }
+                }),
+            };
+            if before.map(drop).is_ok() {
                 return Poll::Pending;
             }
         }

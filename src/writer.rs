@@ -202,6 +202,8 @@ pub(crate) struct Writer {
     pub(crate) core: Core,
     pub(crate) journal: Box<dyn Journal>,
     pub(crate) watch: Watch,
+    /// The group that is being recorded, to be answered whatever happens.
+    pub(crate) in_hand: Option<(Arc<Group>, Arc<Vec<Request>>)>,
     /// Who waits for a checkpoint, and up to where.
     pub(crate) checkpoints: Vec<(SeqNo, oneshot::Sender<Result<(), CheckpointError>>)>,
 }
@@ -214,7 +216,9 @@ impl Writer {
         // while attempts still run.
         let poisoned = worked.unwrap_or_else(|panic| {
             let poison = Poison::Panicked(panic_text(panic).into());
-            self.shared.poison(&poison, None);
+            let in_hand = self.in_hand.take().filter(|(group, _)| !group.is_answered());
+            let in_hand = in_hand.as_ref().map(|(group, requests)| (group, requests.as_slice()));
+            self.shared.poison(&poison, in_hand);
             Some(poison)
         });
         self.finish(poisoned);
@@ -222,7 +226,8 @@ impl Writer {
 
     /// Works until nothing will ever come, or until the ledger is poisoned.
     fn work(&mut self) -> Option<Poison> {
-        let mut wake_in = None;
+        // At once: the open may have left a log to fold, and a witness to sync.
+        let mut wake_in = Some(Duration::ZERO);
         loop {
             match self.shared.submissions.take(wake_in) {
                 Taken::Work { requests, group, errands } => {
@@ -248,6 +253,7 @@ impl Writer {
         }
         let requests = Arc::new(requests);
         let shared = Arc::clone(&self.shared);
+        self.in_hand = Some((Arc::clone(group), Arc::clone(&requests)));
         let began = Instant::now();
         let watched = self.watch.arm(Arc::clone(group), Arc::clone(&requests));
         let step = guarded(|| {

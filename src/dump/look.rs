@@ -4,14 +4,14 @@ use super::{FileSize, ID_SHAPE_NAME, Inspection, LogFrames, Source};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::id::IdShape;
 use crate::journal::checkpoint::{Checkpoint, Salvage};
-use crate::journal::directory::{self, Access, Found, Name};
+use crate::journal::directory::{self, Access, DAMAGED, Found, Name};
 use crate::journal::judge::{self, Position, Scanned, judge};
 use crate::journal::lock::{DirLock, SharedLock};
 use crate::journal::manifest::{self, CheckpointRef, Judged, Manifest};
 use crate::journal::migrate::FORMAT_VERSION;
 use crate::journal::open::has_frames;
 use crate::journal::sled::data_file;
-use crate::journal::{rescue, salvage, witness};
+use crate::journal::{aside, rescue, salvage, witness};
 use std::io;
 use std::path::Path;
 
@@ -77,7 +77,11 @@ fn read_manifest(path: &Path) -> Result<(Manifest, Vec<Damage>), OpenError> {
         Err(error) => return Err(error),
     };
     let damage = match (damage, Manifest::read(path)?) {
-        (None, Judged::Current(manifest)) => return Ok((manifest, Vec::new())),
+        (None, Judged::Current(manifest)) => {
+            let unfinished = aside::of_this_repair(path)?;
+            let begun = unfinished.then(|| found(DAMAGED, aside::UNFINISHED_REPAIR));
+            return Ok((manifest, begun.into_iter().collect()));
+        }
         (_, Judged::Newer(found)) => {
             let (path, supported) = (path.to_owned(), FORMAT_VERSION);
             return Err(OpenError::Newer { path, found, supported });

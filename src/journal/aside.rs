@@ -54,9 +54,23 @@ pub(crate) fn put_aside(dir: &Path, names: &[String]) -> Result<(), OpenError> {
     Ok(files::publish(dir, DAMAGED)?)
 }
 
-fn already_aside(dir: &Path, aside: &Path) -> Result<(), OpenError> {
+/// What to say of a ledger whose repair was begun and never ended: what it looks like by now may be
+/// the work of the repair.
+pub(crate) const UNFINISHED_REPAIR: &str =
+    "a repair was begun and not finished: accept the loss once more";
+
+/// Whether the evidence is that of a repair that is under way, or was when its process died.
+pub(crate) fn of_this_repair(dir: &Path) -> Result<bool, JournalError> {
+    let aside = dir.join(DAMAGED);
+    if !aside.exists() {
+        return Ok(false);
+    }
     let manifest = |dir: &Path| files::read(&dir.join(manifest::NAME), MAX_MANIFEST);
-    if manifest(dir)? == manifest(aside)? {
+    Ok(manifest(dir)? == manifest(&aside)?)
+}
+
+fn already_aside(dir: &Path, aside: &Path) -> Result<(), OpenError> {
+    if of_this_repair(dir)? {
         return Ok(());
     }
     Err(OpenError::Io {

@@ -9,14 +9,20 @@
 //! happens here stops an open: it is told, never an error.
 
 use super::files;
-use crate::error::JournalError;
+use super::lock::DirLock;
+use super::sled::SEGMENT_SIZE;
+use crate::error::{JournalError, OpenError};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// The name of the file.
 pub(crate) const NAME: &str = "ballast";
+
+/// Bytes that an open writes before it can give the ballast back, at least, and roughly.
+const OPEN_NEEDS: u64 = 2 * SEGMENT_SIZE;
 
 /// What became of the ballast.
 #[derive(Debug)]
@@ -77,6 +83,49 @@ pub(crate) fn release(dir: &Path) -> Ballast {
     match files::remove(&path).and_then(|()| files::sync_dir(dir)) {
         Ok(()) => Ballast::Released(held),
         Err(error) => Ballast::Failed(error),
+    }
+}
+
+/// Opens the ledger at the path by `attempt`. On a full disk gives up the ballast and tries once more.
+pub(crate) fn with_ballast<T>(
+    path: &Path,
+    attempt: impl Fn() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    let full = match attempt().map_err(full_or_other) {
+        Ok(opened) => return Ok(opened),
+        Err(Err(other)) => return Err(other),
+        Err(Ok(full)) => full,
+    };
+    tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
+    // Not somebody else's, who may have opened it by now.
+    let lock = DirLock::acquire(path, Duration::ZERO)?;
+    let released = release(path);
+    drop(lock);
+    released.log();
+    if !matches!(released, Ballast::Released(1..)) {
+        return Err(out_of_space(path, full));
+    }
+    attempt().map_err(|error| match full_or_other(error) {
+        Ok(full) => out_of_space(path, full),
+        Err(other) => other,
+    })
+}
+
+/// Whether it is that the disk is full.
+fn full_or_other(error: OpenError) -> Result<JournalError, OpenError> {
+    match error {
+        OpenError::Journal(error) if error.is_full() => Ok(error),
+        OpenError::Io { action, path, source } if source.kind() == io::ErrorKind::StorageFull => {
+            Ok(JournalError::Io { action, path, source })
+        }
+        other => Err(other),
+    }
+}
+
+fn out_of_space(path: &Path, error: JournalError) -> OpenError {
+    match available(path) {
+        Ok(available) => OpenError::Full { needed: OPEN_NEEDS, available },
+        Err(_) => error.into(),
     }
 }
 

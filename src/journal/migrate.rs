@@ -38,6 +38,9 @@ pub(crate) const STEPS: &[Step] = &[
 pub(crate) struct Step {
     /// The version that it starts from.
     pub(crate) from: u16,
+    /// The description of the id type, in the body of a manifest of that version: another type is
+    /// refused before anything is written.
+    pub(crate) shape: fn(&[u8]) -> Option<Vec<u8>>,
     /// Makes the new files, synced, and returns the body of the next version's manifest.
     pub(crate) run: fn(&StepInput<'_>) -> Result<Vec<u8>, JournalError>,
 }
@@ -91,6 +94,12 @@ pub(crate) fn migrate(
         manifest::replace(dir, step.from + 1, &body)?;
     }
     Ok(Migrated { from: found, to: supported })
+}
+
+/// The description of the id type of a ledger of an older version, if it can be read.
+pub(crate) fn shape(steps: &[Step], found: u16, body: &[u8]) -> Option<Vec<u8>> {
+    let step = steps.iter().find(|step| step.from == found)?;
+    (step.shape)(body)
 }
 
 fn step<'a>(dir: &Path, steps: &'a [Step], from: u16) -> Result<&'a Step, OpenError> {

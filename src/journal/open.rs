@@ -17,7 +17,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::compare::{Difference, compare};
-use super::directory::{self, Access, Found};
+use super::directory::{self, Access, DAMAGED, Found};
 use super::durable::{Frozen, FrozenReader, SledJournal, position_of};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
 use super::judge::{Position, Scanned, Whole, judge};
@@ -29,7 +29,7 @@ use super::scan;
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::within::within;
 use super::witness::Witness;
-use super::{OpenReport, Record, ballast, files, frame, rescue, salvage};
+use super::{OpenReport, Record, aside, ballast, files, frame, rescue, salvage};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::state::Timestamp;
 use crate::sync::Arc;
@@ -43,9 +43,6 @@ const KEEP_IN_MEMORY: u64 = 256 * 1024 * 1024;
 
 /// Ids of the checkpoint that are tried with the id type.
 const IDS_TRIED: usize = 1000;
-
-/// Bytes that an open writes at most before it can give the ballast back, roughly.
-const OPEN_NEEDS: u64 = 2 * SEGMENT_SIZE;
 
 /// Judges the bytes of something that only the layer above understands.
 pub(crate) type JudgeBytes = Box<dyn Fn(&[u8]) -> Result<(), String> + Send>;
@@ -67,44 +64,12 @@ pub(crate) struct StoreOptions {
     pub(crate) judge_id: JudgeBytes,
 }
 
-/// Opens or creates the ledger. On a full disk gives up the ballast and tries once more.
+/// Opens or creates the ledger, to be replayed.
 pub(crate) fn open(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
-    let full = match open_once(options) {
-        Err(OpenError::Journal(error)) if error.is_full() => error,
-        Err(OpenError::Io { action, path, source })
-            if source.kind() == std::io::ErrorKind::StorageFull =>
-        {
-            JournalError::Io { action, path, source }
-        }
-        opened => return opened,
-    };
-    tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
-    let released = ballast::release(&options.path);
-    released.log();
-    if !matches!(released, ballast::Ballast::Released(1..)) {
-        return Err(out_of_space(&options.path, full));
-    }
-    match open_once(options) {
-        Err(OpenError::Journal(error)) if error.is_full() => {
-            Err(out_of_space(&options.path, error))
-        }
-        Err(OpenError::Io { action, path, source })
-            if source.kind() == std::io::ErrorKind::StorageFull =>
-        {
-            Err(out_of_space(&options.path, JournalError::Io { action, path, source }))
-        }
-        opened => opened,
-    }
+    ballast::with_ballast(&options.path, || open_once(options))
 }
 
-fn out_of_space(path: &Path, error: JournalError) -> OpenError {
-    match ballast::available(path) {
-        Ok(available) => OpenError::Full { needed: OPEN_NEEDS, available },
-        Err(_) => error.into(),
-    }
-}
-
-fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
+pub(crate) fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
     // The process may change its current directory while the ledger is open.
     let dir =
         std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
@@ -122,7 +87,7 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
     // power could take back.
     files::sync_dir(&dir)?;
     let mut report = OpenReport::default();
-    let (manifest, damage) = match read_manifest(&dir, &mut report) {
+    let (manifest, damage) = match read_manifest(&dir, options, &mut report) {
         Err(OpenError::Damaged(damage)) if options.accept_loss => {
             let made_up = salvage::reconstruct(&dir)?;
             let mut made_up = made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?;
@@ -132,6 +97,9 @@ fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenEr
         manifest => (manifest?, None),
     };
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
+    if !options.accept_loss && aside::of_this_repair(&dir)? {
+        return Err(JournalError::damaged(DAMAGED, aside::UNFINISHED_REPAIR).into());
+    }
     let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
     match damage {
         Some(damage) => opening.salvaged(damage.to_string()),
@@ -178,7 +146,11 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn read_manifest(dir: &Path, report: &mut OpenReport) -> Result<Manifest, OpenError> {
+fn read_manifest(
+    dir: &Path,
+    options: &StoreOptions,
+    report: &mut OpenReport,
+) -> Result<Manifest, OpenError> {
     loop {
         match Manifest::read(dir)? {
             Judged::Current(manifest) => return Ok(manifest),
@@ -187,6 +159,9 @@ fn read_manifest(dir: &Path, report: &mut OpenReport) -> Result<Manifest, OpenEr
                 return Err(OpenError::Newer { path, found, supported });
             }
             Judged::Older(found, body) => {
+                if let Some(shape) = migrate::shape(STEPS, found, &body) {
+                    (options.judge_shape)(&shape).map_err(OpenError::OtherIdType)?;
+                }
                 let step = &mut |from| tracing::info!(from, "migrating");
                 let done = migrate::migrate(dir, found, body, STEPS, FORMAT_VERSION, step)?;
                 report.migrated = Some((done.from, done.to));
@@ -237,6 +212,9 @@ impl Opening<'_> {
     }
 
     fn salvage_or_open(self) -> Result<(SledJournal, OpenReport), OpenError> {
+        if aside::of_this_repair(&self.dir)? {
+            return self.salvaged(aside::UNFINISHED_REPAIR.to_owned());
+        }
         let found = self.evidence().and_then(|evidence| {
             salvage::check_legal(&evidence)?;
             Ok(evidence)
@@ -330,6 +308,8 @@ impl Opening<'_> {
                 return self.settle(evidence);
             }
         };
+        // What never came back is in a log that is no longer part of this.
+        self.lock.stay(false);
         rescue::discard(&log_dir)?;
         ballast::refill_if_room(&self.dir, self.options.ballast).log();
         let mut runs = whole.runs;
@@ -362,22 +342,26 @@ impl Opening<'_> {
     ///
     /// A damaged store may also never come back: then its thread is left alone with it, and the log
     /// is rebuilt elsewhere.
-    fn open_log(&self, scanned: &Arc<Scanned>, run: &[usize]) -> Result<Opened, JournalError> {
+    fn open_log(&mut self, scanned: &Arc<Scanned>, run: &[usize]) -> Result<Opened, JournalError> {
         let dir = self.dir.join(&scanned.name);
         let segment_size = self.manifest.segment_size;
         let (name, scanned, run) = (scanned.name.clone(), Arc::clone(scanned), run.to_vec());
         let deadline = self.options.store_deadline;
         let opened = within(deadline, move || {
             let mut log = Log::open(&dir, segment_size)?;
+            log.check_no_blobs()?;
             // A store that differs is left here: it may not even come back from that.
             Ok(match compare(&mut log, &scanned.scan, &run)? {
                 None => Ok(log),
                 Some(difference) => Err(difference),
             })
         });
-        match opened.unwrap_or_else(|| {
+        let opened = opened.unwrap_or_else(|| {
+            // If this open fails after all, nobody may open here beside that thread.
+            self.lock.stay(true);
             Err(JournalError::Store(format!("it has not come back within {deadline:?}")))
-        }) {
+        });
+        match opened {
             Ok(Ok(log)) => Ok(Opened::Same(log)),
             Ok(Err(Difference::Poorer(what))) => Ok(Opened::Differs(what)),
             Ok(Err(Difference::Richer(seq))) => {

@@ -338,12 +338,12 @@ mod tests {
         let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
         let refused = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize).open();
         assert!(is_locked(&refused.unwrap_err()));
-        assert!(!is_locked(&sled::Error::Io(std::io::ErrorKind::StorageFull.into())));
+        assert!(!is_locked(&sled::Error::Io(io::ErrorKind::StorageFull.into())));
     }
 
     #[test]
     fn a_copied_error_of_the_system_is_still_one() {
-        let full = std::io::Error::from(rustix::io::Errno::NOSPC);
+        let full = io::Error::from(rustix::io::Errno::NOSPC);
         let copied = sled::Error::Io(full).clone();
         let JournalError::Io { source, .. } = store(Path::new("log-1"), copied) else {
             panic!("it is one of the system")

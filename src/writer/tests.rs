@@ -386,6 +386,8 @@ type Append = dyn FnMut(&[Record]) -> Result<(), JournalError> + Send;
 /// A journal whose appends are the test's closure.
 struct Scripted {
     append: Box<Append>,
+    /// Told of each upkeep.
+    kept: Option<std::sync::mpsc::Sender<()>>,
 }
 
 impl Scripted {
@@ -396,7 +398,7 @@ impl Scripted {
     fn appending(
         append: impl FnMut(&[Record]) -> Result<(), JournalError> + Send + 'static,
     ) -> Self {
-        Self { append: Box::new(append) }
+        Self { append: Box::new(append), kept: None }
     }
 }
 
@@ -414,6 +416,9 @@ impl Journal for Scripted {
     }
 
     fn upkeep(&mut self, _: Option<SeqNo>) -> Result<Upkeep, JournalError> {
+        if let Some(kept) = &self.kept {
+            drop(kept.send(()));
+        }
         Ok(Upkeep::default())
     }
 }
@@ -432,6 +437,7 @@ fn writer(journal: Scripted, watch: &Watch) -> (Arc<Shared>, Writer) {
     );
     let shared = Arc::new(shared);
     let writer = Writer {
+        in_hand: None,
         shared: Arc::clone(&shared),
         core: Core::new(SeqNo::ZERO, Epoch::new(1), &BTreeMap::new()),
         journal: Box::new(journal),
@@ -482,4 +488,48 @@ fn whoever_submits_between_giving_up_and_poison_is_answered() {
     shared.poison(&poison, Some((&group, &[start(1)])));
     assert_eq!(poll_bounded(first), Err(poison));
     assert_eq!(shared.index.cell(id("a").as_bytes()), Cell::ABSENT, "nothing was published");
+}
+
+/// A log to fold and a witness to sync, as an open leaves them, once waited for the first request.
+#[test]
+fn upkeep_waits_for_no_request() {
+    let (kept, upkeeps) = std::sync::mpsc::channel();
+    let journal = Scripted { kept: Some(kept), ..Scripted::appending(|_| Ok(())) };
+    let (_shared, writer) = writer(journal, &Watch::default());
+    std::thread::spawn(move || writer.run());
+    upkeeps.recv_timeout(Duration::from_secs(60)).unwrap();
+}
+
+/// Panics once, at the first thing that it is told.
+struct Allergic(std::sync::atomic::AtomicBool);
+
+impl tracing::Subscriber for Allergic {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let first = !self.0.swap(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(!first, "{event:?}");
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Between the sync of a group and its answer stands only our own code, and whatever listens to what
+/// it tells: a panic there once left the callers waiting for ever.
+#[test]
+fn a_panic_before_the_answer_leaves_nobody_waiting() {
+    let (shared, writer) = writer(Scripted::appending(|_| Ok(())), &Watch::default());
+    // Nothing runs, so this end comes too late, which is told.
+    let late = shared.submissions.submit(end(AttemptKey(7), failed())).unwrap();
+    std::thread::spawn(move || {
+        let allergic = Allergic(std::sync::atomic::AtomicBool::new(false));
+        tracing::subscriber::with_default(allergic, || writer.run());
+    });
+    assert!(matches!(poll_bounded(late), Err(Poison::Panicked(_))));
 }

@@ -164,6 +164,31 @@ async fn an_id_that_panics_when_it_is_written() {
     id_is_refused(|| Explosive(9), is_it).await;
 }
 
+/// Panics when it is written, but only what was read back does.
+struct Revenant {
+    read_back: bool,
+}
+
+impl<'de> Deserialize<'de> for Revenant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u8::deserialize(deserializer).map(|_| Self { read_back: true })
+    }
+}
+
+impl Serialize for Revenant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(!self.read_back, "it came back");
+        serializer.serialize_u8(7)
+    }
+}
+
+/// The look at whether an id comes back once let such a panic through to the caller.
+#[tokio::test]
+async fn an_id_that_panics_when_it_has_been_read_back() {
+    let is_it = |error: &IdError| matches!(error, IdError::NoRoundTrip(text) if text.contains("it came back"));
+    id_is_refused(|| Revenant { read_back: false }, is_it).await;
+}
+
 /// An output that is as large, or fails as it is told to.
 #[derive(Debug, Deserialize)]
 enum Result_ {
@@ -318,6 +343,24 @@ async fn a_future_that_never_ends() {
     let revoked = ledger.record("revoked").await.unwrap().unwrap();
     assert_eq!(revoked.state(), TaskState::Succeeded);
     assert!(matches!(revoked.revoke_failure, Some(Failure::Cancelled(_))));
+}
+
+/// It uses up tokio's budget in each poll. That once starved the timer as well.
+#[tokio::test]
+async fn a_timeout_of_a_future_that_is_never_idle() {
+    let (ledger, _) = fresh().await;
+    let busy = async {
+        let (to, mut from) = tokio::sync::mpsc::unbounded_channel();
+        // A bound, so that it fails rather than hangs.
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        while std::time::Instant::now() < until {
+            to.send(1).unwrap();
+            from.recv().await.unwrap();
+        }
+        ok(1).await
+    };
+    let end = ledger.task(name("a")).timeout(Duration::from_millis(5)).launch_block(busy).await;
+    assert!(matches!(end, Err(AttemptError::TimedOut)), "{end:?}");
 }
 
 #[tokio::test(start_paused = true)]

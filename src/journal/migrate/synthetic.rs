@@ -13,13 +13,21 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-pub(super) const STEP: Step = Step { from: 0, run };
+pub(super) const STEP: Step = Step { from: 0, shape, run };
+
+fn manifest(body: &[u8]) -> Result<Manifest, String> {
+    let mut body = body.to_vec();
+    swap(&mut body);
+    Manifest::from_body(&body)
+}
+
+fn shape(body: &[u8]) -> Option<Vec<u8>> {
+    manifest(body).ok().map(|manifest| manifest.shape)
+}
 
 fn run(input: &StepInput<'_>) -> Result<Vec<u8>, JournalError> {
-    let mut body = input.body.to_vec();
-    swap(&mut body);
     let mut manifest =
-        Manifest::from_body(&body).map_err(|what| JournalError::damaged(manifest::NAME, what))?;
+        manifest(input.body).map_err(|what| JournalError::damaged(manifest::NAME, what))?;
     let mut renewed = |number: u64, name: fn(u64) -> String| {
         let next = manifest.next_number;
         manifest.next_number += 1;
@@ -91,7 +99,7 @@ const PART: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ledger, TaskState};
+    use crate::{Ledger, OpenError, TaskState};
 
     #[tokio::test]
     async fn an_aged_ledger_is_migrated_by_the_open() {
@@ -106,6 +114,9 @@ mod tests {
         assert!(matches!(Manifest::read(&path).unwrap(), Judged::Older(0, _)));
         assert!(age(&path).is_err());
 
+        let other = Ledger::<u64>::open(&path).await.unwrap_err();
+        assert!(matches!(other, OpenError::OtherIdType(_)), "{other:?}");
+        assert!(matches!(Manifest::read(&path).unwrap(), Judged::Older(0, _)), "it was changed");
         for migrated in [Some((0, super::super::FORMAT_VERSION)), None] {
             let ledger = Ledger::<String>::open(&path).await.unwrap();
             assert_eq!(ledger.recovery().migrated(), migrated);

@@ -11,7 +11,10 @@ use std::path::PathBuf;
 
 const SUPPORTED: u16 = 3;
 
-const TWO_STEPS: &[Step] = &[Step { from: 1, run: to_capitals }, Step { from: 2, run: to_one }];
+const TWO_STEPS: &[Step] = &[
+    Step { from: 1, shape: |_| None, run: to_capitals },
+    Step { from: 2, shape: |_| None, run: to_one },
+];
 
 thread_local! {
     /// How many file operations of a step still succeed.

@@ -297,3 +297,22 @@ fn what_a_kill_left_of_a_snapshot_is_no_damage() {
     assert_eq!(subject.journal().manifest, before);
     subject.check();
 }
+
+/// Such a file let the ledger open, and poisoned it at its first sync of the witness, each time anew.
+#[test]
+fn a_stray_file_among_the_blobs_is_repaired() {
+    let mut subject = Subject::new(u64::MAX);
+    (0..20).for_each(|_| subject.append(100));
+    let number = subject.journal().manifest.logs[0].number;
+    let log = subject.path().join(directory::log_dir(number));
+    subject.journal = None;
+    std::fs::write(log.join("blobs/17"), "stray").unwrap();
+    subject.reopen();
+    assert!(subject.report.repaired[0].contains("blobs"), "{:?}", subject.report.repaired);
+    subject.append(100);
+    subject.check();
+    subject.journal().close().unwrap();
+    subject.reopen();
+    assert!(subject.report.repaired.is_empty(), "{:?}", subject.report.repaired);
+    subject.check();
+}

@@ -204,3 +204,30 @@ fn a_repair_that_was_killed_is_begun_again() {
         assert!(!dir.path().join("damaged/manifest").exists());
     }
 }
+
+/// When it was the witness that was damaged, the fresh one of a killed repair makes the ledger look
+/// sound, and nothing would ever have told of the loss.
+#[test]
+fn a_repair_that_was_killed_is_no_sound_ledger() {
+    let dir = sample();
+    std::fs::write(dir.path().join("witness"), "nothing").unwrap();
+    let Judged::Current(manifest) = Manifest::read(dir.path()).unwrap() else { panic!() };
+    let plain = || open(&options(dir.path(), false));
+    let refused = plain().unwrap_err();
+    assert!(matches!(&refused, OpenError::Journal(_) | OpenError::Damaged(_)), "{refused}");
+    aside::put_aside(dir.path(), &all_names(dir.path()).unwrap()).unwrap();
+    let base = manifest.checkpoint.unwrap();
+    drop(Witness::create_at(dir.path(), manifest.ledger, base.last_seq, base.chain).unwrap());
+    for refused in [plain().map(drop), open(&options(dir.path(), false)).map(drop)] {
+        let refused = crate::error::chain(&refused.unwrap_err());
+        assert!(refused.contains("begun and not finished"), "{refused}");
+    }
+    let (mut journal, report) = repaired(dir.path());
+    assert!(report.loss_accepted.is_some());
+    assert_eq!(replayed(&mut journal).len(), 20);
+    journal.close().unwrap();
+    drop(journal);
+    let (mut journal, report) = plain().unwrap();
+    assert_eq!(report.loss_accepted, None);
+    assert_eq!(replayed(&mut journal).len(), 20);
+}

@@ -116,6 +116,46 @@ fn it_is_opened_by_its_ballast_and_loses_nothing() {
     });
 }
 
+/// What was running is reset by the open, which writes: the disk may be found full only then, and the
+/// ballast stayed where it was.
+#[test]
+fn what_ran_is_reset_on_the_space_of_the_ballast() {
+    let test = "full::what_ran_is_reset_on_the_space_of_the_ballast";
+    let Some(small) = Small::mount(test) else { return };
+    let path = small.ledger();
+    const RUNNING: usize = 9_000;
+    lab::run(async {
+        let killed = small.dir.path().join("killed");
+        let ledger = lab::open(builder(), &path).await.unwrap();
+        let mut launched = tokio::task::JoinSet::new();
+        for number in 0..RUNNING {
+            let ledger = ledger.clone();
+            launched.spawn(async move {
+                let work = std::future::pending::<Result<String, String>>();
+                ledger.launch(format!("{number}-{}", "x".repeat(900)), work).await.unwrap();
+            });
+        }
+        while let Some(launched) = launched.join_next().await {
+            launched.unwrap();
+        }
+        // As a kill would leave it. The space of the ballast is copied as well.
+        let copied = Command::new("cp").arg("-a").args([&path, &killed]).status().unwrap();
+        assert!(copied.success());
+        ledger.close_within(std::time::Duration::ZERO).await.unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::rename(killed, &path).unwrap();
+        small.fill();
+        let filler = small.dir.path().join("filler");
+        let length = filler.metadata().unwrap().len();
+        File::options().write(true).open(&filler).unwrap().set_len(length - (3 << 20)).unwrap();
+
+        let ledger = lab::open(builder(), &path).await.unwrap();
+        assert_eq!(ledger.failed_tasks().len(), RUNNING);
+        assert!(!path.join("ballast").exists());
+        drop(ledger.close().await);
+    });
+}
+
 #[test]
 fn without_a_ballast_it_says_that_the_disk_is_full() {
     let Some(small) = Small::mount("full::without_a_ballast_it_says_that_the_disk_is_full") else {
