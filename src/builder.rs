@@ -39,7 +39,8 @@ pub struct Builder<K, V = ()> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "there is no third answer")]
 pub enum AcceptLoss {
-    /// No: a damaged ledger is refused, and nothing is changed.
+    /// No: a damaged ledger is refused, and no record is changed; what is, if anything, is told at
+    /// [`OpenError::Damaged`].
     #[default]
     No,
     /// Yes.
@@ -150,6 +151,20 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// let journal = MemoryJournal::new();
+    /// let ledger = Ledger::<u64>::builder().open_journal(journal.clone()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// ledger.close().await?;
+    /// let ledger = Ledger::<u64>::builder().open_journal(journal).await?; // the same records
+    /// assert_eq!(ledger.query_task_state(&7).await, TaskState::Succeeded);
+    /// # Ok(()) }
+    /// ```
     pub async fn open_journal(self, journal: impl Journal) -> Result<Ledger<K, V>, OpenError> {
         self.open_with(move |recover| recover(Box::new(journal), OpenReport::default())).await
     }
@@ -171,6 +186,23 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use taskledger::{Ledger, OpenError};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("ledger");
+    /// let ledger = Ledger::<u64>::builder().open(&path).await?;
+    /// let second = Ledger::<u64>::builder().lock_wait(Duration::ZERO).open(&path).await;
+    /// assert!(matches!(second, Err(OpenError::Locked { .. })));
+    /// ledger.close().await?;
+    /// let other = Ledger::<String>::builder().open(&path).await;
+    /// assert!(matches!(other, Err(OpenError::OtherIdType(_))));
+    /// # Ok(()) }
+    /// ```
     pub async fn open(self, path: impl AsRef<Path>) -> Result<Ledger<K, V>, OpenError> {
         let shape = IdShape::of_type::<K>();
         let options = StoreOptions {

@@ -74,7 +74,9 @@ impl fmt::Display for Poison {
 impl Error for Poison {}
 
 /// Why a request was not taken up. Nothing ran. Nothing was recorded either, unless the ledger was
-/// poisoned in that very moment: then the next open may find a start of it, as crashed.
+/// poisoned in that very moment: then the next open may find a start of it, as crashed. (With a new
+/// id, a description of what ids look like may be recorded first: see
+/// [`launch`](crate::Ledger::launch).)
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -123,6 +125,20 @@ pub enum LaunchError<F> {
 
 impl<F> LaunchError<F> {
     /// The future, if it came back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{LaunchError, Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// let refused = ledger.launch(7, async { Ok::<_, String>(()) }).await;
+    /// // The future comes back unpolled, to be run elsewhere or under another id.
+    /// let future = refused.err().and_then(LaunchError::into_future).ok_or("not refused")?;
+    /// ledger.launch(8, future).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn into_future(self) -> Option<F> {
         match self {
             Self::Refused { future, .. } | Self::Rejected { future, .. } => Some(future),

@@ -96,6 +96,21 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     /// The options of an open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use taskledger::Ledger;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("ledger");
+    /// let builder = Ledger::<u64, String>::builder().output_cap(1024).lock_wait(Duration::ZERO);
+    /// let ledger = builder.open(&path).await?;
+    /// assert_eq!(ledger.recovery().epoch().get(), 1); // it is new
+    /// # ledger.close().await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn builder() -> Builder<K, V> {
         Builder::new()
@@ -106,6 +121,22 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     /// What the open found, and what it did about it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// # let journal = MemoryJournal::new();
+    /// # let ledger = Ledger::<u64>::builder().open_journal(journal.clone()).await?;
+    /// ledger.launch(7, std::future::pending::<Result<(), String>>()).await?;
+    /// // What the next process finds if this one dies now.
+    /// let next = Ledger::<u64>::builder().open_journal(journal.fork()).await?;
+    /// let crashed: Vec<u64> = next.recovery().crashed().collect::<Result<_, _>>()?;
+    /// assert_eq!(crashed, [7]);
+    /// assert_eq!(next.query_task_state(&7).await, TaskState::Failed);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.shared().recovery
@@ -124,14 +155,24 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its first turn to submit, nothing has happened. Dropped later, **the attempt
-    /// goes on**: it is recorded and runs as if the caller had stayed.
+    /// Dropped before its first turn to submit, nothing has happened to the id. Dropped later,
+    /// **the attempt goes on**: it is recorded and runs as if the caller had stayed.
     ///
     /// # Errors
     ///
-    /// [`LaunchError::Refused`] when the id is running, succeeded, queued or revoking;
-    /// [`LaunchError::Rejected`] when the request was not taken up. Both give the future back
-    /// unpolled, and nothing was recorded.
+    /// * [`LaunchError::Refused`] when the id is running, succeeded, queued or revoking. The future
+    ///   comes back unpolled, and no id is changed. A success that is certain is refused like this
+    ///   even by a ledger that is closed or poisoned.
+    /// * [`LaunchError::Rejected`] when the request was not taken up. The future comes back
+    ///   unpolled, and no id is changed, unless the ledger was poisoned in that very moment: then
+    ///   the next open may find this start, as crashed.
+    /// * [`LaunchError::Lost`] when the runtime went down before the start could be told. The
+    ///   future is gone; the ledger knows what became of it.
+    ///
+    /// One record may stay behind whatever the answer, and also if the call is dropped while it
+    /// waits. Where the id type cannot be described without a value of it, the first new id makes
+    /// the ledger record what ids look like, for people who look into it. That is submitted before
+    /// the start. It changes no id, and [`metadata`](Self::metadata) does not show it.
     ///
     /// # Panics
     ///
@@ -172,7 +213,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Errors
     ///
     /// [`AttemptError`] tells apart whether nothing ran (future back), it failed, or its end is in
-    /// doubt (value or error inside).
+    /// doubt (value or error inside). What a refusal or a rejection may leave behind is told at
+    /// [`launch`](Self::launch).
     ///
     /// # Panics
     ///
@@ -198,6 +240,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     /// A launch with options.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -228,9 +272,25 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// It never waits.
     ///
+    /// # Errors
+    ///
+    /// None.
+    ///
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<String>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.launch("a".to_owned(), std::future::pending::<Result<(), String>>()).await?;
+    /// assert_eq!(ledger.query_task_state("a").await, TaskState::Running); // durable, so visible
+    /// assert_eq!(ledger.query_task_state("b").await, TaskState::NotFound);
+    /// # Ok(()) }
+    /// ```
     #[expect(
         clippy::unused_async,
         reason = "the recorder crates' signature, which users port from"
@@ -240,6 +300,20 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     /// The state of an id, without `async`. See [`query_task_state`](Self::query_task_state).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<String>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let too_long = "x".repeat(taskledger::MAX_ID_BYTES + 1);
+    /// assert_eq!(ledger.query_task_state_quick(&too_long), TaskState::NotFound);
+    /// ledger.mark_succeeded("a".to_owned()).await?;
+    /// ledger.close().await?;
+    /// assert_eq!(ledger.query_task_state_quick("a"), TaskState::Succeeded); // from memory
+    /// # Ok(()) }
+    /// ```
     pub fn query_task_state_quick<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> TaskState {
         let cell = |id: &[u8]| self.shared().index.cell(id);
         EncodedId::with_bytes::<K, Q, _>(id, cell).map_or(TaskState::NotFound, |cell| cell.state)
@@ -262,7 +336,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`AttemptError`]; refused when the id is not succeeded, with the future back.
+    /// [`AttemptError`]; refused when the id is not succeeded, with the future back and nothing
+    /// changed. Rejected by a ledger that was poisoned in that very moment, the next open may find
+    /// the revoke begun: it is interrupted, and the success stands.
     ///
     /// # Panics
     ///
@@ -312,11 +388,25 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`LaunchError`]; refused when the id is not succeeded, with the future back.
+    /// [`LaunchError`]; as [`revoke_task_block`](Self::revoke_task_block).
     ///
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{LaunchError, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// ledger.revoke_task(7, async { Err::<(), _>("still in use") }).await?;
+    /// assert_eq!(ledger.wait(&7).await?, TaskState::Succeeded); // it failed: the success stands
+    /// let unknown = ledger.revoke_task(8, async { Ok::<_, String>(()) }).await;
+    /// assert!(matches!(unknown, Err(LaunchError::Refused { state: TaskState::NotFound, .. })));
+    /// # Ok(()) }
+    /// ```
     pub async fn revoke_task<F, R, E>(&self, id: K, future: F) -> Result<(), LaunchError<F>>
     where
         F: Future<Output = Result<R, E>> + Send + 'static,
@@ -345,11 +435,25 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`ChangeError`].
+    /// [`ChangeError`]. As with [`launch`](Self::launch), a new id may have made the ledger record
+    /// what ids look like, whatever the answer.
     ///
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{ChangeError, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// let again = ledger.mark_succeeded(7).await;
+    /// assert_eq!(again, Err(ChangeError::Refused { state: TaskState::Succeeded }));
+    /// assert_eq!(ledger.output(&7).await?, None); // nothing ran, so there is none
+    /// # Ok(()) }
+    /// ```
     pub async fn mark_succeeded(&self, id: K) -> Result<(), ChangeError> {
         let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
         self.check_new(&id, &encoded).await?;
@@ -374,6 +478,20 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{ChangeError, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// ledger.forget(&7).await?;
+    /// let again = ledger.forget(&7).await;
+    /// assert_eq!(again, Err(ChangeError::Refused { state: TaskState::NotFound }));
+    /// ledger.launch_block(7, async { Ok::<_, String>(()) }).await?; // it may run again
+    /// # Ok(()) }
+    /// ```
     pub async fn forget<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<(), ChangeError> {
         let id = EncodedId::encode::<K, Q>(id).map_err(Rejection::Id)?;
         self.change(Request::Forget { id }).await
@@ -382,11 +500,36 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Asks the running attempt, or the running revoke, of an id to stop: its future is dropped
     /// at its next await and `Cancelled(reason)` is recorded. [`wait`](Self::wait) waits for that.
     ///
-    /// A future that returns in the very same poll has ended by itself, and that is recorded.
+    /// A future that returns in the very same poll has ended by itself, and that is recorded. Of
+    /// several reasons the first one is recorded.
+    ///
+    /// # Durability
+    ///
+    /// Nothing is on disk when it returns.
     ///
     /// # Errors
     ///
-    /// [`CancelError::NotRunning`] when nothing runs.
+    /// [`CancelError::NotRunning`] when nothing runs; [`CancelError::Id`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{CancelError, Failure, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.launch(7, std::future::pending::<Result<(), String>>()).await?;
+    /// ledger.cancel(&7, "not needed any more")?;
+    /// assert_eq!(ledger.wait(&7).await?, TaskState::Failed);
+    /// let failure = ledger.record(&7).await?.and_then(|details| details.failure);
+    /// assert_eq!(failure, Some(Failure::Cancelled("not needed any more".to_owned())));
+    /// let again = ledger.cancel(&7, "nothing runs");
+    /// assert_eq!(again, Err(CancelError::NotRunning { state: TaskState::Failed }));
+    /// # Ok(()) }
+    /// ```
     pub fn cancel<Q: Lookup<K> + ?Sized>(
         &self,
         id: &Q,
@@ -416,11 +559,25 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`WaitError::InDoubt`] when the ledger failed before the end was recorded.
+    /// [`WaitError::InDoubt`] when the ledger failed before the end was recorded;
+    /// [`WaitError::Id`].
     ///
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// assert_eq!(ledger.wait(&7).await?, TaskState::NotFound); // never launched: settled
+    /// ledger.launch(7, async { Err::<(), _>("no route") }).await?;
+    /// let (one, other) = tokio::join!(ledger.wait(&7), ledger.wait(&7));
+    /// assert_eq!((one?, other?), (TaskState::Failed, TaskState::Failed));
+    /// # Ok(()) }
+    /// ```
     pub async fn wait<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<TaskState, WaitError> {
         let id = EncodedId::encode::<K, Q>(id)?;
         let settled = |shared: &Shared| {

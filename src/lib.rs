@@ -47,14 +47,14 @@
 //!   power loss, not by a restart. Only an explicit [revoke](Ledger::revoke_task_block),
 //!   [forget](Ledger::forget) or [accepted loss](Builder::accept_loss) changes it.
 //! * **One attempt of an id at a time.** Of any number of concurrent launches of one id exactly one
-//!   is accepted; the others get their future back, unpolled, and nothing else happens.
+//!   is accepted; the others get their future back, unpolled, and change no id.
 //! * **Nothing that was running is forgotten.** What was running when the process died is
 //!   [`Failed`](TaskState::Failed) with [`Failure::Crashed`] after the next open; so is a panic, a
 //!   dropped future, a timeout or the end of the runtime an end that is recorded.
 //! * **Memory never runs ahead of the disk.** A query never shows what a crash could take back.
 //!   Queries are linearizable per id and never wait for the disk.
 //! * **No silent damage.** What a broken disk loses is found and reported as
-//!   [`OpenError::Damaged`], with nothing changed. The ledger never opens as "empty" or "shorter"
+//!   [`OpenError::Damaged`], with no record changed. The ledger never opens as "empty" or "shorter"
 //!   without saying so. Not covered: the whole directory put back to an older copy, and damage
 //!   *together with* a power cut within the last seconds.
 //!

@@ -52,6 +52,21 @@ impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use taskledger::{Failure, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let never = std::future::pending::<Result<(), String>>();
+    /// ledger.task(7).timeout(Duration::from_millis(5)).launch(never).await?;
+    /// assert_eq!(ledger.wait(&7).await?, TaskState::Failed);
+    /// let failure = ledger.record(&7).await?.and_then(|details| details.failure);
+    /// assert_eq!(failure, Some(Failure::TimedOut));
+    /// # Ok(()) }
+    /// ```
     pub async fn launch<F, E>(self, future: F) -> Result<(), LaunchError<F>>
     where
         F: Future<Output = Result<V, E>> + Send + 'static,
@@ -83,6 +98,20 @@ impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use taskledger::{AttemptError, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let minute = Duration::from_secs(60);
+    /// ledger.task(7).timeout(minute).launch_block(async { Ok::<_, String>(()) }).await?;
+    /// let again = ledger.task(7).timeout(minute).launch_block(async { Ok::<_, String>(()) }).await;
+    /// assert!(matches!(again, Err(AttemptError::Refused { state: TaskState::Succeeded, .. })));
+    /// # Ok(()) }
+    /// ```
     pub async fn launch_block<F, E>(self, future: F) -> Result<V, AttemptError<F, V, E>>
     where
         F: Future<Output = Result<V, E>> + Send + 'static,

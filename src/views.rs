@@ -52,6 +52,21 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 ///
 /// A view is a window, not a copy: each call looks anew. It reads memory only and never waits for
 /// the disk.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use taskledger::{Ledger, MemoryJournal};
+/// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+/// let failed = ledger.failed_tasks();
+/// assert!(failed.is_empty());
+/// ledger.launch(7, async { Err::<(), _>("no route") }).await?;
+/// ledger.wait(&7).await?;
+/// assert_eq!(failed.len(), 1); // the same view
+/// assert!(failed.contains(&7));
+/// # Ok(()) }
+/// ```
 pub struct View<K> {
     shared: Arc<Shared>,
     state: Option<TaskState>,
@@ -98,6 +113,20 @@ impl<K: TaskId> View<K> {
     /// only while the ledger grows); one that enters or leaves meanwhile may or may not be.
     ///
     /// An item is an error when the stored bytes do not read as `K`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// ledger.mark_succeeded(8).await?;
+    /// let mut ids: Vec<u64> = ledger.succeeded_tasks().iter().collect::<Result<_, _>>()?;
+    /// ids.sort_unstable(); // they come in no particular order
+    /// assert_eq!(ids, [7, 8]);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn iter(&self) -> ViewIter<K> {
         let exact = self.state.and_then(|state| self.shared.index.exact(state));

@@ -56,8 +56,15 @@ pub enum OpenError {
         /// Who, as far as the lock file tells.
         holder: Holder,
     },
-    /// Something on disk is damaged. Nothing was changed. The only way on is to accept the loss:
+    /// Something on disk is damaged. The only way on is to accept the loss:
     /// [`Builder::accept_loss`](crate::Builder::accept_loss) or `taskledger repair --accept-loss`.
+    ///
+    /// Damaged bytes and missing records are found before anything is touched: the directory is as
+    /// it was, but for the lock file and, if the ledger was of an older format, its migration. A
+    /// sound record that cannot follow the ones before it is found only later, in the replay. By
+    /// then what the last process left unfinished has been removed, and the store may have been
+    /// opened and the ballast filled up. Even so the records of the log are as they were, and none
+    /// was added.
     #[error("the ledger is damaged: {0}")]
     Damaged(Damage),
     /// There is not enough space on the disk to open.

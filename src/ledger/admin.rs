@@ -27,6 +27,18 @@ pub enum Health {
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// The owner's own names and values, kept with the ledger: a few small ones, all in memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// assert!(ledger.metadata().is_empty());
+    /// ledger.set_metadata("tenant", Some(b"north".to_vec())).await?;
+    /// assert_eq!(ledger.metadata().get("tenant"), Some(&b"north".to_vec()));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, Vec<u8>> {
         let mut metadata = self.shared().metadata();
@@ -52,6 +64,21 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{ChangeError, Ledger, MemoryJournal, Rejection};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.set_metadata("tenant", Some(b"north".to_vec())).await?;
+    /// ledger.set_metadata("tenant", None).await?;
+    /// ledger.set_metadata("tenant", None).await?; // removing what is not there is fine
+    /// assert!(ledger.metadata().is_empty());
+    /// let reserved = ledger.set_metadata("taskledger.tenant", None).await;
+    /// assert!(matches!(reserved, Err(ChangeError::Rejected(Rejection::Metadata(_)))));
+    /// # Ok(()) }
+    /// ```
     pub async fn set_metadata(
         &self,
         name: impl Into<String>,
@@ -85,6 +112,24 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::Ledger;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("ledger");
+    /// let ledger = Ledger::<u64>::open(&path).await?;
+    /// ledger.mark_succeeded(7).await?;
+    /// ledger.checkpoint().await?;
+    /// ledger.close().await?;
+    /// let ledger = Ledger::<u64>::open(&path).await?;
+    /// assert_eq!(ledger.recovery().from_checkpoint(), 1); // one id
+    /// assert_eq!(ledger.recovery().records_replayed(), 0);
+    /// # ledger.close().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
         let (reply, done) = oneshot::channel();
         let gone = |phase| match phase {
@@ -97,6 +142,18 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     /// How the ledger is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Health, Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// assert_eq!(ledger.health(), Health::Serving);
+    /// ledger.close().await?;
+    /// assert_eq!(ledger.health(), Health::Closed);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn health(&self) -> Health {
         match self.shared().submissions.phase() {
@@ -106,7 +163,13 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 
-    /// How many ends of attempts came too late to change anything. 0 unless something is wrong.
+    /// How many ends of attempts and revokes belonged to none that was current, and so changed
+    /// nothing.
+    ///
+    /// Two things are counted. One is an end that came after another attempt had taken its place,
+    /// which does not happen unless something is wrong. The other is harmless: a launch or a revoke
+    /// that is refused while its runtime goes down, before it has heard of the refusal. It submits
+    /// an end for what never started.
     #[must_use]
     pub fn superseded(&self) -> u64 {
         self.shared().superseded()
@@ -134,6 +197,19 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{LaunchError, Ledger, MemoryJournal, Rejection};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.close().await?;
+    /// ledger.close().await?; // the result of the first
+    /// let late = ledger.launch(7, async { Ok::<_, String>(()) }).await;
+    /// assert!(matches!(late, Err(LaunchError::Rejected { reason: Rejection::Closed, .. })));
+    /// # Ok(()) }
+    /// ```
     pub async fn close(&self) -> Result<(), CloseError> {
         if attempt::is_within(self.shared()) {
             return Err(CloseError::FromWithinAttempt);
@@ -160,6 +236,19 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Panics
     ///
     /// Outside a tokio runtime with its time driver enabled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use taskledger::{Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.launch(7, std::future::pending::<Result<(), String>>()).await?;
+    /// ledger.close_within(Duration::from_millis(10)).await?;
+    /// assert_eq!(ledger.query_task_state(&7).await, TaskState::Failed); // cancelled, on record
+    /// # Ok(()) }
+    /// ```
     pub async fn close_within(&self, grace: Duration) -> Result<(), CloseError> {
         match tokio::time::timeout(grace, self.close()).await {
             Ok(closed) => closed,

@@ -23,11 +23,28 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// [`ReadError`]: details are read from disk by the writer, so a closed ledger has none, nor has
     /// one whose store panicked or is stuck. After a failed write they are still there, marked where
-    /// a later change is [in doubt](TaskDetails::in_doubt).
+    /// a later change is [in doubt](TaskDetails::in_doubt). An id that is not found needs no disk:
+    /// it is `None` even then.
     ///
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Failure, Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// assert_eq!(ledger.record(&7).await?, None);
+    /// ledger.launch(7, async { Err::<(), _>("no route") }).await?;
+    /// ledger.wait(&7).await?;
+    /// let details = ledger.record(&7).await?.ok_or("not found")?;
+    /// assert_eq!(details.attempt().get(), 1);
+    /// // The `Debug` of the error.
+    /// assert_eq!(details.failure, Some(Failure::Error("\"no route\"".to_owned())));
+    /// # Ok(()) }
+    /// ```
     pub async fn record<Q: Lookup<K> + ?Sized>(
         &self,
         id: &Q,
@@ -54,6 +71,23 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Panics
     ///
     /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, NotKept, Output};
+    /// # let builder = Ledger::<u64, String>::builder().output_cap(16);
+    /// # let ledger = builder.open_journal(MemoryJournal::new()).await?;
+    /// // The cap of this ledger is 16 bytes.
+    /// ledger.launch_block(7, async { Ok::<_, String>("short".to_owned()) }).await?;
+    /// assert_eq!(ledger.output(&7).await?.as_deref(), Some("short"));
+    /// ledger.launch_block(8, async { Ok::<_, String>("long".repeat(100)) }).await?;
+    /// assert_eq!(ledger.output(&8).await?, None); // succeeded all the same
+    /// let output = ledger.record(&8).await?.map(|details| details.output);
+    /// assert!(matches!(output, Some(Output::NotKept(NotKept::TooLarge { .. }))));
+    /// # Ok(()) }
+    /// ```
     pub async fn output<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<Option<V>, ReadError> {
         let id = EncodedId::encode::<K, Q>(id)?;
         match self.read(id).await?.map(|details| details.output) {
