@@ -6,6 +6,7 @@
 
 mod open;
 
+pub(crate) use open::no_space;
 pub use open::{Damage, Holder, JournalError, OpenError};
 
 use crate::state::TaskState;
@@ -101,7 +102,7 @@ pub enum Rejection {
 }
 
 /// Why [`launch`](crate::Ledger::launch) or [`revoke_task`](crate::Ledger::revoke_task) did not
-/// start the future. It comes back unpolled.
+/// start the future. It comes back unpolled, unless it is `Lost`.
 #[non_exhaustive]
 pub enum LaunchError<F> {
     /// The id is in a state in which this cannot start.

@@ -7,7 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
-/// Why a ledger could not be opened. Unless it says otherwise, nothing on disk was changed.
+/// Why a ledger could not be opened.
+///
+/// Nothing that was recorded is changed by an open that fails. `NotADirectory`, `NotALedger`, `Newer`,
+/// `Locked` and, but for a format migration, `OtherIdType` come before anything is written. The others may
+/// come when leftovers are gone, the ballast is given up, or some of what ran is already reset; opening
+/// again goes on from there.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -68,9 +73,9 @@ pub enum OpenError {
     #[error("the ledger is damaged: {0}")]
     Damaged(Damage),
     /// There is not enough space on the disk to open.
-    #[error("the disk is full: opening needs about {needed} bytes, {available} are free")]
+    #[error("the disk is full: opening needs at least {needed} bytes, {available} are free")]
     Full {
-        /// Bytes needed.
+        /// Bytes needed, at least.
         needed: u64,
         /// Bytes free.
         available: u64,
@@ -197,6 +202,11 @@ pub enum JournalError {
     },
 }
 
+/// Whether there is no space: on the disk, or for this user.
+pub(crate) fn no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl JournalError {
     /// For `map_err`: the file system refused this action on this path.
     pub(crate) fn io<E: Into<io::Error>>(
@@ -215,7 +225,7 @@ impl JournalError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Io { source, .. } => no_space(source),
             Self::Damaged(_)
             | Self::Illegal { .. }
             | Self::Store(_)

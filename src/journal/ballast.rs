@@ -91,10 +91,9 @@ pub(crate) fn with_ballast<T>(
     path: &Path,
     attempt: impl Fn() -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
-    let full = match attempt().map_err(full_or_other) {
-        Ok(opened) => return Ok(opened),
-        Err(Err(other)) => return Err(other),
-        Err(Ok(full)) => full,
+    let full = match attempt() {
+        Err(error) if is_full(&error) => error,
+        attempted => return attempted,
     };
     tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
     // Not somebody else's, who may have opened it by now.
@@ -105,28 +104,19 @@ pub(crate) fn with_ballast<T>(
     if !matches!(released, Ballast::Released(1..)) {
         return Err(out_of_space(path, full));
     }
-    attempt().map_err(|error| match full_or_other(error) {
-        Ok(full) => out_of_space(path, full),
-        Err(other) => other,
-    })
+    attempt().map_err(|error| if is_full(&error) { out_of_space(path, error) } else { error })
 }
 
-/// Whether it is that the disk is full.
-fn full_or_other(error: OpenError) -> Result<JournalError, OpenError> {
-    match error {
-        OpenError::Journal(error) if error.is_full() => Ok(error),
-        OpenError::Io { action, path, source } if source.kind() == io::ErrorKind::StorageFull => {
-            Ok(JournalError::Io { action, path, source })
-        }
-        other => Err(other),
+fn is_full(error: &OpenError) -> bool {
+    if let OpenError::Journal(error) = error {
+        return error.is_full();
     }
+    matches!(error, OpenError::Io { source, .. } if crate::error::no_space(source))
 }
 
-fn out_of_space(path: &Path, error: JournalError) -> OpenError {
-    match available(path) {
-        Ok(available) => OpenError::Full { needed: OPEN_NEEDS, available },
-        Err(_) => error.into(),
-    }
+fn out_of_space(path: &Path, error: OpenError) -> OpenError {
+    let full = |available| OpenError::Full { needed: OPEN_NEEDS, available };
+    available(path).map_or(error, full)
 }
 
 /// Bytes that are free for us on the file system of `dir`.

@@ -417,7 +417,7 @@ impl Journal for Scripted {
 
     fn upkeep(&mut self, _: Option<SeqNo>) -> Result<Upkeep, JournalError> {
         if let Some(kept) = &self.kept {
-            drop(kept.send(()));
+            kept.send(()).unwrap_or_default();
         }
         Ok(Upkeep::default())
     }
