@@ -6,7 +6,7 @@ use crate::journal::ballast;
 use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
 use crate::ledger::{Ledger, TaskOutput};
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{FoundRunning, Recovered, recover};
 use crate::shared::{Options, Shared};
 use crate::submission::Group;
 use crate::sync::{Arc, Mutex, lock};
@@ -227,9 +227,10 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         };
         // What is reset is written as well: the disk may be found full by that.
         self.open_with(move |recover| {
-            ballast::with_ballast(&options.path, || {
-                let (journal, report) = open::open_once(&options)?;
-                recover(Box::new(journal), report)
+            let mut report = OpenReport::default();
+            ballast::with_ballast(&options.path, |held| {
+                let journal = open::open_once(&options, &mut report, held)?;
+                recover(Box::new(journal), report.clone())
             })
         })
         .await
@@ -238,7 +239,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
     /// Opens on a thread of its own, which then becomes the writer.
     async fn open_with(
         self,
-        make: impl FnOnce(&Recover<'_>) -> Result<Opened, OpenError> + Send + 'static,
+        make: impl FnOnce(&mut Recover<'_>) -> Result<Opened, OpenError> + Send + 'static,
     ) -> Result<Ledger<K, V>, OpenError> {
         let (reply, opened) = oneshot::channel();
         let reply = Reply(Arc::new(Mutex::new(Some(reply))));
@@ -256,8 +257,9 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         let on_refused = watch.clone();
         spawn("taskledger-writer", move || {
             let began = Instant::now();
-            let recover = |journal, report| recover_caught(journal, report, began);
-            let opened = catch_unwind(AssertUnwindSafe(|| make(&recover)));
+            let mut found = FoundRunning::default();
+            let mut recover = |journal, report| recover_caught(journal, report, &mut found, began);
+            let opened = catch_unwind(AssertUnwindSafe(|| make(&mut recover)));
             drop(watched);
             watch.stop();
             match opened {
@@ -310,15 +312,17 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
 /// A journal that was replayed, and what it told.
 type Opened = (Box<dyn Journal>, Recovered);
 
-type Recover<'a> = dyn Fn(Box<dyn Journal>, OpenReport) -> Result<Opened, OpenError> + 'a;
+type Recover<'a> = dyn FnMut(Box<dyn Journal>, OpenReport) -> Result<Opened, OpenError> + 'a;
 
 fn recover_caught(
     journal: Box<dyn Journal>,
     report: OpenReport,
+    found: &mut FoundRunning,
     began: Instant,
 ) -> Result<Opened, OpenError> {
     let mut journal = ManuallyDrop::new(journal);
-    let recovered = catch_unwind(AssertUnwindSafe(|| recover(&mut **journal, report, began)));
+    let recovered =
+        catch_unwind(AssertUnwindSafe(|| recover(&mut **journal, report, found, began)));
     match recovered {
         Ok(Ok(recovered)) => Ok((ManuallyDrop::into_inner(journal), recovered)),
         // A store that panicked is in an unknown state: it is leaked, not dropped.

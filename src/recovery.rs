@@ -113,10 +113,19 @@ pub(crate) struct Recovered {
     pub(crate) recovery: Recovery,
 }
 
+/// What the attempts of one open have found running so far. One that fails, because the disk is full,
+/// may have reset part of it, and the next one finds only the rest.
+#[derive(Debug, Default)]
+pub(crate) struct FoundRunning {
+    crashed: Option<Vec<EncodedId>>,
+    interrupted_revokes: Option<Vec<EncodedId>>,
+}
+
 /// Replays the journal and resets what the last process left running.
 pub(crate) fn recover(
     journal: &mut dyn Journal,
     report: OpenReport,
+    found: &mut FoundRunning,
     began: Instant,
 ) -> Result<Recovered, OpenError> {
     let index = Index::new();
@@ -142,10 +151,14 @@ pub(crate) fn recover(
         Reset { journal, at: SystemTime::now().into(), next: last.next(), batch: Vec::new() };
     let epoch = base.epoch.next();
     reset.push(Entry::Ledger(LedgerEvent::EpochOpened { epoch }))?;
-    let crashed = reset.all(&index, TaskState::Running, |failure| Event::Failed { failure })?;
-    let interrupted_revokes =
-        reset.all(&index, TaskState::Revoking, |failure| Event::RevokeFailed { failure })?;
+    let FoundRunning { crashed, interrupted_revokes } = found;
+    reset.all(&index, TaskState::Running, crashed, |failure| Event::Failed { failure })?;
+    reset.all(&index, TaskState::Revoking, interrupted_revokes, |failure| Event::RevokeFailed {
+        failure,
+    })?;
     let last = reset.finish()?;
+    let crashed = crashed.take().unwrap_or_default();
+    let interrupted_revokes = interrupted_revokes.take().unwrap_or_default();
     if !crashed.is_empty() || !interrupted_revokes.is_empty() {
         tracing::warn!(
             crashed = crashed.len(),
@@ -253,16 +266,19 @@ impl Reset<'_> {
         &mut self,
         index: &Index,
         state: TaskState,
+        all: &mut Option<Vec<EncodedId>>,
         event: impl Fn(Failure) -> Event,
-    ) -> Result<Vec<EncodedId>, OpenError> {
+    ) -> Result<(), OpenError> {
         if sabotage::is(Sabotage::SkipReset) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let ids = index.exact(state).unwrap_or_default();
         let mut found: Vec<(Cell, EncodedId)> =
             ids.into_iter().map(|id| (index.cell(id.as_bytes()), id)).collect();
         // In the order in which they began.
         found.sort_by_key(|(cell, _)| cell.seq);
+        // Before the first of them is reset.
+        all.get_or_insert_with(|| found.iter().map(|(_, id)| id.clone()).collect());
         for (cell, id) in &found {
             let event = event(Failure::Crashed);
             let seq = self.next;
@@ -272,7 +288,7 @@ impl Reset<'_> {
             self.push(Entry::Task { id: id.clone(), prev: cell.seq, event })?;
             index.restore(vec![(id.clone(), reset)]);
         }
-        Ok(found.into_iter().map(|(_, id)| id).collect())
+        Ok(())
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), OpenError> {

@@ -102,7 +102,6 @@ impl Shared {
     /// Stops recording for good: answers who waits, marks what is in doubt, wakes the rest. Whoever
     /// calls this with a group has settled it as given up.
     pub(crate) fn poison(&self, poison: &Poison, in_flight: Option<(&Arc<Group>, &[Request])>) {
-        tracing::error!(%poison, "poisoned");
         let requests = in_flight.map_or(&[][..], |(_, requests)| requests);
         self.index.doubt(requests.iter().filter_map(Request::id).cloned());
         self.index.doubt(self.submissions.poison(poison));
@@ -115,6 +114,9 @@ impl Shared {
             // The writer may never come back to say so.
             self.end_with(Err(CloseError::Poisoned(poison.clone())));
         }
+        // Last, and caught: whoever listens is foreign code.
+        let told = std::panic::AssertUnwindSafe(|| tracing::error!(%poison, "poisoned"));
+        drop(std::panic::catch_unwind(told));
     }
 
     /// Why the ledger stopped recording, if it has.

@@ -154,8 +154,11 @@ impl Group {
             .is_ok()
     }
 
-    pub(crate) fn is_answered(&self) -> bool {
-        self.verdict.get().is_some()
+    /// Whether the writer, which has lost its way, is to answer: nobody has, and nobody else will.
+    pub(crate) fn is_left_unanswered(&self) -> bool {
+        let decided_here =
+            self.decide_given_up() || self.decision.load(Ordering::Acquire) == DURABLE;
+        decided_here && self.verdict.get().is_none()
     }
 
     /// Answers everybody. Only whoever decided may, and only once.

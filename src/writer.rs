@@ -216,7 +216,7 @@ impl Writer {
         // while attempts still run.
         let poisoned = worked.unwrap_or_else(|panic| {
             let poison = Poison::Panicked(panic_text(panic).into());
-            let in_hand = self.in_hand.take().filter(|(group, _)| !group.is_answered());
+            let in_hand = self.in_hand.take().filter(|(group, _)| group.is_left_unanswered());
             let in_hand = in_hand.as_ref().map(|(group, requests)| (group, requests.as_slice()));
             self.shared.poison(&poison, in_hand);
             Some(poison)
@@ -290,6 +290,7 @@ impl Writer {
             shared.index.publish(step.changes);
             answer();
         }
+        self.in_hand = None;
         Ok(())
     }
 

@@ -89,7 +89,13 @@ fn panics_with_every_kind_of_payload_have_a_text() {
 fn shared(output_cap: usize) -> Shared {
     let mut journal = MemoryJournal::new();
     let report = OpenReport::default();
-    let recovered = crate::recovery::recover(&mut journal, report, Instant::now()).unwrap();
+    let recovered = crate::recovery::recover(
+        &mut journal,
+        report,
+        &mut crate::recovery::FoundRunning::default(),
+        Instant::now(),
+    )
+    .unwrap();
     let options = Options { output_cap, sync_deadline: Duration::MAX, max_pending: usize::MAX };
     Shared::new(options, Index::new(), recovered.recovery, BTreeMap::new(), IdShape::default())
 }

@@ -10,7 +10,7 @@ use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, MemoryJournal, OpenReport, Record, Visit};
-use crate::recovery::recover;
+use crate::recovery::{FoundRunning, recover};
 use crate::state::{Cell, Event, Failure, Output, SuccessBy, Timestamp};
 use crate::submission::{Answer, AttemptKey, Request};
 use crate::writer::Core;
@@ -61,7 +61,13 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut journal = MemoryJournal::new();
-        let recovered = recover(&mut journal, OpenReport::default(), Instant::now()).unwrap();
+        let recovered = recover(
+            &mut journal,
+            OpenReport::default(),
+            &mut FoundRunning::default(),
+            Instant::now(),
+        )
+        .unwrap();
         Self {
             random: seed,
             journal,
@@ -201,7 +207,13 @@ impl Simulation {
         let running = self.in_state("running");
         let revoking = self.in_state("revoking");
         let mut journal = survivor;
-        let recovered = recover(&mut journal, OpenReport::default(), Instant::now()).unwrap();
+        let recovered = recover(
+            &mut journal,
+            OpenReport::default(),
+            &mut FoundRunning::default(),
+            Instant::now(),
+        )
+        .unwrap();
         assert_eq!(recovered.recovery.crashed::<u8>().count(), running.len());
         assert_eq!(recovered.recovery.interrupted_revokes::<u8>().count(), revoking.len());
         for n in running {

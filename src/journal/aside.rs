@@ -56,17 +56,18 @@ pub(crate) fn put_aside(dir: &Path, names: &[String]) -> Result<(), OpenError> {
 
 /// What to say of a ledger whose repair was begun and never ended: what it looks like by now may be
 /// the work of the repair.
-pub(crate) const UNFINISHED_REPAIR: &str =
-    "a repair was begun and not finished: accept the loss once more";
+pub(crate) const UNFINISHED_REPAIR: &str = "a repair was begun and not finished: accept the loss once more, or, if the ledger was put back, move this away";
 
 /// Whether the evidence is that of a repair that is under way, or was when its process died.
 pub(crate) fn of_this_repair(dir: &Path) -> Result<bool, JournalError> {
     let aside = dir.join(DAMAGED);
-    if !aside.exists() {
+    if !aside.is_dir() {
         return Ok(false);
     }
     let manifest = |dir: &Path| files::read(&dir.join(manifest::NAME), MAX_MANIFEST);
-    Ok(manifest(dir)? == manifest(&aside)?)
+    let now = manifest(dir)?;
+    // Evidence that cannot be read any more says nothing against the ledger.
+    Ok(manifest(&aside).is_ok_and(|then| then == now))
 }
 
 fn already_aside(dir: &Path, aside: &Path) -> Result<(), OpenError> {

@@ -12,11 +12,11 @@ use super::files;
 use super::lock::DirLock;
 use super::sled::SEGMENT_SIZE;
 use crate::error::{JournalError, OpenError};
+use crate::sync::Arc;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 /// The name of the file.
 pub(crate) const NAME: &str = "ballast";
@@ -86,25 +86,33 @@ pub(crate) fn release(dir: &Path) -> Ballast {
     }
 }
 
-/// Opens the ledger at the path by `attempt`. On a full disk gives up the ballast and tries once more.
+/// Opens the ledger at the path by `attempt`, which hands out the lock that it takes. On a full disk
+/// gives up the ballast, under that lock, and tries once more.
 pub(crate) fn with_ballast<T>(
     path: &Path,
-    attempt: impl Fn() -> Result<T, OpenError>,
+    mut attempt: impl FnMut(&mut Option<Arc<DirLock>>) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
-    let full = match attempt() {
+    let mut lock = None;
+    let full = match attempt(&mut lock) {
         Err(error) if is_full(&error) => error,
         attempted => return attempted,
     };
     tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
-    // Not somebody else's, who may have opened it by now.
-    let lock = DirLock::acquire(path, Duration::ZERO)?;
-    let released = release(path);
+    let released = if lock.is_some() { release(path) } else { Ballast::Absent };
     drop(lock);
     released.log();
     if !matches!(released, Ballast::Released(1..)) {
         return Err(out_of_space(path, full));
     }
-    attempt().map_err(|error| if is_full(&error) { out_of_space(path, error) } else { error })
+    match attempt(&mut None) {
+        Err(error) if is_full(&error) => Err(out_of_space(path, error)),
+        // A store of the first attempt has not come back, and keeps the lock: what counts is why that
+        // attempt failed.
+        Err(OpenError::Locked { holder, .. }) if holder.this_process => {
+            Err(out_of_space(path, full))
+        }
+        attempted => attempted,
+    }
 }
 
 fn is_full(error: &OpenError) -> bool {

@@ -29,10 +29,16 @@ pub(crate) fn compare(
     let mut expected = run.iter().filter_map(|at| scan.frames().get(*at));
     let mut difference = None;
     log.visit(|first, bytes| {
-        let frame = expected.next();
-        difference = match frame {
+        // To the end, whatever is missing before: what is there beyond the scan weighs more.
+        if scan.misses(bytes) {
+            difference = Some(Difference::Richer(first));
+            return Ok(false);
+        }
+        if difference.is_some() {
+            return Ok(true);
+        }
+        difference = match expected.next() {
             Some(frame) if frame.first == first.get() && reader.read(frame)? == bytes => None,
-            _ if scan.misses(bytes) => Some(Difference::Richer(first)),
             Some(frame) => Some(Difference::Poorer(format!(
                 "the store has dropped or changed record {}",
                 frame.first
@@ -41,7 +47,7 @@ pub(crate) fn compare(
                 "the store has an entry at record {first} that is no part of the log"
             ))),
         };
-        Ok(difference.is_none())
+        Ok(true)
     })?;
     Ok(difference.or_else(|| {
         let dropped = expected.next()?.first;
@@ -95,6 +101,8 @@ mod tests {
         // What was not found is evidence: a log must not be rebuilt without it.
         assert_eq!(compared(&all[..2]), Some(Difference::Richer(SeqNo::new(3))));
         assert_eq!(compared(&all[1..]), Some(Difference::Richer(SeqNo::new(1))));
+        let gap = [all[0].clone(), all[3].clone(), all[4].clone()];
+        assert_eq!(compared(&gap), Some(Difference::Richer(SeqNo::new(2))));
         // What was found, and is no part of the log, the store may have.
         let scan = scan(&all[..3]);
         let Some(Difference::Poorer(what)) = compare(&mut log, &scan, &[0, 1]).unwrap() else {

@@ -51,7 +51,7 @@ pub(crate) struct SledJournal {
     /// The frame that was read last: reads of one id come from few frames.
     pub(crate) last_read: Vec<Record>,
     /// The last field: freed after everything else is.
-    pub(crate) lock: DirLock,
+    pub(crate) lock: Arc<DirLock>,
 }
 
 /// A log that nothing is appended to any more.

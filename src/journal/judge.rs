@@ -64,7 +64,8 @@ pub(crate) fn judge(base: Position, logs: &[Scanned], witness: Position) -> Resu
 }
 
 /// For each of these logs, which need not be whole, the frames that can be put in order; and the end
-/// of the last one. What a log has beyond the point where a later one goes on never counted.
+/// of the last one. A log goes on where the one before it has ended: what that one holds beyond the
+/// beginning of a later one is a leftover that never counted.
 pub(crate) fn salvage<'a>(
     base: Position,
     logs: impl IntoIterator<Item = &'a Scan>,
@@ -73,9 +74,8 @@ pub(crate) fn salvage<'a>(
     let mut end = base;
     let pick = |(number, scan): (usize, &&Scan)| {
         let later = logs.get(number + 1..).unwrap_or_default();
-        let frames = scan.salvage(end.seq, end.chain, |seq, chain| {
-            later.iter().any(|log| log.takes_up(seq, chain))
-        });
+        let before = later.iter().filter_map(|log| log.beginning()).min().unwrap_or(u64::MAX);
+        let frames = scan.salvage(end.seq, end.chain, before);
         if let Some(last) = frames.last().and_then(|at| scan.frames().get(*at)) {
             end = Position { seq: SeqNo::new(last.last()), chain: last.checksum };
         }
@@ -230,6 +230,22 @@ mod tests {
             assert_eq!(salvaged(&logs), expected);
             assert_eq!(salvage(Position::START, logs.iter().map(|log| &log.scan)).1, at(6, end));
         }
+    }
+
+    /// Where the next log has lost its beginning as well, nothing links the two.
+    #[test]
+    fn a_leftover_does_not_hide_a_later_log_that_has_lost_its_beginning() {
+        let (first, chain) = batch(Chain::START, 1, 2);
+        let (torn, _) = batch(chain, 3, 8);
+        let (next, chain) = batch(chain, 3, 3);
+        let (rest, end) = batch(chain, 4, 9);
+        let logs = [log("log-1", first.iter().chain(&torn[3..])), log("log-2", &rest)];
+        judge(Position::START, &logs, Position::START).unwrap_err();
+        assert_eq!(salvaged(&logs), [1, 2, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(salvage(Position::START, logs.iter().map(|log| &log.scan)).1, at(9, end));
+        let whole =
+            [log("log-1", first.iter().chain(&torn[3..])), log("log-2", next.iter().chain(&rest))];
+        assert_eq!(judge(Position::START, &whole, at(9, end)).unwrap().end, at(9, end));
     }
 
     /// Behind a gap, a leftover and the log both claim to go on.

@@ -23,7 +23,6 @@
 use crate::error::{Holder, JournalError, OpenError};
 use crate::sabotage::{self, Sabotage};
 use crate::state::Timestamp;
-use crate::sync::Arc;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::fs::{File, Metadata, OpenOptions};
@@ -42,11 +41,9 @@ const MAX_TEXT: u64 = 4096;
 /// The exclusive lock of a ledger. Dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    file: Arc<File>,
+    file: File,
     path: PathBuf,
     inode: Inode,
-    /// Whether it stays when this is dropped.
-    stays: bool,
 }
 
 /// What keeps openers away from a ledger while it is only read.
@@ -84,7 +81,7 @@ impl DirLock {
             if locked_it || sabotage::is(Sabotage::SkipLock) {
                 // If somebody replaced the file between open and lock: start over.
                 if let Some(inode) = Inode::of_both(&file, &path)? {
-                    let lock = Self { file: Arc::new(file), path, inode, stays: false };
+                    let lock = Self { file, path, inode };
                     lock.write_holder();
                     return Ok(lock);
                 }
@@ -137,12 +134,6 @@ impl DirLock {
         Err(JournalError::Moved { path: dir.to_owned() })
     }
 
-    /// Whether it stays until this process ends, whatever becomes of its owner: somebody who never
-    /// came back may still write here.
-    pub(crate) const fn stay(&mut self, stays: bool) {
-        self.stays = stays;
-    }
-
     /// Says who holds the lock. The disk may be full: then nobody is told, and that is all.
     fn write_holder(&self) {
         let text = holder_text(&Identity::own(), SystemTime::now().into());
@@ -158,10 +149,6 @@ impl Drop for DirLock {
     /// The name is taken away first: a reader must not be told of a holder that has gone. The
     /// explicit unlocking is for copies of the descriptor in a process that is just being forked.
     fn drop(&mut self) {
-        if self.stays {
-            std::mem::forget(Arc::clone(&self.file));
-            return;
-        }
         if self.file.set_len(0).is_err() {
             tracing::debug!(path = %self.path.display(), "the holder stays on record");
         }

@@ -16,7 +16,6 @@
 //! what counts.
 
 use super::checkpoint::Checkpoint;
-use super::compare::{Difference, compare};
 use super::directory::{self, Access, DAMAGED, Found};
 use super::durable::{Frozen, FrozenReader, SledJournal, position_of};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
@@ -27,15 +26,18 @@ use super::migrate::{self, FORMAT_VERSION, STEPS};
 use super::roll::Roller;
 use super::scan;
 use super::sled::{Log, SEGMENT_SIZE, data_file};
-use super::within::within;
 use super::witness::Witness;
 use super::{OpenReport, Record, aside, ballast, files, frame, rescue, salvage};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::state::Timestamp;
-use crate::sync::Arc;
+use crate::sync::{Arc, lock};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
+
+mod store;
+
+use store::{Hold, Opened};
 
 /// Frames up to this many bytes are kept in memory while sled opens its log; a longer log is
 /// folded into a checkpoint before, so that sled never touches the only copy.
@@ -66,17 +68,26 @@ pub(crate) struct StoreOptions {
 
 /// Opens or creates the ledger, to be replayed.
 pub(crate) fn open(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
-    ballast::with_ballast(&options.path, || open_once(options))
+    let mut report = OpenReport::default();
+    let attempt = |held: &mut _| open_once(options, &mut report, held);
+    let journal = ballast::with_ballast(&options.path, attempt)?;
+    Ok((journal, report))
 }
 
-pub(crate) fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
+/// One attempt, which adds to the report whatever becomes of it, and hands out the lock.
+pub(crate) fn open_once(
+    options: &StoreOptions,
+    report: &mut OpenReport,
+    held: &mut Option<Arc<DirLock>>,
+) -> Result<SledJournal, OpenError> {
     // The process may change its current directory while the ledger is open.
     let dir =
         std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
     if judge_path(&dir, options)? == Found::Missing {
         files::create_dir(&dir)?;
     }
-    let lock = DirLock::acquire(&dir, options.lock_wait)?;
+    let lock = Arc::new(DirLock::acquire(&dir, options.lock_wait)?);
+    *held = Some(Arc::clone(&lock));
     // Again, since somebody may have been faster.
     match judge_path(&dir, options)? {
         Found::Ledger => {}
@@ -86,8 +97,10 @@ pub(crate) fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenRepo
     // the directory: nothing may be removed or acknowledged on the word of a name that a loss of
     // power could take back.
     files::sync_dir(&dir)?;
-    let mut report = OpenReport::default();
-    let (manifest, damage) = match read_manifest(&dir, options, &mut report) {
+    if !options.accept_loss && aside::of_this_repair(&dir)? {
+        return Err(JournalError::damaged(DAMAGED, aside::UNFINISHED_REPAIR).into());
+    }
+    let (manifest, damage) = match read_manifest(&dir, options, report) {
         Err(OpenError::Damaged(damage)) if options.accept_loss => {
             let made_up = salvage::reconstruct(&dir)?;
             let mut made_up = made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?;
@@ -97,10 +110,9 @@ pub(crate) fn open_once(options: &StoreOptions) -> Result<(SledJournal, OpenRepo
         manifest => (manifest?, None),
     };
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
-    if !options.accept_loss && aside::of_this_repair(&dir)? {
-        return Err(JournalError::damaged(DAMAGED, aside::UNFINISHED_REPAIR).into());
-    }
-    let opening = Opening { dir, lock, manifest, options, report, rebuilt: false };
+    let (rebuilt, looked_again, abandoned) = (false, false, Vec::new());
+    let opening =
+        Opening { dir, lock, manifest, options, report, rebuilt, looked_again, abandoned };
     match damage {
         Some(damage) => opening.salvaged(damage.to_string()),
         None if options.accept_loss => opening.salvage_or_open(),
@@ -179,22 +191,17 @@ fn read_manifest(
 /// A directory whose lock is held and whose manifest is understood.
 pub(crate) struct Opening<'a> {
     pub(crate) dir: PathBuf,
-    pub(crate) lock: DirLock,
+    pub(crate) lock: Arc<DirLock>,
     pub(crate) manifest: Manifest,
     pub(crate) options: &'a StoreOptions,
-    pub(crate) report: OpenReport,
+    pub(crate) report: &'a mut OpenReport,
     /// Whether the log has been rebuilt by this open: a fresh one that differs as well is no damage.
     pub(crate) rebuilt: bool,
-}
-
-/// What became of opening the store of a log.
-enum Opened {
-    /// It holds exactly what the scan found.
-    Same(Log),
-    /// It does not, for this reason.
-    Differs(String),
-    /// It was not tried: the scan could not be kept.
-    TooLong,
+    /// Whether a store that had more than the scan has been scanned once more.
+    looked_again: bool,
+    /// What threads keep that have not come back: the lock, until this open has succeeded without
+    /// them. If it fails, nobody may open here beside them.
+    abandoned: Vec<Hold>,
 }
 
 /// What was found without touching anything.
@@ -206,12 +213,12 @@ pub(crate) struct Evidence {
 }
 
 impl Opening<'_> {
-    fn open(self) -> Result<(SledJournal, OpenReport), OpenError> {
+    fn open(self) -> Result<SledJournal, OpenError> {
         let evidence = self.evidence()?;
         self.settle(evidence)
     }
 
-    fn salvage_or_open(self) -> Result<(SledJournal, OpenReport), OpenError> {
+    fn salvage_or_open(self) -> Result<SledJournal, OpenError> {
         if aside::of_this_repair(&self.dir)? {
             return self.salvaged(aside::UNFINISHED_REPAIR.to_owned());
         }
@@ -227,7 +234,7 @@ impl Opening<'_> {
         }
     }
 
-    fn salvaged(mut self, damage: String) -> Result<(SledJournal, OpenReport), OpenError> {
+    fn salvaged(mut self, damage: String) -> Result<SledJournal, OpenError> {
         tracing::warn!(damage, "accepting the loss");
         let what = salvage::salvage(&mut self, &damage)?;
         self.report.loss_accepted = Some(what);
@@ -269,7 +276,7 @@ impl Opening<'_> {
     }
 
     /// Opens the store of logs that are whole, or rebuilds it from the scan.
-    fn settle(mut self, evidence: Evidence) -> Result<(SledJournal, OpenReport), OpenError> {
+    fn settle(mut self, evidence: Evidence) -> Result<SledJournal, OpenError> {
         if let Some(checkpoint) = &evidence.checkpoint {
             let mut entries = checkpoint.entries();
             for _ in 0..IDS_TRIED {
@@ -294,6 +301,25 @@ impl Opening<'_> {
         let log = match opened {
             Opened::Same(log) => log,
             Opened::Differs(why) if self.rebuilt => return Err(JournalError::Store(why).into()),
+            // Somebody who had it open in this process may just have been writing: looked at once more,
+            // it is evidence that the scan is not all there is.
+            Opened::Richer(_) if !self.looked_again => {
+                self.looked_again = true;
+                drop(witness);
+                let evidence = self.evidence()?;
+                return self.settle(evidence);
+            }
+            Opened::Richer(seq) => {
+                let what = format!(
+                    "the store has record {seq}, which is not found in its file; \
+                     `Builder::accept_loss` goes on without it"
+                );
+                if !self.options.accept_loss {
+                    return Err(JournalError::damaged(last.name.clone(), what).into());
+                }
+                drop(witness);
+                return self.salvaged(format!("{}: {what}", last.name));
+            }
             Opened::Differs(_) | Opened::TooLong => {
                 if let Opened::Differs(why) = opened {
                     tracing::warn!(why, "the log is rebuilt from its own frames");
@@ -309,7 +335,7 @@ impl Opening<'_> {
             }
         };
         // What never came back is in a log that is no longer part of this.
-        self.lock.stay(false);
+        self.abandoned.drain(..).for_each(|hold| drop(lock(&hold).take()));
         rescue::discard(&log_dir)?;
         ballast::refill_if_room(&self.dir, self.options.ballast).log();
         let mut runs = whole.runs;
@@ -334,51 +360,7 @@ impl Opening<'_> {
             last_read: Vec::new(),
             lock: self.lock,
         };
-        Ok((journal, self.report))
-    }
-
-    /// Opens the store and holds what it has against the scan. What the operating system refuses,
-    /// and a store that somebody else has open, say nothing about the log and are errors.
-    ///
-    /// A damaged store may also never come back: then its thread is left alone with it, and the log
-    /// is rebuilt elsewhere.
-    fn open_log(&mut self, scanned: &Arc<Scanned>, run: &[usize]) -> Result<Opened, JournalError> {
-        let dir = self.dir.join(&scanned.name);
-        let segment_size = self.manifest.segment_size;
-        let (name, scanned, run) = (scanned.name.clone(), Arc::clone(scanned), run.to_vec());
-        let deadline = self.options.store_deadline;
-        let opened = within(deadline, move || {
-            let mut log = Log::open(&dir, segment_size)?;
-            log.check_no_blobs()?;
-            // A store that differs is left here: it may not even come back from that.
-            Ok(match compare(&mut log, &scanned.scan, &run)? {
-                None => Ok(log),
-                Some(difference) => Err(difference),
-            })
-        });
-        let opened = opened.unwrap_or_else(|| {
-            // If this open fails after all, nobody may open here beside that thread.
-            self.lock.stay(true);
-            Err(JournalError::Store(format!("it has not come back within {deadline:?}")))
-        });
-        match opened {
-            Ok(Ok(log)) => Ok(Opened::Same(log)),
-            Ok(Err(Difference::Poorer(what))) => Ok(Opened::Differs(what)),
-            Ok(Err(Difference::Richer(seq))) => {
-                let what = format!("the store has record {seq}, which is not found in its file");
-                match self.options.accept_loss {
-                    true => Ok(Opened::Differs(what)),
-                    false => Err(JournalError::damaged(name, what)),
-                }
-            }
-            Err(JournalError::Io { action, path, source }) if refused(&source) => {
-                Err(JournalError::Io { action, path, source })
-            }
-            Err(error) => {
-                let why = format!("the store cannot be used: {}", crate::error::chain(&error));
-                Ok(Opened::Differs(why))
-            }
-        }
+        Ok(journal)
     }
 
     /// Folds the frames of all logs into a new checkpoint and begins a fresh log. The old log stays
@@ -432,12 +414,6 @@ impl Opening<'_> {
         self.manifest = manifest;
         Ok(())
     }
-}
-
-/// Whether the operating system has refused something, and not for what a damaged store has asked of it.
-fn refused(error: &std::io::Error) -> bool {
-    let nonsense = [rustix::io::Errno::INVAL, rustix::io::Errno::FBIG];
-    error.raw_os_error().is_some_and(|code| nonsense.iter().all(|no| no.raw_os_error() != code))
 }
 
 fn missing_is_damage(path: &Path, name: &str) -> Result<(), JournalError> {

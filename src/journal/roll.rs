@@ -24,6 +24,7 @@ use super::directory;
 use super::durable::{Frozen, FrozenReader, SledJournal};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
 use super::judge::Position;
+use super::lock::DirLock;
 use super::manifest::{CheckpointRef, LogRef, Manifest};
 use super::scan::scan_file;
 use super::sled::{Log, data_file};
@@ -255,8 +256,8 @@ impl SledJournal {
         let Some(frozen) = self.frozen.take() else { return Ok(Ok(())) };
         self.roller.succeeded();
         tracing::info!(last = %end.seq, bytes = self.checkpoint.as_ref().map(|c| c.bytes()), "checkpoint");
-        let unwanted =
-            Unwanted { frozen, before, dir: self.dir.clone(), ballast: self.roller.ballast };
+        let (dir, lock, ballast) = (self.dir.clone(), Arc::clone(&self.lock), self.roller.ballast);
+        let unwanted = Unwanted { frozen, before, dir, lock, ballast };
         // Whether it succeeds matters to nobody: the next open removes what is left.
         drop(self.roller.spawn(move || unwanted.remove()));
         Ok(Ok(()))
@@ -328,6 +329,7 @@ struct Unwanted {
     frozen: Frozen,
     before: Manifest,
     dir: PathBuf,
+    lock: Arc<DirLock>,
     ballast: u64,
 }
 
@@ -336,11 +338,14 @@ impl Unwanted {
         // Before its files go.
         drop(self.frozen);
         if let Some(log) = self.before.logs.first() {
+            self.lock.still_ours()?;
             files::remove(&self.dir.join(directory::log_dir(log.number)))?;
         }
         if let Some(checkpoint) = self.before.checkpoint {
+            self.lock.still_ours()?;
             files::remove(&self.dir.join(directory::checkpoint(checkpoint.number)))?;
         }
+        self.lock.still_ours()?;
         files::sync_dir(&self.dir)?;
         ballast::refill_if_room(&self.dir, self.ballast).log();
         Ok(())

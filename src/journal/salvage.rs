@@ -93,6 +93,7 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
         end = Position { seq: at.last_seq, chain: at.chain };
     }
     let number = opening.manifest.next_number;
+    let evidence = all_names(&dir)?;
     let logs: Vec<fold::Log<'_>> =
         scans.iter().zip(&picked).map(|(scan, frames)| fold::Log { scan, frames }).collect();
     let target = Target {
@@ -104,8 +105,6 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     let never = AtomicBool::new(false);
     let folded = fold::fold(old.as_ref(), &logs, Mode::Forced, &target, FOLD_MEMORY, &never)?;
     folded.checkpoint.check()?;
-    aside::put_aside(&dir, &all_names(&dir)?)?;
-    drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
     let what = format!(
         "{damage}; {} records up to {read_up_to} were read, numbering goes on after {}",
         folded.records, end.seq
@@ -113,7 +112,14 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     // In the fresh log before the manifest names it: there is no ledger without the record.
     let entry = Entry::Ledger(LedgerEvent::LossAccepted { what: what.clone() });
     let record = Record { seq: end.seq.next(), at: SystemTime::now().into(), entry };
-    opening.start_afresh(number, end, &[record])?;
+    let go_on = || {
+        aside::put_aside(&dir, &evidence)?;
+        drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
+        opening.start_afresh(number, end, &[record])?;
+        Ok::<_, OpenError>(())
+    };
+    // On a full disk its space is what the next attempt can go on with.
+    go_on().inspect_err(|_| drop(super::files::remove(target.path)))?;
     Ok(what)
 }
 

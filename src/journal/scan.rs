@@ -196,33 +196,36 @@ impl Scan {
         }
     }
 
-    /// All frames that can be put in order, over gaps and forks: first what follows the position,
-    /// then from the next frame on what follows that, and so on, up to a position that is `taken_up`
-    /// elsewhere. Of frames that claim the same place the one counts from which it goes on furthest.
-    /// For accepting a loss.
-    pub(crate) fn salvage(
-        &self,
-        seq: SeqNo,
-        chain: Chain,
-        taken_up: impl Fn(SeqNo, Chain) -> bool,
-    ) -> Vec<usize> {
+    /// All frames `before` a position that can be put in order, over gaps and forks: first what follows
+    /// `seq`, then from the next frame on what follows that, and so on. Of frames that claim the same
+    /// place the one counts from which it goes on furthest. For accepting a loss.
+    pub(crate) fn salvage(&self, seq: SeqNo, chain: Chain, before: u64) -> Vec<usize> {
+        let fits =
+            |number: &usize| self.frames.get(*number).is_some_and(|frame| frame.last() < before);
         let mut run = self.run(seq, chain);
-        let mut frames = std::mem::take(&mut run.frames);
-        while !taken_up(run.end, run.chain) {
+        let mut frames = Vec::new();
+        loop {
+            frames.extend(run.frames.iter().copied().take_while(fits));
             let next = run.end.get().saturating_add(1);
             let number = self.frames.partition_point(|frame| frame.first < next);
             let rest = self.frames.get(number..).unwrap_or_default();
-            let first = rest.first().map(|frame| frame.first);
-            let claims = (number..).zip(rest.iter().take_while(|frame| Some(frame.first) == first));
+            let mut left = (number..).zip(rest).filter(|(number, _)| fits(number)).peekable();
+            let first = left.peek().map(|(_, frame)| frame.first);
+            let claims = left.take_while(|(_, frame)| Some(frame.first) == first);
             let runs = claims.map(|(number, frame)| {
                 (number, self.run(SeqNo::new(frame.last()), frame.checksum))
             });
-            let Some((number, furthest)) = runs.max_by_key(|(_, run)| run.end) else { break };
+            let Some((number, furthest)) = runs.max_by_key(|(_, run)| run.end) else {
+                return frames;
+            };
             frames.push(number);
             run = furthest;
-            frames.append(&mut run.frames);
         }
-        frames
+    }
+
+    /// The first record of the first batch of which something was found.
+    pub(crate) fn beginning(&self) -> Option<u64> {
+        self.frames.iter().map(|frame| frame.first - u64::from(frame.lead)).min()
     }
 
     /// Whether these are the bytes of a whole frame that was not found.
@@ -231,13 +234,6 @@ impl Scan {
         let from = self.frames.partition_point(|frame| frame.first < head.first);
         let mut there = self.frames.iter().skip(from).take_while(|frame| frame.first == head.first);
         !there.any(|frame| frame.checksum == head.checksum && frame.chain == head.chain)
-    }
-
-    /// Whether there is a frame that follows the position.
-    pub(crate) fn takes_up(&self, seq: SeqNo, chain: Chain) -> bool {
-        let next = seq.get().saturating_add(1);
-        let from = self.frames.partition_point(|frame| frame.first < next);
-        self.follower(from, next, chain).is_some()
     }
 
     /// Keeps the bytes of all frames in memory, so that the file may change, unless they are more

@@ -16,7 +16,7 @@ use crate::details::TaskDetails;
 use crate::error::{ChangeError, CloseError, JournalError, Poison, Rejection, WaitError};
 use crate::id::{EncodedId, IdShape};
 use crate::journal::{Base, Entry, Journal, OpenReport, Record, Visit};
-use crate::recovery::recover;
+use crate::recovery::{FoundRunning, recover};
 #[cfg(feature = "internals")]
 use crate::sabotage::{Sabotage, sabotage};
 use crate::shared::{Options, Shared};
@@ -155,7 +155,13 @@ impl Scene {
     fn begin(max_pending: usize) -> Self {
         let tape = Tape::default();
         let mut opened = Tape(Arc::clone(&tape.0));
-        let recovered = recover(&mut opened, OpenReport::default(), Instant::now()).unwrap();
+        let recovered = recover(
+            &mut opened,
+            OpenReport::default(),
+            &mut FoundRunning::default(),
+            Instant::now(),
+        )
+        .unwrap();
         let options = Options { output_cap: 100, sync_deadline: Duration::ZERO, max_pending };
         let shape = IdShape::of_type::<String>();
         let (index, recovery) = (recovered.index, recovered.recovery);

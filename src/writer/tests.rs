@@ -3,7 +3,7 @@
 use super::*;
 use crate::details::TaskDetails;
 use crate::journal::{Base, MemoryJournal, OpenReport, Upkeep, Visit};
-use crate::recovery::recover;
+use crate::recovery::{FoundRunning, recover};
 use crate::shared::Options;
 use crate::state::{Attempt, Failure};
 use std::collections::BTreeMap;
@@ -425,7 +425,9 @@ impl Journal for Scripted {
 
 fn writer(journal: Scripted, watch: &Watch) -> (Arc<Shared>, Writer) {
     let mut memory = MemoryJournal::new();
-    let recovered = recover(&mut memory, OpenReport::default(), Instant::now()).unwrap();
+    let recovered =
+        recover(&mut memory, OpenReport::default(), &mut FoundRunning::default(), Instant::now())
+            .unwrap();
     let options =
         Options { output_cap: 100, sync_deadline: Duration::from_secs(60), max_pending: 8 };
     let shared = Shared::new(
@@ -500,8 +502,8 @@ fn upkeep_waits_for_no_request() {
     upkeeps.recv_timeout(Duration::from_secs(60)).unwrap();
 }
 
-/// Panics once, at the first thing that it is told.
-struct Allergic(std::sync::atomic::AtomicBool);
+/// Panics at everything that it is told.
+struct Allergic;
 
 impl tracing::Subscriber for Allergic {
     fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
@@ -513,8 +515,7 @@ impl tracing::Subscriber for Allergic {
     fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
     fn event(&self, event: &tracing::Event<'_>) {
-        let first = !self.0.swap(true, std::sync::atomic::Ordering::SeqCst);
-        assert!(!first, "{event:?}");
+        panic!("{event:?}");
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
@@ -528,8 +529,9 @@ fn a_panic_before_the_answer_leaves_nobody_waiting() {
     // Nothing runs, so this end comes too late, which is told.
     let late = shared.submissions.submit(end(AttemptKey(7), failed())).unwrap();
     std::thread::spawn(move || {
-        let allergic = Allergic(std::sync::atomic::AtomicBool::new(false));
-        tracing::subscriber::with_default(allergic, || writer.run());
+        tracing::subscriber::with_default(Allergic, || writer.run());
     });
     assert!(matches!(poll_bounded(late), Err(Poison::Panicked(_))));
+    shared.close();
+    assert!(matches!(poll_bounded(shared.wait_closed()), Err(CloseError::Poisoned(_))));
 }

@@ -206,3 +206,35 @@ async fn a_read_that_crosses_a_checkpoint_tells_of_one_moment() {
     assert_eq!(record.failure, None);
     launch.finish().await.unwrap();
 }
+
+/// On disk: what came from the checkpoint, what from the log, and what was lost.
+#[tokio::test]
+async fn an_open_tells_what_it_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let builder = || taskledger::Ledger::<u32>::builder().ballast_bytes(0);
+    let ledger = builder().open(&path).await.unwrap();
+    assert_eq!((ledger.recovery().from_checkpoint(), ledger.recovery().records_replayed()), (0, 0));
+    for id in 0..3 {
+        ledger.mark_succeeded(id).await.unwrap();
+    }
+    ledger.checkpoint().await.unwrap();
+    for id in 3..5 {
+        ledger.mark_succeeded(id).await.unwrap();
+    }
+    ledger.close().await.unwrap();
+
+    let ledger = builder().open(&path).await.unwrap();
+    assert_eq!((ledger.recovery().from_checkpoint(), ledger.recovery().records_replayed()), (3, 2));
+    assert_eq!((ledger.recovery().migrated(), ledger.recovery().loss_accepted()), (None, None));
+    ledger.close().await.unwrap();
+
+    std::fs::write(path.join("witness"), "no witness").unwrap();
+    builder().open(&path).await.unwrap_err();
+    let accepting = builder().accept_loss(taskledger::AcceptLoss::Yes);
+    let ledger = accepting.open(&path).await.unwrap();
+    let told = ledger.recovery().loss_accepted().unwrap();
+    assert!(told.contains("witness"), "{told}");
+    assert_eq!(ledger.recovery().from_checkpoint(), 5);
+    ledger.close().await.unwrap();
+}

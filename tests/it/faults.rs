@@ -378,14 +378,14 @@ async fn a_failing_upkeep_poisons_and_a_failing_checkpoint_does_not() {
     ledger.checkpoint().await.unwrap();
     ledger.close().await.unwrap();
 
-    let ledger =
-        open(Hooked::new(
-            &journal,
-            |call| {
-                if call == Call::Upkeep { Then::Fail } else { Then::GoOn }
-            },
-        ))
-        .await;
+    let marked = AtomicBool::new(false);
+    let ledger = open(Hooked::new(&journal, move |call| {
+        // The first upkeep comes before any request.
+        let failing = call == Call::Upkeep && marked.load(Ordering::SeqCst);
+        marked.fetch_or(call == Call::Append(1), Ordering::SeqCst);
+        if failing { Then::Fail } else { Then::GoOn }
+    }))
+    .await;
     // The batch itself was durable.
     ledger.mark_succeeded(name("b")).await.unwrap();
     until(|| matches!(ledger.health(), Health::Poisoned(Poison::Failed(_)))).await;

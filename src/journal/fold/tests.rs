@@ -93,7 +93,7 @@ fn folded(
     let run = scan.run(seq, chain);
     let frames = match mode {
         Mode::Strict => run.frames.clone(),
-        Mode::Forced => scan.salvage(seq, chain, |_, _| false),
+        Mode::Forced => scan.salvage(seq, chain, u64::MAX),
     };
     let last_seq = match mode {
         Mode::Strict => run.end,

@@ -228,21 +228,3 @@ fn a_killed_process_frees_the_lock_and_leaves_a_stale_text() {
     assert!(!text(dir.path()).contains(&format!("pid {pid}\n")));
     assert!(holder(DirLock::acquire(dir.path(), AT_ONCE)).this_process);
 }
-
-/// Somebody who never came back may still write where a lock stays.
-#[test]
-fn one_that_stays_outlives_its_owner() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut lock = DirLock::acquire(dir.path(), AT_ONCE).unwrap();
-    lock.stay(true);
-    lock.stay(false);
-    drop(lock);
-    let mut lock = DirLock::acquire(dir.path(), AT_ONCE).unwrap();
-    lock.stay(true);
-    drop(lock);
-    let refused = DirLock::acquire(dir.path(), AT_ONCE).unwrap_err();
-    assert!(
-        matches!(&refused, OpenError::Locked { holder, .. } if holder.this_process),
-        "{refused}"
-    );
-}

@@ -152,6 +152,7 @@ fn what_ran_is_reset_on_the_space_of_the_ballast() {
 
         let ledger = lab::open(builder(), &path).await.unwrap();
         assert_eq!(ledger.failed_tasks().len(), RUNNING);
+        assert_eq!(ledger.recovery().crashed::<String>().len(), RUNNING);
         assert!(!path.join("ballast").exists());
         drop(ledger.close().await);
     });
