@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use taskledger_lab::session::{self, Bounds};
 use taskledger_lab::tally::Tally;
-use taskledger_lab::{ALL, Harness, child, control, of_name};
+use taskledger_lab::{ALL, Harness, Verdict, child, control, of_name};
 
 /// Tries to break every promise of taskledger.
 #[derive(Debug, Parser)]
@@ -128,18 +128,16 @@ fn run(
             }
             let seed = seed.wrapping_add(round);
             if round == 0 {
-                for (broken, units) in harness.controls {
-                    let report = control(harness, *broken, *units, seed);
-                    if let Some(why) = report.skipped {
-                        println!("{}, {broken:?}: SKIPPED: {why}", harness.name);
+                for broken in harness.controls {
+                    let verdict = control(harness, broken, seed);
+                    let name = format!("{:?}", broken.broken);
+                    println!("{}, {name}: {}", harness.name, told(&verdict, harness.unit));
+                    if matches!(verdict, Verdict::Skipped(_)) {
                         continue;
                     }
-                    let found = !report.violations.is_empty();
-                    println!("{}, {broken:?}: {}", harness.name, told(found, &report.violations));
-                    wrong += u64::from(!found);
+                    wrong += u64::from(matches!(verdict, Verdict::Failed(_)));
                     let mut tally = Tally::read(place);
-                    let broken = format!("{broken:?}");
-                    tally.add_control(harness.name, harness.unit, seed, &broken, found);
+                    tally.add_control(harness.name, harness.unit, seed, &name, &verdict);
                     tally.write(place);
                 }
             }
@@ -154,12 +152,12 @@ fn run(
                 harness.name,
                 report.tried,
                 harness.unit,
-                report.violations.len(),
+                report.violated,
                 report.counts,
                 began.elapsed().as_secs_f64(),
                 report.skipped.iter().map(|why| format!(", SKIPPED: {why}")).collect::<String>(),
             );
-            wrong += report.violations.len() as u64;
+            wrong += report.violated;
             if report.skipped.is_none() {
                 let mut tally = Tally::read(place);
                 tally.add(harness.name, harness.unit, seed, &report);
@@ -173,10 +171,15 @@ fn run(
     if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn told(found: bool, violations: &[String]) -> String {
-    let first = violations.first().map(String::as_str).unwrap_or_default();
-    let first: String = first.chars().take(160).collect();
-    if found { format!("found, as it must: {first}") } else { "FOUND NOTHING".to_owned() }
+fn told(verdict: &Verdict, unit: &str) -> String {
+    let short = |text: &str| text.chars().take(160).collect::<String>();
+    match verdict {
+        Verdict::Found(first, after) => {
+            format!("found, as it must, within {after} {unit}: {}", short(first))
+        }
+        Verdict::Skipped(why) => format!("SKIPPED: {why}"),
+        Verdict::Failed(why) => format!("FAILED, it proves nothing: {}", short(why)),
+    }
 }
 
 fn table(tally: &Tally) {

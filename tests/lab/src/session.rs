@@ -15,18 +15,16 @@ pub struct Report {
     pub tried: u64,
     /// What else is worth counting.
     pub counts: BTreeMap<String, u64>,
-    /// What must not be.
+    /// How often something was that must not be.
+    pub violated: u64,
+    /// What it was: the first few.
     pub violations: Vec<String>,
     /// Why it cannot be run here.
     pub skipped: Option<String>,
 }
 
-impl Report {
-    #[must_use]
-    pub fn found(violation: String) -> Self {
-        Self { violations: vec![violation], ..Self::default() }
-    }
-}
+/// More than these say no more.
+const TOLD: usize = 20;
 
 /// A run under way.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ impl Session {
     /// Whether another unit is to be tried.
     #[must_use]
     pub fn goes_on(&self) -> bool {
-        let found = self.stop_at_first && !self.report.violations.is_empty();
+        let found = self.stop_at_first && self.report.violated > 0;
         self.report.skipped.is_none()
             && !found
             && self.report.tried < self.units
@@ -65,11 +63,10 @@ impl Session {
 
     pub fn violated(&mut self, violation: String) {
         eprintln!("VIOLATION (seed {}): {violation}", self.seed);
-        // More than a few say no more.
-        if self.report.violations.len() < 20 {
+        self.report.violated += 1;
+        if self.report.violations.len() < TOLD {
             self.report.violations.push(violation);
         }
-        self.count("violations", 1);
     }
 
     pub fn skip(&mut self, why: impl Into<String>) {

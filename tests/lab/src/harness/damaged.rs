@@ -5,7 +5,7 @@
 //! It never panics, never hangs, and never silently finds less. An accepted loss opens it in any
 //! case, keeps the evidence, says so on record, and has every success whose frame is still whole.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::places::{self, Image, TestLedger, builder};
 use crate::{Rng, Session, ops};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 300,
     full: 50_000,
     run,
-    controls: &[(Sabotage::IgnoreWitness, 3_000)],
+    controls: &[broken(Sabotage::IgnoreWitness, 900, &["silently lost"])],
 };
 
 /// Bytes of a frame before its body; the last four of them tell how long that is.

@@ -4,7 +4,7 @@
 //! Whatever is dropped when: every id settles once its runtime is gone, the log is legal and says
 //! what memory says, later calls work, and the close ends.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::{Rng, Session};
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 1_500,
     full: 15_000,
     run,
-    controls: &[(Sabotage::DropEnd, 200)],
+    controls: &[broken(Sabotage::DropEnd, 200, &["for ever"])],
 };
 
 /// Far more than anything takes: only to tell slow from never.

@@ -4,8 +4,8 @@
 //! and close, each call of them in turn; then each call of a run of 300 operations, from a random
 //! one on and round again. Every third kill is followed by one in the recovery from it.
 
-use super::Harness;
 use super::killed::{killed_after, reopen_and_check};
+use super::{Harness, broken};
 use crate::ops::Model;
 use crate::places::{self, Image};
 use crate::{Session, tracer};
@@ -19,7 +19,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 280,
     full: 6_000,
     run,
-    controls: &[(Sabotage::HoldBack, 600), (Sabotage::SkipReset, 600)],
+    controls: &[
+        broken(Sabotage::HoldBack, 600, &["but it must be one of"]),
+        broken(Sabotage::SkipReset, 600, &["but it must be one of", "still run after an open"]),
+    ],
 };
 
 /// What is killed.

@@ -3,7 +3,7 @@
 //! Nothing acknowledged is lost. The ledger can be opened although nothing is free, by giving up its
 //! ballast, and read; when that is gone as well, it says so, and can still be looked into.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::places::{self, TestLedger};
 use std::fs::File;
@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 4,
     full: 100,
     run,
-    controls: &[(Sabotage::SwallowFailure, 4)],
+    controls: &[broken(Sabotage::SwallowFailure, 4, &["is lost"])],
 };
 
 struct Small(tempfile::TempDir);

@@ -5,7 +5,7 @@
 //! witness, logs, checkpoints) looked into, verified, opened, and opened with the loss accepted.
 //! What once was found stays in `corpus/` and is tried first.
 
-use super::{Harness, damaged};
+use super::{Harness, broken, damaged};
 use crate::places::{self, Image, builder};
 use crate::{MEMORY, Rng, Session};
 use std::panic::catch_unwind;
@@ -22,7 +22,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 60_000,
     full: 15_000_000,
     run,
-    controls: &[(Sabotage::TrustLength, 60_000)],
+    controls: &[broken(Sabotage::TrustLength, 60000, &["bytes asked for"])],
 };
 
 /// More than any decoder, and a store with its segments, asks for.

@@ -4,7 +4,7 @@
 //! the one thing under way is unsure, what was running is `Failed(Crashed)`; and the same directory
 //! goes on, round after round.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::ops::Model;
 use crate::places::{self, builder};
@@ -20,7 +20,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 100,
     full: 10_000,
     run,
-    controls: &[(Sabotage::HoldBack, 300), (Sabotage::SkipReset, 300)],
+    controls: &[
+        broken(Sabotage::HoldBack, 100, &["but it must be one of"]),
+        broken(Sabotage::SkipReset, 100, &["but it must be one of", "still run after an open"]),
+    ],
 };
 
 /// One directory goes on over all rounds of a run.

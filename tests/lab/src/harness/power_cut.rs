@@ -12,7 +12,7 @@
 //! The control leaves out the one sync that the promise stands on, and must find records lost: else
 //! the simulator would see nothing.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names};
 use crate::ops::Model;
@@ -29,7 +29,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 1_000,
     full: 100_000,
     run,
-    controls: &[(Sabotage::SkipSync, 300)],
+    controls: &[broken(Sabotage::SkipSync, 1000, &["but it must be one of", "was durable"])],
 };
 
 /// Traced runs of clients, one process after the other.

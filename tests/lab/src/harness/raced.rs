@@ -4,7 +4,7 @@
 //! a ledger that is there or one to be created; openers that wait while the holder is killed; a
 //! directory that is moved away under its owner, whose place another one takes.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::places::{self, TestLedger, builder};
 use std::io::{BufRead, BufReader};
@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 50,
     full: 2_000,
     run,
-    controls: &[(Sabotage::SkipLock, 200)],
+    controls: &[broken(Sabotage::SkipLock, 150, &["own it at once"])],
 };
 
 fn run(session: &mut Session) {
