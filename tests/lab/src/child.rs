@@ -1,6 +1,6 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{builder, open, run};
+use crate::places::{Owns, builder, open, run};
 use crate::{Rng, ops};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,9 +119,14 @@ async fn opens_once(path: PathBuf) {
     let builder = builder().lock_wait(Duration::from_secs(wait));
     match open(builder, &path).await {
         Ok(ledger) => {
+            let owns = match Owns::begin(&path) {
+                Ok(owns) => owns,
+                Err(wrong) => return ops::say(&wrong),
+            };
             ops::say("owner");
             drop(std::io::read_to_string(std::io::stdin()));
             assert_eq!(ledger.query_task_state_quick("x"), TaskState::NotFound);
+            drop(owns);
             ledger.close().await.unwrap();
         }
         Err(error) => ops::say(&format!("refused {error}")),
