@@ -4,6 +4,8 @@
  *   TL_TRACE_DIR   the directory (absolute, resolved)
  *   TL_TRACE_FILE  where the record goes; nothing is recorded without it
  *   TL_KILL_AT     SIGKILL before the n-th changing call, counted from 1
+ *   TL_COUNT       after each line "ack ..." of the process says on stderr: "ack changes n", n changing
+ *                  calls so far
  *   TL_KILL_AFTER  a file name, a colon, and a number n: SIGKILL after the n-th rename to that name
  *   TL_FAIL        class:n:errno:how  the n-th call of a class fails with this number, for `how` = once
  *                  or ever; errno 0 makes a write a short one. Classes: write sync create rename unlink
@@ -57,6 +59,7 @@ static char dir[PATH_MAX];
 static size_t dir_length;
 static int out = -1;
 static long kill_at;
+static int count;
 static long changes;
 static char kill_after[NAME_MAX + 1];
 static long renames_left;
@@ -78,6 +81,7 @@ __attribute__((constructor)) static void begin(void) {
     snprintf(dir, sizeof dir, "%s", text);
     dir_length = strlen(dir);
     if ((text = getenv("TL_KILL_AT"))) kill_at = atol(text);
+    count = getenv("TL_COUNT") != NULL;
     if ((text = getenv("TL_KILL_AFTER"))) {
         snprintf(kill_after, sizeof kill_after, "%s", text);
         char *colon = strrchr(kill_after, ':');
@@ -138,7 +142,7 @@ static int below(int at, const char *name, char *path) {
 }
 
 static void change(void) {
-    if (kill_at && ++changes == kill_at) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+    if (++changes == kill_at) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
 }
 
 static int ends_in(const char *path, const char *end) {
@@ -226,7 +230,11 @@ ssize_t write(int fd, const void *data, size_t length) {
     if (failed && fail_errno == 0) length -= length / 2;
     ssize_t done = failed && fail_errno ? -1 : syscall(SYS_write, fd, data, length);
     if (done > 0 && ack) put(ACK, 0, 0, 0, data, length);
-    else if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
+    if (ack && count) {
+        char line[64];
+        syscall(SYS_write, 2, line, snprintf(line, sizeof line, "ack changes %ld\n", changes));
+    }
+    if (done > 0 && !ack) put(WRITE, handles[fd], offset, 0, data, done);
     pthread_mutex_unlock(&lock);
     return done;
 }
