@@ -101,6 +101,7 @@ pub fn control(harness: &Harness, control: &Control, seed: u64) -> Verdict {
     command
         .args(["slice", harness.name])
         .args(["--units", &control.units.to_string(), "--seed", &seed.to_string()])
+        .args(control.shows.iter().flat_map(|part| ["--shows", part]))
         .env(SABOTAGE, format!("{:?}", control.broken));
     let output = match command.output() {
         Ok(output) => output,
@@ -112,12 +113,10 @@ pub fn control(harness: &Harness, control: &Control, seed: u64) -> Verdict {
         return Verdict::Failed(format!("the process ended with {}: {last}", output.status));
     };
     let (tried, unit) = (report.tried, harness.unit);
-    match (report.skipped, report.violations.into_iter().next()) {
-        (Some(why), _) => Verdict::Skipped(why),
-        (None, None) => Verdict::Failed(format!("it finds nothing in {tried} {unit}")),
-        (None, Some(first)) if control.shows.iter().any(|part| first.contains(part)) => {
-            Verdict::Found(first, tried)
-        }
-        (None, Some(first)) => Verdict::Failed(format!("it finds something else: {first}")),
+    match (report.skipped, report.found, report.violations.first()) {
+        (Some(why), ..) => Verdict::Skipped(why),
+        (None, Some(found), _) => Verdict::Found(found, tried),
+        (None, None, None) => Verdict::Failed(format!("it finds nothing in {tried} {unit}")),
+        (None, None, Some(first)) => Verdict::Failed(format!("it finds something else: {first}")),
     }
 }

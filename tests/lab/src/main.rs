@@ -54,6 +54,9 @@ enum What {
         units: u64,
         #[arg(long)]
         seed: u64,
+        /// Stops at the first violation that says this, or another one of these.
+        #[arg(long)]
+        shows: Vec<String>,
     },
     /// Plays a part in somebody else's run.
     Child { role: String, path: PathBuf },
@@ -88,12 +91,12 @@ fn main() -> ExitCode {
             table(&Tally::read(&Tally::place()));
             ExitCode::SUCCESS
         }
-        What::Slice { harness, units, seed } => {
+        What::Slice { harness, units, seed, shows } => {
             let Some(harness) = of_name(&harness) else {
                 eprintln!("there is no harness {harness:?}");
                 return ExitCode::from(2);
             };
-            let bounds = Bounds { units, time: None, stop_at_first: true };
+            let bounds = Bounds { units, time: None, shows: Some(shows) };
             let report = session::run(harness, seed, bounds);
             println!("{}", serde_json::to_string(&report).expect("a report is plain"));
             ExitCode::SUCCESS
@@ -145,7 +148,7 @@ fn run(
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
             let units = (harness.ci as f64 * slice).ceil() as u64;
             let left = until.saturating_duration_since(Instant::now());
-            let bounds = Bounds { units, time: Some(left), stop_at_first: false };
+            let bounds = Bounds { units, time: Some(left), shows: None };
             let report = session::run(harness, seed, bounds);
             println!(
                 "{}, seed {seed}: {} {}, {} violations, {:?}, {:.1} s{}",

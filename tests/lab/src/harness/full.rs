@@ -211,7 +211,6 @@ async fn mark_until_full(
         acked.ids.push(id.clone());
         acked.last = Some((id, large));
     }
-    let closed = |result: &Result<(), CloseError>| format!("poisoned, it closes: {result:?}");
     if told.is_ok() {
         match ledger.health() {
             Health::Poisoned(Poison::Failed(why)) if why.contains("No space left") => {}
@@ -223,8 +222,8 @@ async fn mark_until_full(
         }
     }
     let result = ledger.close().await;
-    if !matches!(&result, Err(CloseError::Poisoned(Poison::Failed(_)))) {
-        told = told.and(Err(closed(&result)));
+    if told.is_ok() && !matches!(&result, Err(CloseError::Poisoned(Poison::Failed(_)))) {
+        told = Err(format!("poisoned, it closes: {result:?}"));
     }
     told
 }
