@@ -18,7 +18,7 @@ pub(super) const HARNESS: Harness = Harness {
     row: 2,
     name: "each-call",
     unit: "kills",
-    ci: 400,
+    ci: 450,
     full: 6_000,
     run,
     controls: &[

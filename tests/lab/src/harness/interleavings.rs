@@ -16,7 +16,7 @@ pub(super) const HARNESS: Harness = Harness {
     run,
     controls: &[
         // A wake that is lost matters in few orders: it takes many to find one.
-        broken(Sabotage::LoseWake, 200_000, &["deadlock!"]),
+        broken(Sabotage::LoseWake, 60_000, &["deadlock!"]),
         broken(Sabotage::AnswerFirst, 12_000, &["right: Running", "right: Succeeded"]),
         broken(Sabotage::ForgetBatch, 12_000, &["the log is legal", "two attempts at a time"]),
     ],

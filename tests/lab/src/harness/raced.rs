@@ -22,6 +22,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 50,
     full: 2_000,
     run,
+    // As a rule the store's own lock then stops the second one, so there are seldom two at once.
     controls: &[broken(Sabotage::SkipLock, 150, &["own it at once", "lock the log"])],
 };
 
