@@ -39,6 +39,8 @@ pub enum Sabotage {
     TrustClock,
     /// A length is believed before the checksum is.
     TrustLength,
+    /// A sync of the log that fails is taken for a good one.
+    IgnoreSync,
 }
 
 /// Whether this is done wrong.

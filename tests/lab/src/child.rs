@@ -1,9 +1,10 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{builder, open, run};
+use crate::places::{Owns, builder, open, run};
 use crate::{Rng, ops};
 use std::path::PathBuf;
-use taskledger::TaskState;
+use std::time::Duration;
+use taskledger::{OpenError, TaskState};
 
 /// Plays a role in the ledger at `path`.
 pub fn play(role: &str, path: PathBuf) {
@@ -47,13 +48,29 @@ async fn clients(path: PathBuf) {
     ledger.close().await.unwrap();
 }
 
+/// Longer than this nothing of a ledger in the lab waits.
+const DEADLINE: Duration = Duration::from_secs(2);
+
 /// Clients whose disk fails at some time: whatever fails must be an error that says so.
 async fn suffers(path: PathBuf) {
     let seed = number("TASKLEDGER_CHILD_SEED", 0);
     let count = number("TASKLEDGER_CHILD_COUNT", 20);
-    let ledger = match open(builder().checkpoint_after(1 << 16), &path).await {
+    let builder = builder()
+        .checkpoint_after(1 << 16)
+        .open_deadline(DEADLINE)
+        .sync_deadline(DEADLINE)
+        .lock_wait(DEADLINE);
+    let ledger = match open(builder, &path).await {
         Ok(ledger) => ledger,
-        Err(error) => return ops::say(&format!("open failed {error:?}")),
+        Err(error) => {
+            let kind = match &error {
+                OpenError::Io { .. } => "io",
+                OpenError::Full { .. } => "full",
+                OpenError::Stuck { .. } => "stuck",
+                _ => "otherwise",
+            };
+            return ops::say(&format!("open failed {kind}: {error:?}"));
+        }
     };
     ops::say("open");
     let mut rng = Rng::new(seed);
@@ -69,8 +86,11 @@ async fn suffers(path: PathBuf) {
         ended.unwrap();
     }
     drop(ledger.record("c0-0").await);
-    drop(ledger.close().await);
-    ops::say("closed");
+    ops::say("closing");
+    match ledger.close().await {
+        Ok(()) => ops::say("closed well"),
+        Err(error) => ops::say(&format!("closed badly: {error:?}")),
+    }
 }
 
 /// Opens, makes a checkpoint, closes, over and over, and says so each time.
@@ -96,12 +116,17 @@ async fn holds(path: PathBuf) {
 /// stdin ends.
 async fn opens_once(path: PathBuf) {
     let wait = number("TASKLEDGER_CHILD_LOCK_WAIT", 0);
-    let builder = builder().lock_wait(std::time::Duration::from_secs(wait));
+    let builder = builder().lock_wait(Duration::from_secs(wait));
     match open(builder, &path).await {
         Ok(ledger) => {
+            let owns = match Owns::begin(&path) {
+                Ok(owns) => owns,
+                Err(wrong) => return ops::say(&wrong),
+            };
             ops::say("owner");
             drop(std::io::read_to_string(std::io::stdin()));
             assert_eq!(ledger.query_task_state_quick("x"), TaskState::NotFound);
+            drop(owns);
             ledger.close().await.unwrap();
         }
         Err(error) => ops::say(&format!("refused {error}")),

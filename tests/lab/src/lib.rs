@@ -26,7 +26,7 @@ pub mod session;
 pub mod tally;
 pub mod tracer;
 
-pub use harness::{ALL, Harness, of_name};
+pub use harness::{ALL, Control, Harness, of_name};
 pub use rng::Rng;
 pub use session::{Report, Session};
 
@@ -60,7 +60,7 @@ pub fn is_sabotaged() -> bool {
     std::env::var_os(SABOTAGE).is_some()
 }
 
-const SABOTAGES: [Sabotage; 13] = [
+const SABOTAGES: [Sabotage; 14] = [
     Sabotage::SkipSync,
     Sabotage::HoldBack,
     Sabotage::SwallowFailure,
@@ -74,6 +74,7 @@ const SABOTAGES: [Sabotage; 13] = [
     Sabotage::LoseWake,
     Sabotage::TrustClock,
     Sabotage::TrustLength,
+    Sabotage::IgnoreSync,
 ];
 
 /// The lab's program as another process.
@@ -82,19 +83,40 @@ pub fn program() -> Command {
     Command::new(BINARY.get().expect("begin was called"))
 }
 
+/// What became of a control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has found what was broken: the violation, after so many units.
+    Found(String, u64),
+    /// It cannot be run here, as the harness itself cannot.
+    Skipped(String),
+    /// It has found nothing, or something else, or was brought down: it proves nothing.
+    Failed(String),
+}
+
 /// The same run with a promise broken, in a process of its own.
 #[must_use]
-pub fn control(harness: &Harness, broken: Sabotage, units: u64, seed: u64) -> Report {
+pub fn control(harness: &Harness, control: &Control, seed: u64) -> Verdict {
     let mut command = program();
     command
         .args(["slice", harness.name])
-        .args(["--units", &units.to_string(), "--seed", &seed.to_string()])
-        .env(SABOTAGE, format!("{broken:?}"));
-    let output = command.output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-        // Whatever brought it down is what it was to find.
+        .args(["--units", &control.units.to_string(), "--seed", &seed.to_string()])
+        .args(control.shows.iter().flat_map(|part| ["--shows", part]))
+        .env(SABOTAGE, format!("{:?}", control.broken));
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return Verdict::Failed(format!("it does not run: {error}")),
+    };
+    let Ok(report) = serde_json::from_slice::<Report>(&output.stdout) else {
         let told = String::from_utf8_lossy(&output.stderr);
         let last = told.lines().next_back().unwrap_or_default();
-        Report::found(format!("the process ended with {}: {last}", output.status))
-    })
+        return Verdict::Failed(format!("the process ended with {}: {last}", output.status));
+    };
+    let (tried, unit) = (report.tried, harness.unit);
+    match (report.skipped, report.found, report.violations.first()) {
+        (Some(why), ..) => Verdict::Skipped(why),
+        (None, Some(found), _) => Verdict::Found(found, tried),
+        (None, None, None) => Verdict::Failed(format!("it finds nothing in {tried} {unit}")),
+        (None, None, Some(first)) => Verdict::Failed(format!("it finds something else: {first}")),
+    }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use taskledger_lab::session::{self, Bounds};
 use taskledger_lab::tally::Tally;
-use taskledger_lab::{ALL, Harness, child, control, of_name};
+use taskledger_lab::{ALL, Harness, Verdict, child, control, of_name};
 
 /// Tries to break every promise of taskledger.
 #[derive(Debug, Parser)]
@@ -54,6 +54,9 @@ enum What {
         units: u64,
         #[arg(long)]
         seed: u64,
+        /// Stops at the first violation that says this, or another one of these.
+        #[arg(long)]
+        shows: Vec<String>,
     },
     /// Plays a part in somebody else's run.
     Child { role: String, path: PathBuf },
@@ -88,12 +91,12 @@ fn main() -> ExitCode {
             table(&Tally::read(&Tally::place()));
             ExitCode::SUCCESS
         }
-        What::Slice { harness, units, seed } => {
+        What::Slice { harness, units, seed, shows } => {
             let Some(harness) = of_name(&harness) else {
                 eprintln!("there is no harness {harness:?}");
                 return ExitCode::from(2);
             };
-            let bounds = Bounds { units, time: None, stop_at_first: true };
+            let bounds = Bounds { units, time: None, shows: Some(shows) };
             let report = session::run(harness, seed, bounds);
             println!("{}", serde_json::to_string(&report).expect("a report is plain"));
             ExitCode::SUCCESS
@@ -128,18 +131,16 @@ fn run(
             }
             let seed = seed.wrapping_add(round);
             if round == 0 {
-                for (broken, units) in harness.controls {
-                    let report = control(harness, *broken, *units, seed);
-                    if let Some(why) = report.skipped {
-                        println!("{}, {broken:?}: SKIPPED: {why}", harness.name);
+                for broken in harness.controls {
+                    let verdict = control(harness, broken, seed);
+                    let name = format!("{:?}", broken.broken);
+                    println!("{}, {name}: {}", harness.name, told(&verdict, harness.unit));
+                    if matches!(verdict, Verdict::Skipped(_)) {
                         continue;
                     }
-                    let found = !report.violations.is_empty();
-                    println!("{}, {broken:?}: {}", harness.name, told(found, &report.violations));
-                    wrong += u64::from(!found);
+                    wrong += u64::from(matches!(verdict, Verdict::Failed(_)));
                     let mut tally = Tally::read(place);
-                    let broken = format!("{broken:?}");
-                    tally.add_control(harness.name, harness.unit, seed, &broken, found);
+                    tally.add_control(harness.name, harness.unit, seed, &name, &verdict);
                     tally.write(place);
                 }
             }
@@ -147,19 +148,19 @@ fn run(
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
             let units = (harness.ci as f64 * slice).ceil() as u64;
             let left = until.saturating_duration_since(Instant::now());
-            let bounds = Bounds { units, time: Some(left), stop_at_first: false };
+            let bounds = Bounds { units, time: Some(left), shows: None };
             let report = session::run(harness, seed, bounds);
             println!(
                 "{}, seed {seed}: {} {}, {} violations, {:?}, {:.1} s{}",
                 harness.name,
                 report.tried,
                 harness.unit,
-                report.violations.len(),
+                report.violated,
                 report.counts,
                 began.elapsed().as_secs_f64(),
                 report.skipped.iter().map(|why| format!(", SKIPPED: {why}")).collect::<String>(),
             );
-            wrong += report.violations.len() as u64;
+            wrong += report.violated;
             if report.skipped.is_none() {
                 let mut tally = Tally::read(place);
                 tally.add(harness.name, harness.unit, seed, &report);
@@ -173,10 +174,15 @@ fn run(
     if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn told(found: bool, violations: &[String]) -> String {
-    let first = violations.first().map(String::as_str).unwrap_or_default();
-    let first: String = first.chars().take(160).collect();
-    if found { format!("found, as it must: {first}") } else { "FOUND NOTHING".to_owned() }
+fn told(verdict: &Verdict, unit: &str) -> String {
+    let short = |text: &str| text.chars().take(160).collect::<String>();
+    match verdict {
+        Verdict::Found(first, after) => {
+            format!("found, as it must, within {after} {unit}: {}", short(first))
+        }
+        Verdict::Skipped(why) => format!("SKIPPED: {why}"),
+        Verdict::Failed(why) => format!("FAILED, it proves nothing: {}", short(why)),
+    }
 }
 
 fn table(tally: &Tally) {

@@ -9,6 +9,7 @@
 //! ack done 2 run c2-3 4711       that was acknowledged
 //! ack hurt 2 ...                 it was refused, and the ledger is poisoned: it may be there or not
 //! ack bad 2 ...                  an answer that cannot be
+//! ack fault sync ...             the tracer has made a call fail (`tracer.c`)
 //! ```
 //!
 //! So at any time at most one thing of each client is under way, and only of its id two or three
@@ -191,6 +192,8 @@ impl Model {
                 self.acked += 1;
             }
             ["ack", "hurt", ..] => self.hurt += 1,
+            // What the tracer has done to it.
+            ["ack", "fault", ..] => {}
             ["ack", "bad", ..] => panic!("{line}"),
             // The test harness, or what the child says before it panics.
             _ => assert!(!line.contains("panicked"), "the child says: {line}"),

@@ -70,6 +70,30 @@ pub fn child(role: &str, path: &Path) -> Command {
     command
 }
 
+/// Says that somebody owns the ledger at a path, by a file beside it that only one can create: two
+/// owners at once are seen, whatever they do to the ledger. Dropped before the ledger is closed.
+#[derive(Debug)]
+pub struct Owns(PathBuf);
+
+/// What is said of two owners.
+pub const AT_ONCE: &str = "two own it at once";
+
+impl Owns {
+    pub fn begin(path: &Path) -> Result<Self, String> {
+        let file = path.with_extension("owner");
+        match std::fs::File::create_new(&file) {
+            Ok(_) => Ok(Self(file)),
+            Err(error) => Err(format!("{AT_ONCE}: {error}")),
+        }
+    }
+}
+
+impl Drop for Owns {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
 /// All files below a directory with their bytes, all directories with `None`.
 pub type Image = BTreeMap<PathBuf, Option<Vec<u8>>>;
 

@@ -15,18 +15,18 @@ pub struct Report {
     pub tried: u64,
     /// What else is worth counting.
     pub counts: BTreeMap<String, u64>,
-    /// What must not be.
+    /// How often something was that must not be.
+    pub violated: u64,
+    /// What it was: the first few.
     pub violations: Vec<String>,
+    /// The violation that a control is to find.
+    pub found: Option<String>,
     /// Why it cannot be run here.
     pub skipped: Option<String>,
 }
 
-impl Report {
-    #[must_use]
-    pub fn found(violation: String) -> Self {
-        Self { violations: vec![violation], ..Self::default() }
-    }
-}
+/// More than these say no more.
+const TOLD: usize = 20;
 
 /// A run under way.
 #[derive(Debug)]
@@ -37,16 +37,15 @@ pub struct Session {
     pub units: u64,
     pub report: Report,
     until: Option<Instant>,
-    stop_at_first: bool,
+    shows: Option<Vec<String>>,
 }
 
 impl Session {
     /// Whether another unit is to be tried.
     #[must_use]
     pub fn goes_on(&self) -> bool {
-        let found = self.stop_at_first && !self.report.violations.is_empty();
         self.report.skipped.is_none()
-            && !found
+            && self.report.found.is_none()
             && self.report.tried < self.units
             && self.until.is_none_or(|until| Instant::now() < until)
     }
@@ -65,11 +64,14 @@ impl Session {
 
     pub fn violated(&mut self, violation: String) {
         eprintln!("VIOLATION (seed {}): {violation}", self.seed);
-        // More than a few say no more.
-        if self.report.violations.len() < 20 {
+        self.report.violated += 1;
+        let shows = self.shows.iter().flatten().any(|part| violation.contains(part));
+        if shows && self.report.found.is_none() {
+            self.report.found = Some(violation.clone());
+        }
+        if self.report.violations.len() < TOLD {
             self.report.violations.push(violation);
         }
-        self.count("violations", 1);
     }
 
     pub fn skip(&mut self, why: impl Into<String>) {
@@ -78,12 +80,12 @@ impl Session {
 }
 
 /// How long a run may go on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
     pub units: u64,
     pub time: Option<Duration>,
-    /// A control has shown what it has to with its first finding.
-    pub stop_at_first: bool,
+    /// A control has shown what it has to with the first violation that says one of these.
+    pub shows: Option<Vec<String>>,
 }
 
 /// Runs a harness. A panic is a violation like any other.
@@ -95,7 +97,7 @@ pub fn run(harness: &Harness, seed: u64, bounds: Bounds) -> Report {
         units: bounds.units,
         report: Report::default(),
         until: bounds.time.map(|time| Instant::now() + time),
-        stop_at_first: bounds.stop_at_first,
+        shows: bounds.shows,
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (harness.run)(&mut session))) {
         session.violated(format!("a panic: {}", text_of(&*panic)));

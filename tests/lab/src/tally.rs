@@ -1,5 +1,6 @@
 //! What has been run so far, kept in the repository.
 
+use crate::Verdict;
 use crate::session::Report;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -32,6 +33,9 @@ pub struct Entry {
 pub struct Control {
     pub runs: u64,
     pub found: u64,
+    /// What the last one that found it said.
+    #[serde(default)]
+    pub first_violation: String,
 }
 
 impl Tally {
@@ -79,31 +83,53 @@ impl Tally {
         let entry = self.entry(name, unit, seed);
         entry.runs += 1;
         entry.tried += report.tried;
-        entry.violations += report.violations.len() as u64;
-        for (what, count) in report.counts.iter().filter(|(what, _)| *what != "violations") {
+        entry.violations += report.violated;
+        for (what, count) in &report.counts {
             *entry.counts.entry(what.clone()).or_default() += count;
         }
     }
 
-    pub fn add_control(&mut self, name: &str, unit: &str, seed: u64, broken: &str, found: bool) {
+    pub fn add_control(
+        &mut self,
+        name: &str,
+        unit: &str,
+        seed: u64,
+        broken: &str,
+        verdict: &Verdict,
+    ) {
         let control = self.entry(name, unit, seed).controls.entry(broken.to_owned()).or_default();
         control.runs += 1;
-        control.found += u64::from(found);
+        if let Verdict::Found(first, _) = verdict {
+            control.found += 1;
+            control.first_violation = first.chars().take(300).collect();
+        }
     }
 }
 
-/// The library's version, and the commit that last changed it: runs with other sources do not count
-/// for these.
+/// The library's version, the commit that last changed the library, and the one that last changed the
+/// lab: runs of other sources, and of an older lab, do not count for these.
 #[must_use]
 pub fn version() -> String {
+    let library = commit(&["src", "migrations", "Cargo.lock"]);
+    format!("0.1.0 {library}, lab {}", commit(&["tests/lab/src"]))
+}
+
+/// The commit that last changed these paths; with a `+` if they have been changed since.
+fn commit(paths: &[&str]) -> String {
     let git = |args: &[&str]| {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let output = Command::new("git").arg("-C").arg(top).args(args).output().ok()?;
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(top)
+            .args(args)
+            .arg("--")
+            .args(paths)
+            .output()
+            .ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    let commit = git(&["log", "-1", "--format=%h", "--", "src", "migrations", "Cargo.lock"]);
-    let changed = git(&["status", "--porcelain", "--", "src", "migrations"]);
-    let changed = if changed.is_some_and(|changed| !changed.is_empty()) { "+" } else { "" };
-    format!("0.1.0 {}{changed}", commit.unwrap_or_else(|| "(no git)".to_owned()))
+    let commit = git(&["log", "-1", "--format=%h"]).unwrap_or_else(|| "(no git)".to_owned());
+    let changed = git(&["status", "--porcelain"]).is_some_and(|changed| !changed.is_empty());
+    if changed { commit + "+" } else { commit }
 }

@@ -4,12 +4,19 @@
  *   TL_TRACE_DIR   the directory (absolute, resolved)
  *   TL_TRACE_FILE  where the record goes; nothing is recorded without it
  *   TL_KILL_AT     SIGKILL before the n-th changing call, counted from 1
+ *   TL_COUNT       after each line "ack ..." of the process says on stderr: "ack changes n", n changing
+ *                  calls so far
  *   TL_KILL_AFTER  a file name, a colon, and a number n: SIGKILL after the n-th rename to that name
  *   TL_FAIL        class:n:errno:how  the n-th call of a class fails with this number, for `how` = once
  *                  or ever; errno 0 makes a write a short one. Classes: write sync create rename unlink
  *                  read
  *   TL_CLOCK       a seed: whoever reads the wall clock reads it up to ten years off, each time anew
- *   TL_FAIL_MARK   a file that is created when that happens
+ *
+ * Each failure is told on stderr before the call returns, in one order with what the process itself
+ * says there: "ack fault", class, call, errno, whether what a caller waits for stands on it ("live" or
+ * "other"), path. Live are the witness, the rename of a manifest, and the log that is appended to. That
+ * one is told by its fdatasync, which nobody else calls on a log; a log that is being prepared, and one
+ * that is frozen, are not, and until the first append after a change of the manifest none is known.
  *
  * A record, all numbers u64 little-endian: op, handle, a, b, length of text, text. A handle is one
  * open of a file; it never comes back. Lines "ack ..." written to stderr are records too, so that
@@ -52,16 +59,20 @@ static char dir[PATH_MAX];
 static size_t dir_length;
 static int out = -1;
 static long kill_at;
+static int count;
 static long changes;
 static char kill_after[NAME_MAX + 1];
 static long renames_left;
 static uint64_t next_handle = 1;
 static uint64_t handles[FDS];
+/* Of each handle, and of the log that is appended to. */
+static char *paths[FDS];
+static char live[PATH_MAX];
 
 enum { NONE, F_WRITE, F_SYNC, F_CREATE, F_RENAME, F_UNLINK, F_READ };
+static const char *classes[] = {"", "write", "sync", "create", "rename", "unlink", "read"};
 static int fail_class, fail_errno, fail_ever;
 static long fail_at, fail_seen;
-static char fail_mark[PATH_MAX];
 static uint64_t clock_seed;
 
 __attribute__((constructor)) static void begin(void) {
@@ -70,6 +81,7 @@ __attribute__((constructor)) static void begin(void) {
     snprintf(dir, sizeof dir, "%s", text);
     dir_length = strlen(dir);
     if ((text = getenv("TL_KILL_AT"))) kill_at = atol(text);
+    count = getenv("TL_COUNT") != NULL;
     if ((text = getenv("TL_KILL_AFTER"))) {
         snprintf(kill_after, sizeof kill_after, "%s", text);
         char *colon = strrchr(kill_after, ':');
@@ -78,13 +90,11 @@ __attribute__((constructor)) static void begin(void) {
         renames_left = atol(colon + 1);
     }
     if ((text = getenv("TL_FAIL"))) {
-        static const char *names[] = {"", "write", "sync", "create", "rename", "unlink", "read"};
         char name[16], how[16];
         if (sscanf(text, "%15[^:]:%ld:%d:%15s", name, &fail_at, &fail_errno, how) != 4) abort();
         for (int i = 1; i <= F_READ; i++)
-            if (strcmp(name, names[i]) == 0) fail_class = i;
+            if (strcmp(name, classes[i]) == 0) fail_class = i;
         fail_ever = strcmp(how, "ever") == 0;
-        if ((text = getenv("TL_FAIL_MARK"))) snprintf(fail_mark, sizeof fail_mark, "%s", text);
     }
     if ((text = getenv("TL_CLOCK"))) clock_seed = strtoull(text, NULL, 10);
     if ((text = getenv("TL_TRACE_FILE"))) {
@@ -132,18 +142,27 @@ static int below(int at, const char *name, char *path) {
 }
 
 static void change(void) {
-    if (kill_at && ++changes == kill_at) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+    if (++changes == kill_at) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
 }
 
-/* Whether this call has to fail. Under the lock. */
-static int fails(int class) {
+static int ends_in(const char *path, const char *end) {
+    size_t length = strlen(path), part = strlen(end);
+    return length >= part && strcmp(path + length - part, end) == 0;
+}
+
+/* Whether this call on this path has to fail; says so if it does. Under the lock. */
+static int fails(int class, const char *call, const char *path) {
     if (class != fail_class) return 0;
     long seen = ++fail_seen;
     if (seen != fail_at && !(fail_ever && seen > fail_at)) return 0;
-    if (fail_mark[0]) {
-        int fd = syscall(SYS_openat, AT_FDCWD, fail_mark, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-        if (fd >= 0) syscall(SYS_close, fd);
-    }
+    int stands = strcmp(call, "rename") == 0 ? ends_in(path, "/manifest")
+                                             : strcmp(path, live) == 0 || ends_in(path, "/witness");
+    const char *name = path[dir_length] ? path + dir_length + 1 : ".";
+    char line[PATH_MAX + 64];
+    int length = snprintf(line, sizeof line, "ack fault %s %s %d %s %s\n", classes[class], call,
+                          fail_errno, stands ? "live" : "other", name);
+    syscall(SYS_write, 2, line, length);
+    put(ACK, 0, 0, 0, line, length);
     errno = fail_errno;
     return 1;
 }
@@ -156,10 +175,12 @@ static int opened(int at, const char *name, int flags, mode_t mode) {
     if (flags & O_DIRECTORY || !below(at, name, path)) return syscall(SYS_openat, at, name, flags, mode);
     pthread_mutex_lock(&lock);
     if (flags & (O_CREAT | O_TRUNC)) change();
-    int failed = flags & O_CREAT && fails(F_CREATE);
+    int failed = flags & O_CREAT && fails(F_CREATE, "open", path);
     int fd = failed ? -1 : syscall(SYS_openat, at, name, flags, mode);
     if (fd >= 0 && fd < FDS) {
         handles[fd] = next_handle++;
+        free(paths[fd]);
+        paths[fd] = strdup(path);
         put(OPEN, handles[fd], (flags & O_TRUNC) != 0, 0, path, strlen(path));
     }
     pthread_mutex_unlock(&lock);
@@ -205,11 +226,15 @@ ssize_t write(int fd, const void *data, size_t length) {
     pthread_mutex_lock(&lock);
     if (!ack) change();
     uint64_t offset = ack ? 0 : syscall(SYS_lseek, fd, 0, SEEK_CUR);
-    int failed = !ack && fails(F_WRITE);
+    int failed = !ack && fails(F_WRITE, "write", paths[fd]);
     if (failed && fail_errno == 0) length -= length / 2;
     ssize_t done = failed && fail_errno ? -1 : syscall(SYS_write, fd, data, length);
     if (done > 0 && ack) put(ACK, 0, 0, 0, data, length);
-    else if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
+    if (ack && count) {
+        char line[64];
+        syscall(SYS_write, 2, line, snprintf(line, sizeof line, "ack changes %ld\n", changes));
+    }
+    if (done > 0 && !ack) put(WRITE, handles[fd], offset, 0, data, done);
     pthread_mutex_unlock(&lock);
     return done;
 }
@@ -218,7 +243,7 @@ ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) {
     if (!handle_of(fd)) return syscall(SYS_pwrite64, fd, data, length, offset);
     pthread_mutex_lock(&lock);
     change();
-    int failed = fails(F_WRITE);
+    int failed = fails(F_WRITE, "pwrite", paths[fd]);
     if (failed && fail_errno == 0) length -= length / 2;
     ssize_t done = failed && fail_errno ? -1 : syscall(SYS_pwrite64, fd, data, length, offset);
     if (done > 0) put(WRITE, handles[fd], offset, 0, data, done);
@@ -255,7 +280,7 @@ static ssize_t reads(int fd, void *data, size_t length, off_t offset, int positi
     int failed = 0;
     if (fail_class == F_READ && handle_of(fd)) {
         pthread_mutex_lock(&lock);
-        failed = fails(F_READ);
+        failed = fails(F_READ, "read", paths[fd]);
         pthread_mutex_unlock(&lock);
     }
     if (failed) return -1;
@@ -265,23 +290,24 @@ ssize_t read(int fd, void *data, size_t length) { return reads(fd, data, length,
 ssize_t pread(int fd, void *data, size_t length, off_t offset) { return reads(fd, data, length, offset, 1); }
 ssize_t pread64(int fd, void *data, size_t length, off_t offset) { return reads(fd, data, length, offset, 1); }
 
-static int synced(long call, int fd) {
+static int synced(long call, const char *name, int fd) {
     if (!handle_of(fd)) return syscall(call, fd);
     pthread_mutex_lock(&lock);
     change();
-    int result = fails(F_SYNC) ? -1 : syscall(call, fd);
+    if (call == SYS_fdatasync && ends_in(paths[fd], "/db")) strcpy(live, paths[fd]);
+    int result = fails(F_SYNC, name, paths[fd]) ? -1 : syscall(call, fd);
     if (result == 0) put(SYNC, handles[fd], 0, 0, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
 }
-int fsync(int fd) { return synced(SYS_fsync, fd); }
-int fdatasync(int fd) { return synced(SYS_fdatasync, fd); }
+int fsync(int fd) { return synced(SYS_fsync, "fsync", fd); }
+int fdatasync(int fd) { return synced(SYS_fdatasync, "fdatasync", fd); }
 
 int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
     if (!handle_of(fd)) return syscall(SYS_sync_file_range, fd, offset, length, flags);
     pthread_mutex_lock(&lock);
     change();
-    int result = fails(F_SYNC) ? -1 : syscall(SYS_sync_file_range, fd, offset, length, flags);
+    int result = fails(F_SYNC, "range", paths[fd]) ? -1 : syscall(SYS_sync_file_range, fd, offset, length, flags);
     if (result == 0) put(RANGE, handles[fd], offset, length, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
@@ -323,8 +349,10 @@ int renameat(int from_at, const char *from, int to_at, const char *to) {
     if (!below(from_at, from, a) || !below(to_at, to, b)) return syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     pthread_mutex_lock(&lock);
     change();
-    int result = fails(F_RENAME) ? -1 : syscall(SYS_renameat2, from_at, from, to_at, to, 0);
+    int result = fails(F_RENAME, "rename", b) ? -1 : syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     if (result == 0) put_two(RENAME, a, b);
+    /* Another log may be appended to from now on. */
+    if (result == 0 && ends_in(b, "/manifest")) live[0] = 0;
     const char *last = strrchr(b, '/');
     if (result == 0 && kill_after[0] && last && strcmp(last + 1, kill_after) == 0 && --renames_left == 0)
         syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
@@ -338,7 +366,7 @@ int linkat(int from_at, const char *from, int to_at, const char *to, int flags) 
     if (!below(from_at, from, a) || !below(to_at, to, b)) return syscall(SYS_linkat, from_at, from, to_at, to, flags);
     pthread_mutex_lock(&lock);
     change();
-    int result = fails(F_RENAME) ? -1 : syscall(SYS_linkat, from_at, from, to_at, to, flags);
+    int result = fails(F_RENAME, "link", b) ? -1 : syscall(SYS_linkat, from_at, from, to_at, to, flags);
     if (result == 0) put_two(LINK, a, b);
     pthread_mutex_unlock(&lock);
     return result;
@@ -350,7 +378,7 @@ int unlinkat(int at, const char *name, int flags) {
     if (!below(at, name, path)) return syscall(SYS_unlinkat, at, name, flags);
     pthread_mutex_lock(&lock);
     change();
-    int result = fails(F_UNLINK) ? -1 : syscall(SYS_unlinkat, at, name, flags);
+    int result = fails(F_UNLINK, "unlink", path) ? -1 : syscall(SYS_unlinkat, at, name, flags);
     if (result == 0) put(UNLINK, 0, 0, 0, path, strlen(path));
     pthread_mutex_unlock(&lock);
     return result;
@@ -363,7 +391,7 @@ int mkdirat(int at, const char *name, mode_t mode) {
     if (!below(at, name, path)) return syscall(SYS_mkdirat, at, name, mode);
     pthread_mutex_lock(&lock);
     change();
-    int result = fails(F_CREATE) ? -1 : syscall(SYS_mkdirat, at, name, mode);
+    int result = fails(F_CREATE, "mkdir", path) ? -1 : syscall(SYS_mkdirat, at, name, mode);
     if (result == 0) put(MKDIR, 0, 0, 0, path, strlen(path));
     pthread_mutex_unlock(&lock);
     return result;

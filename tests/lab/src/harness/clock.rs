@@ -3,8 +3,8 @@
 //! Time dates records and decides nothing. So a run under such a clock, killed and opened again and
 //! again, must leave just what any other leaves.
 
-use super::Harness;
 use super::killed::{killed_after, reopen_and_check};
+use super::{Harness, broken};
 use crate::ops::Model;
 use crate::{Session, places, tracer};
 use taskledger::internals::Sabotage;
@@ -16,7 +16,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 20,
     full: 500,
     run,
-    controls: &[(Sabotage::TrustClock, 200)],
+    controls: &[broken(Sabotage::TrustClock, 60, &["but it must be one of", "cannot follow"])],
 };
 
 fn run(session: &mut Session) {

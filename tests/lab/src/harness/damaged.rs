@@ -5,14 +5,14 @@
 //! It never panics, never hangs, and never silently finds less. An accepted loss opens it in any
 //! case, keeps the evidence, says so on record, and has every success whose frame is still whole.
 
-use super::Harness;
-use crate::places::{self, Image, TestLedger, builder};
+use super::{Harness, broken};
+use crate::places::{self, Image, TestLedger};
 use crate::{Rng, Session, ops};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use taskledger::internals::Sabotage;
-use taskledger::{AcceptLoss, OpenError, TaskState};
+use taskledger::{AcceptLoss, Builder, OpenError, TaskState};
 
 pub(super) const HARNESS: Harness = Harness {
     row: 7,
@@ -21,8 +21,14 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 300,
     full: 50_000,
     run,
-    controls: &[(Sabotage::IgnoreWitness, 3_000)],
+    controls: &[broken(Sabotage::IgnoreWitness, 900, &["silently lost"])],
 };
+
+/// Bytes of a segment of the store.
+const SEGMENT: u64 = 8 << 20;
+
+/// Large outputs that fill more than one.
+const LARGE: u64 = 340;
 
 /// Bytes of a frame before its body; the last four of them tell how long that is.
 const HEAD: usize = 53;
@@ -60,6 +66,45 @@ async fn known(ledger: &TestLedger) -> BTreeMap<String, String> {
         known.insert(id, found);
     }
     known
+}
+
+/// A ledger with a ballast, but a small one.
+fn builder() -> Builder<String, String> {
+    places::builder().ballast_bytes(64 << 10)
+}
+
+/// A log that is longer than a segment of its store, which has been filled, sealed and left.
+fn long_sample() -> Sample {
+    places::run(async {
+        let top = places::scratch();
+        let path = top.path().join("ledger");
+        let ledger = places::open(builder(), &path).await.unwrap();
+        fill(&ledger, 0, 10).await;
+        ledger.close().await.unwrap();
+        let older = places::image(&path);
+        let ledger = places::open(builder(), &path).await.unwrap();
+        let mut runs = tokio::task::JoinSet::new();
+        for number in 0..LARGE {
+            let ledger = ledger.clone();
+            runs.spawn(async move {
+                let value = ops::long_output_of(number, 28_000);
+                let id = format!("large-{number:04}");
+                ledger.launch_block(id, async { Ok::<_, String>(value) }).await.unwrap();
+            });
+        }
+        while let Some(ran) = runs.join_next().await {
+            ran.unwrap();
+        }
+        fill(&ledger, 10, 20).await;
+        ledger.close().await.unwrap();
+        let image = places::image(&path);
+        let log = image[Path::new("log-1/db")].as_ref().unwrap();
+        assert!(places::used(log) > SEGMENT, "the long log is not longer than a segment");
+        let ledger = places::open(builder(), &path).await.unwrap();
+        let known = known(&ledger).await;
+        ledger.close().await.unwrap();
+        Sample { name: "long log", image, older, known }
+    })
 }
 
 /// A log alone; a checkpoint and a log; a checkpoint, a frozen log and a log.
@@ -311,26 +356,29 @@ fn frame_length(frame: &[u8]) -> usize {
     HEAD + u32::from_le_bytes(frame[HEAD - 4..HEAD].try_into().unwrap()) as usize + 8
 }
 
-/// Every file of every sample in turn.
+/// Every file of every sample in turn; the long one, which takes longest, now and then.
 fn run(session: &mut Session) {
     let samples = samples();
-    while session.goes_on() {
-        for sample in &samples {
-            let files = sample
-                .image
-                .iter()
-                .filter(|(name, content)| content.is_some() && name.as_path() != Path::new("lock"));
-            for name in files.map(|(name, _)| name) {
+    let long = long_sample();
+    for round in 0_u64.. {
+        let long = (round % 4 == 1).then_some(&long);
+        for sample in samples.iter().chain(long) {
+            for name in
+                sample.image.iter().filter_map(|(name, content)| content.is_some().then_some(name))
+            {
                 if !session.goes_on() {
                     return;
                 }
                 let Some((what, image)) = damage(sample, name, &mut session.rng) else { continue };
                 let case = format!("{}, {}, {what}", sample.name, name.display());
                 let tried = AssertUnwindSafe(|| places::run(try_damage(sample, &image)));
-                let came = catch_unwind(tried).unwrap_or_else(|_| Err("a panic".to_owned()));
+                let came = catch_unwind(tried).unwrap_or_else(|panic| {
+                    Err(format!("a panic: {}", crate::session::text_of(&*panic)))
+                });
                 if let Ok(came) = &came {
                     session.count(&format!("{came:?}").to_lowercase(), 1);
                 }
+                session.count(&format!("cases of {}", sample.name), 1);
                 session.tried(came.map(drop).map_err(|wrong| format!("{case}: {wrong}")));
             }
         }

@@ -4,8 +4,8 @@
 //! yet written is gone. It is mounted, which replays its journal, and everything acknowledged is
 //! there.
 
-use super::Harness;
 use super::killed::reopen_and_check;
+use super::{Harness, broken};
 use crate::Session;
 use crate::ops::Model;
 use crate::places;
@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 5,
     full: 300,
     run,
-    controls: &[(Sabotage::SkipSync, 30)],
+    controls: &[broken(Sabotage::SkipSync, 15, &["but it must be one of", "was durable"])],
 };
 
 /// A mounted image, which is unmounted when this is dropped.

@@ -3,16 +3,19 @@
 //! Nothing acknowledged is lost. The ledger can be opened although nothing is free, by giving up its
 //! ballast, and read; when that is gone as well, it says so, and can still be looked into.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::places::{self, TestLedger};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use taskledger::dump::Inspection;
 use taskledger::internals::Sabotage;
-use taskledger::{Builder, ChangeError, Health, OpenError};
+use taskledger::{
+    AttemptError, Builder, ChangeError, CloseError, Health, OpenError, Poison, Rejection, TaskState,
+};
 
 pub(super) const HARNESS: Harness = Harness {
     row: 6,
@@ -21,7 +24,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 4,
     full: 100,
     run,
-    controls: &[(Sabotage::SwallowFailure, 4)],
+    controls: &[broken(Sabotage::SwallowFailure, 4, &["is lost"])],
 };
 
 struct Small(tempfile::TempDir);
@@ -89,28 +92,44 @@ fn run(session: &mut Session) {
     }
 }
 
+/// What was acknowledged.
+#[derive(Default)]
+struct Acked {
+    ids: Vec<String>,
+    /// The last one that has an output, and that.
+    last: Option<(String, String)>,
+}
+
+/// Bytes of each large output.
+const LARGE: u64 = 20_000;
+
 async fn try_size(small: &Small, ballast: u64, some: u64) -> Result<u64, String> {
     let path = small.0.path().join("ledger");
     let builder = || places::builder().ballast_bytes(ballast);
     let failed = |what: &str, error: OpenError| format!("{what} it does not open: {error:?}");
     let ledger = places::open(builder(), &path).await.map_err(|e| failed("at first", e))?;
+    let mut acked = Acked::default();
     for number in 0..some {
-        ledger.mark_succeeded(format!("{number}")).await.map_err(|error| error.to_string())?;
+        let id = format!("{number}");
+        ledger.mark_succeeded(id.clone()).await.map_err(|error| error.to_string())?;
+        acked.ids.push(id);
     }
     ledger.close().await.map_err(|error| format!("{error:?}"))?;
     // There is none where there is no room for it twice.
     let has_ballast = path.join("ballast").exists();
     small.fill();
-    let acked = if has_ballast {
+    let told = if has_ballast {
         // By its ballast; then what that has freed fills up.
-        mark_until_full(builder(), &path, some).await?
+        // More than there is room for is never acknowledged.
+        let most = ballast / LARGE + 100;
+        mark_until_full(builder(), &path, most, &mut acked).await
     } else {
-        some
+        Ok(())
     };
     // Whether it opens now depends on what is left. It says so, or tells all.
     match places::open(builder(), &path).await {
-        Ok(ledger) => check(&ledger, acked).await?,
-        Err(OpenError::Full { .. }) => {}
+        Ok(ledger) => check(&ledger, &acked).await?,
+        Err(OpenError::Full { needed, available }) => is_full(needed, available)?,
         Err(other) => return Err(failed("with everything full", other)),
     }
     // Without opening it, it can always be looked into.
@@ -118,77 +137,118 @@ async fn try_size(small: &Small, ballast: u64, some: u64) -> Result<u64, String>
     if !looked.damage().is_empty() {
         return Err(format!("a full disk is no damage: {:?}", looked.damage()));
     }
+    let mut seen = BTreeSet::new();
+    for task in looked.tasks() {
+        let (id, details) = task.map_err(|error| format!("looked into: {error:?}"))?;
+        if details.state() == TaskState::Succeeded {
+            seen.insert(id.as_bytes().to_vec());
+        }
+    }
+    for id in &acked.ids {
+        let encoded = looked.parse_id(id)?;
+        if !seen.contains(encoded.as_bytes()) {
+            return Err(format!("{id} of {} is lost to whoever looks into it", acked.ids.len()));
+        }
+    }
     drop(looked);
     std::fs::remove_file(small.filler()).unwrap();
     // A ledger may have filled a small disk all by itself.
     small.grow()?;
     let ledger = places::open(builder(), &path).await.map_err(|e| failed("with room", e))?;
-    check(&ledger, acked).await?;
+    check(&ledger, &acked).await?;
+    // Only now: what was lost says more than how it was told.
+    told?;
     // There is room again: so is the ballast.
     let ledger = places::open(builder(), &path).await.map_err(|e| failed("with room", e))?;
-    check(&ledger, acked).await?;
+    check(&ledger, &acked).await?;
     small.fill();
     match places::open(builder(), &path).await {
-        Ok(ledger) => check(&ledger, acked).await?,
-        Err(OpenError::Full { .. }) if !has_ballast => {}
+        Ok(ledger) => check(&ledger, &acked).await?,
+        Err(OpenError::Full { needed, available }) if !has_ballast => is_full(needed, available)?,
         Err(other) => return Err(failed("full again", other)),
     }
-    Ok(acked - some)
+    Ok(acked.ids.len() as u64 - some)
 }
 
-/// Marks ids until it fails; how many are acknowledged by then.
+/// That whoever reads it knows how much to free.
+fn is_full(needed: u64, available: u64) -> Result<(), String> {
+    if needed > 0 && needed > available {
+        return Ok(());
+    }
+    Err(format!("full, it says: {needed} bytes needed, {available} available"))
+}
+
+/// Marks ids and runs some with large outputs until it fails, `most` of each; adds to `acked` what
+/// is acknowledged by then.
 async fn mark_until_full(
     builder: Builder<String, String>,
     path: &Path,
-    some: u64,
-) -> Result<u64, String> {
+    most: u64,
+    acked: &mut Acked,
+) -> Result<(), String> {
     let opened = places::open(builder, path).await;
     let ledger = opened.map_err(|error| format!("full, it does not open: {error:?}"))?;
-    let mut acked = some;
-    let error = loop {
-        match ledger.mark_succeeded(format!("{acked}")).await {
-            Ok(()) if acked > some + 30_000 => return Err("the disk is never full".to_owned()),
-            Ok(()) => acked += 1,
-            Err(error) => break error,
+    let mut told = Err("the disk is never full".to_owned());
+    for number in 0..most {
+        let id = format!("marked {number}");
+        if let Err(error) = ledger.mark_succeeded(id.clone()).await {
+            told = in_doubt(matches!(error, ChangeError::InDoubt(_)), &error);
+            break;
         }
+        acked.ids.push(id);
         // Large ones, so that it does not take all day.
-        let large = "x".repeat(20_000);
-        let id = format!("large {acked}");
-        if ledger.launch_block(id, async { Ok::<_, String>(large) }).await.is_err() {
-            break ChangeError::InDoubt(poison(&ledger)?);
+        let large = format!("{number} {}", "x".repeat(LARGE as usize));
+        let (id, output) = (format!("large {number}"), large.clone());
+        if let Err(error) = ledger.launch_block(id.clone(), async { Ok::<_, ()>(output) }).await {
+            let poisoned = matches!(
+                error,
+                AttemptError::InDoubt { .. }
+                    | AttemptError::Rejected { reason: Rejection::Poisoned(_), .. }
+            );
+            told = in_doubt(poisoned, &error);
+            break;
         }
-    };
-    if !matches!(error, ChangeError::InDoubt(_)) {
-        return Err(format!("{error:?}"));
+        acked.ids.push(id.clone());
+        acked.last = Some((id, large));
     }
-    poison(&ledger)?;
-    let refused = ledger.mark_succeeded("more".to_owned()).await;
-    if !matches!(refused, Err(ChangeError::Rejected(_))) {
-        return Err(format!("the poison does not hold: {refused:?}"));
+    if told.is_ok() {
+        match ledger.health() {
+            Health::Poisoned(Poison::Failed(why)) if why.contains("No space left") => {}
+            other => told = Err(format!("on a full disk it is {other:?}")),
+        }
+        let refused = ledger.mark_succeeded("more".to_owned()).await;
+        if !matches!(refused, Err(ChangeError::Rejected(Rejection::Poisoned(_)))) {
+            told = Err(format!("the poison does not hold: {refused:?}"));
+        }
     }
-    if ledger.close().await.is_ok() {
-        return Err("a poisoned ledger closes as if all were well".to_owned());
+    let result = ledger.close().await;
+    if told.is_ok() && !matches!(&result, Err(CloseError::Poisoned(Poison::Failed(_)))) {
+        told = Err(format!("poisoned, it closes: {result:?}"));
     }
-    Ok(acked)
+    told
 }
 
-fn poison(ledger: &TestLedger) -> Result<taskledger::Poison, String> {
-    match ledger.health() {
-        Health::Poisoned(poison) => Ok(poison),
-        other => Err(format!("after a failure it is {other:?}")),
-    }
+fn in_doubt(is: bool, error: &dyn std::fmt::Debug) -> Result<(), String> {
+    if is { Ok(()) } else { Err(format!("on a full disk: {error:?}")) }
 }
 
-/// All that was acknowledged is there, and can be read.
-async fn check(ledger: &TestLedger, acked: u64) -> Result<(), String> {
-    let mut missing = (0..acked).filter(|n| !ledger.succeeded_tasks().contains(&n.to_string()));
-    if let Some(id) = missing.next() {
-        return Err(format!("{id} of {acked} is lost"));
+/// All that was acknowledged is there, and can be read; and the close is a good one: nothing was
+/// begun.
+async fn check(ledger: &TestLedger, acked: &Acked) -> Result<(), String> {
+    let all = acked.ids.len();
+    let missing = acked.ids.iter().find(|id| !ledger.succeeded_tasks().contains(id.as_str()));
+    if let Some(id) = missing {
+        return Err(format!("{id} of {all} is lost"));
     }
-    if acked > 0 {
-        let record = ledger.record("0").await.map_err(|error| format!("{error:?}"))?;
+    if let Some(id) = acked.ids.first() {
+        let record = ledger.record(id).await.map_err(|error| format!("{error:?}"))?;
         record.ok_or_else(|| "the first is not on record".to_owned())?;
     }
-    drop(ledger.close().await);
-    Ok(())
+    if let Some((id, output)) = &acked.last {
+        let found = ledger.output(id).await.map_err(|error| format!("{error:?}"))?;
+        if found.as_ref() != Some(output) {
+            return Err(format!("the output of {id} of {all} is lost"));
+        }
+    }
+    ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))
 }

@@ -2,27 +2,31 @@
 //!
 //! No decoder panics, hangs, or asks for more memory than its bound, whatever the bytes say: frames
 //! of records, descriptions of id types and printed ids by themselves, and whole ledgers (manifest,
-//! witness, logs, checkpoints) looked into, verified, opened, and opened with the loss accepted.
-//! What once was found stays in `corpus/` and is tried first.
+//! witness, logs, checkpoints) looked into, verified, opened, and opened with the loss accepted. In half
+//! of the hostile logs the frames are chained again, and the witness with them, so that they are
+//! believed as far as the replay of their records. What once was found, of whatever kind, stays in
+//! `corpus/` and is tried first.
 
-use super::{Harness, damaged};
+use super::{Harness, broken, damaged};
 use crate::places::{self, Image, builder};
 use crate::{MEMORY, Rng, Session};
-use std::panic::catch_unwind;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use taskledger::dump::Inspection;
 use taskledger::internals::{self, Sabotage};
-use taskledger::{AcceptLoss, ByteId, JournalError, OpenError, SeqNo};
+use taskledger::{AcceptLoss, ByteId, OpenError, SeqNo};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(super) const HARNESS: Harness = Harness {
     row: 13,
     name: "fuzz",
     unit: "inputs",
-    ci: 60_000,
-    full: 15_000_000,
+    ci: 20_000,
+    full: 5_000_000,
     run,
-    controls: &[(Sabotage::TrustLength, 60_000)],
+    controls: &[broken(Sabotage::TrustLength, 10_000, &["bytes asked for"])],
 };
 
 /// More than any decoder, and a store with its segments, asks for.
@@ -30,17 +34,29 @@ const MEMORY_BOUND: usize = 512 << 20;
 
 const FRAME: &[u8] = b"TLframe\x01";
 const LEDGER: [u8; 16] = *b"the ledger's id.";
-/// Where a frame says how long its body is, and where that begins.
+/// Where a frame names the one before it, where it says how long its body is, and where that begins.
+const CHAIN_AT: usize = 41;
 const LENGTH_AT: usize = 49;
 const HEAD: usize = 53;
 
 /// Inputs of decoders alone for each whole ledger.
-const PER_LEDGER: u64 = 400;
+const PER_LEDGER: u64 = 39;
 
 fn run(session: &mut Session) {
     for path in corpus() {
         let bytes = std::fs::read(&path).unwrap();
-        tried(session, &path.display().to_string(), || decode(&bytes));
+        let what = path.display().to_string();
+        match path.extension().and_then(|kind| kind.to_str()) {
+            Some("shape") => {
+                let input = Input::from_bytes(&bytes);
+                tried(session, &what, || input.print());
+            }
+            Some("ledger") => {
+                let image = image_from(&bytes);
+                tried(session, &what, || places::run(whole(&image)).map(drop));
+            }
+            _ => drop(tried(session, &what, || decode(&bytes))),
+        }
     }
     let samples = damaged::samples();
     let frames: Vec<Vec<u8>> = samples.iter().flat_map(|sample| frames_of(&sample.image)).collect();
@@ -68,35 +84,53 @@ fn run(session: &mut Session) {
             let id: Vec<u8> =
                 (0..session.rng.below(40)).map(|_| session.rng.next() as u8).collect();
             let input = Input { frame: bytes, shape, id };
-            let hex = || input.frame.escape_ascii().to_string();
-            let before = session.report.violations.len();
-            tried(session, "a decoder", || decode(&input.frame).and_then(|()| input.print()));
-            if session.report.violations.len() > before {
-                keep(&input.frame);
-                session.violated(hex());
+            if !tried(session, "a decoder", || decode(&input.frame)) {
+                keep(&input.frame, "frame");
+                session.violated(input.frame.escape_ascii().to_string());
             }
+            if !checked(session, "a printed id", || input.print()) {
+                keep(&input.to_bytes(), "shape");
+            }
+        }
+        if !session.goes_on() {
+            return;
         }
         let sample = &samples[usize::try_from(session.rng.below(3)).unwrap()];
         let (image, what) = hostile(&sample.image, &frames, &mut session.rng);
-        tried(session, &what, || places::run(whole(&image)));
+        let mut came = Came::Refused;
+        let held = tried(session, &what, || {
+            came = places::run(whole(&image))?;
+            Ok(())
+        });
+        let came = match came {
+            Came::Opened => "whole ledgers opened",
+            Came::RefusedInReplay => "whole ledgers refused in their replay",
+            Came::Refused => "whole ledgers refused before",
+        };
+        session.count(came, 1);
+        if !held {
+            keep(&image_bytes(&image), "ledger");
+        }
     }
 }
 
 /// One input: no panic, and no more memory than the bound.
-fn tried(
-    session: &mut Session,
-    what: &str,
-    work: impl FnOnce() -> Result<(), String> + std::panic::UnwindSafe,
-) {
+fn tried(session: &mut Session, what: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
+    session.report.tried += 1;
+    checked(session, what, work)
+}
+
+/// The same, of an input that has been counted.
+fn checked(session: &mut Session, what: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
-    let outcome = catch_unwind(work)
+    let outcome = catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(format!("a panic: {}", crate::session::text_of(&*panic))));
     let asked = MEMORY.peak_usage().saturating_sub(before);
     let outcome = outcome.and_then(|()| {
         if asked > MEMORY_BOUND { Err(format!("{asked} bytes asked for")) } else { Ok(()) }
     });
-    session.tried(outcome.map_err(|wrong| format!("{what}: {wrong}")));
+    outcome.map_err(|wrong| session.violated(format!("{what}: {wrong}"))).is_ok()
 }
 
 struct Input {
@@ -113,6 +147,18 @@ fn decode(frame: &[u8]) -> Result<(), String> {
 }
 
 impl Input {
+    /// Only what is printed.
+    fn to_bytes(&self) -> Vec<u8> {
+        let length = u32::try_from(self.shape.len()).unwrap().to_le_bytes();
+        [&length[..], &self.shape, &self.id].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let (length, rest) = bytes.split_first_chunk().unwrap();
+        let (shape, id) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        Self { frame: Vec::new(), shape: shape.to_owned(), id: id.to_owned() }
+    }
+
     /// What is printed of an id is read back as it, whatever its description says.
     fn print(&self) -> Result<(), String> {
         match internals::try_shape(&self.shape, &self.id) {
@@ -186,11 +232,15 @@ fn hostile(image: &Image, frames: &[Vec<u8>], rng: &mut Rng) -> (Image, String) 
         .iter()
         .filter(|(name, content)| {
             let name = name.to_str().unwrap();
-            content.is_some() && (name.contains("/db") || !name.contains('/')) && name != "lock"
+            content.is_some()
+                && (name.contains("/db") || !name.contains('/'))
+                && name != "lock"
+                && name != "ballast"
         })
         .map(|(name, _)| name.clone())
         .collect();
     let name = rng.pick(&names).clone();
+    let chained = name.ends_with("db") && rng.coin();
     let bytes = image.get_mut(&name).unwrap().as_mut().unwrap();
     match name.to_str().unwrap() {
         "manifest" | "witness" => {
@@ -215,8 +265,16 @@ fn hostile(image: &Image, frames: &[Vec<u8>], rng: &mut Rng) -> (Image, String) 
                 let Some(end) = frame_at(bytes, at) else { continue };
                 let mut frame = bytes[at..end].to_vec();
                 let (ledger, length) = (frame[8..24].to_vec(), frame.len());
-                mutate(&mut frame, frames, rng);
-                frame.resize(length, 0);
+                if chained {
+                    // Its records alone say something else: its place in the log stays what it is.
+                    let mut body = frame[HEAD..length - 8].to_vec();
+                    mutate(&mut body, frames, rng);
+                    body.resize(length - 8 - HEAD, 0);
+                    frame[HEAD..length - 8].copy_from_slice(&body);
+                } else {
+                    mutate(&mut frame, frames, rng);
+                    frame.resize(length, 0);
+                }
                 reseal(&mut frame);
                 frame[8..24].copy_from_slice(&ledger);
                 let (sealed, checksum) = frame.split_at_mut(length - 8);
@@ -229,35 +287,157 @@ fn hostile(image: &Image, frames: &[Vec<u8>], rng: &mut Rng) -> (Image, String) 
             }
         }
     }
-    (image, format!("hostile {}", name.display()))
+    if chained {
+        chain_again(&mut image);
+    }
+    (image, format!("hostile {}, chained {chained}", name.display()))
 }
 
-async fn whole(image: &Image) -> Result<(), String> {
+/// Where a frame stands: the file, from where to where.
+type Stands = (PathBuf, usize, usize);
+
+/// Makes each frame of the logs follow the one before it again, and the witness stand at its end.
+fn chain_again(image: &mut Image) {
+    let le = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    // Where the frames are; the store may keep one several times. By position, and by what it was.
+    let mut frames: BTreeMap<(u64, u64), Vec<Stands>> = BTreeMap::new();
+    for (name, content) in image.iter().filter(|(name, _)| name.ends_with("db")) {
+        let bytes = content.as_ref().unwrap();
+        for at in memchr::memmem::find_iter(bytes, FRAME) {
+            if let Some(end) = frame_at(bytes, at) {
+                let (first, checksum) = (le(&bytes[at + 25..at + 33]), le(&bytes[end - 8..end]));
+                frames.entry((first, checksum)).or_default().push((name.clone(), at, end));
+            }
+        }
+    }
+    let mut ends = BTreeMap::new();
+    let mut before = None;
+    for ((first, _), copies) in frames {
+        let (name, at, end) = &copies[0];
+        let mut frame = image[name].as_ref().unwrap()[*at..*end].to_vec();
+        if let Some(before) = before {
+            frame[CHAIN_AT..LENGTH_AT].copy_from_slice(&u64::to_le_bytes(before));
+        }
+        let (sealed, checksum) = frame.split_at_mut(end - at - 8);
+        let sum = xxh3_64(sealed);
+        checksum.copy_from_slice(&sum.to_le_bytes());
+        before = Some(sum);
+        let count = u32::from_le_bytes(frame[37..CHAIN_AT].try_into().unwrap());
+        ends.insert(first + u64::from(count) - 1, sum);
+        for (name, at, end) in copies {
+            let bytes = image.get_mut(&name).unwrap().as_mut().unwrap();
+            bytes[at..end].copy_from_slice(&frame);
+        }
+    }
+    let witness = image.get_mut(Path::new("witness")).unwrap().as_mut().unwrap();
+    for slot in [0, 4096] {
+        let slot = &mut witness[slot..slot + 56];
+        if let Some(chain) = ends.get(&le(&slot[32..40])) {
+            slot[40..48].copy_from_slice(&chain.to_le_bytes());
+            let (sealed, checksum) = slot.split_at_mut(48);
+            checksum.copy_from_slice(&xxh3_64(sealed).to_le_bytes());
+        }
+    }
+}
+
+/// What a hostile ledger came to, if nothing is wrong.
+#[derive(Clone, Copy, Debug)]
+enum Came {
+    /// Opened as it is.
+    Opened,
+    /// Refused for what a record says: all before that was believed.
+    RefusedInReplay,
+    Refused,
+}
+
+async fn whole(image: &Image) -> Result<Came, String> {
     let top = places::scratch();
     let path = top.path().join("ledger");
     places::lay_out(image, &path);
     if let Ok(inspection) = Inspection::open(&path) {
-        drop(inspection.verify());
-        inspection.tasks().take(10_000).for_each(drop);
-        inspection.records(SeqNo::ZERO).take(10_000).for_each(drop);
-        drop(inspection.stats());
+        no_panic("verify", &inspection.verify())?;
+        for task in inspection.tasks().take(10_000) {
+            no_panic("a task", &task)?;
+        }
+        for record in inspection.records(SeqNo::ZERO).take(10_000) {
+            no_panic("a record", &record)?;
+        }
+        no_panic("stats", &inspection.stats())?;
     }
-    let panicked = |error: &OpenError| {
-        matches!(error, OpenError::Journal(JournalError::Panicked(_)) | OpenError::Stuck { .. })
-    };
+    let mut came = Came::Refused;
     for accept in [AcceptLoss::No, AcceptLoss::Yes] {
-        match places::open(builder().accept_loss(accept), &path).await {
+        let opened = places::open(builder().accept_loss(accept), &path).await;
+        no_panic("the open", &opened.as_ref().map(drop))?;
+        match opened {
             Ok(ledger) => {
+                if accept == AcceptLoss::No {
+                    came = Came::Opened;
+                }
                 ledger.all_tasks().iter().take(10_000).for_each(drop);
-                drop(ledger.record("id-0001").await);
-                drop(ledger.checkpoint().await);
-                drop(ledger.close().await);
+                // Whatever the writer's thread comes upon.
+                no_panic("a record", &ledger.record("id-0001").await)?;
+                no_panic("an output", &ledger.output("id-0002").await)?;
+                no_panic("a checkpoint", &ledger.checkpoint().await)?;
+                no_panic("a record", &ledger.record("id-0003").await)?;
+                no_panic("the health", &ledger.health())?;
+                no_panic("the close", &ledger.close().await)?;
             }
-            Err(error) if panicked(&error) => return Err(format!("{error:?}")),
+            Err(OpenError::Damaged(damage)) if damage.what.starts_with("record ") => {
+                came = if accept == AcceptLoss::No { Came::RefusedInReplay } else { came };
+            }
             Err(_) => {}
         }
     }
-    Ok(())
+    Ok(came)
+}
+
+/// A panic that somebody has caught, or a thread that does not come back, is one all the same.
+fn no_panic(what: &str, told: &dyn Debug) -> Result<(), String> {
+    let text = format!("{told:?}");
+    let wrong = text.contains("Panicked(") || text.contains("Stuck {");
+    if wrong { Err(format!("{what}: {text}")) } else { Ok(()) }
+}
+
+/// A ledger in one file: of each of its files the name, the length, and what is not zeros at its end.
+fn image_bytes(image: &Image) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let number = |bytes: &mut Vec<u8>, n: u64| bytes.extend(n.to_le_bytes());
+    for (name, content) in image {
+        let name = name.to_str().unwrap();
+        number(&mut bytes, name.len() as u64);
+        bytes.extend(name.as_bytes());
+        number(&mut bytes, content.as_ref().map_or(u64::MAX, |content| content.len() as u64));
+        let used = content.as_deref().map_or(0, places::used);
+        number(&mut bytes, used);
+        bytes.extend(&content.as_deref().unwrap_or_default()[..used as usize]);
+    }
+    bytes
+}
+
+fn image_from(mut bytes: &[u8]) -> Image {
+    let number = |bytes: &mut &[u8]| {
+        let (n, rest) = bytes.split_first_chunk().unwrap();
+        *bytes = rest;
+        u64::from_le_bytes(*n)
+    };
+    let part = |bytes: &mut &[u8], length: u64| {
+        let (part, rest) = bytes.split_at(length as usize);
+        *bytes = rest;
+        part.to_vec()
+    };
+    let mut image = Image::new();
+    while !bytes.is_empty() {
+        let length = number(&mut bytes);
+        let name = String::from_utf8(part(&mut bytes, length)).unwrap();
+        let (length, used) = (number(&mut bytes), number(&mut bytes));
+        let mut content = part(&mut bytes, used);
+        let content = (length != u64::MAX).then(|| {
+            content.resize(length as usize, 0);
+            content
+        });
+        image.insert(PathBuf::from(name), content);
+    }
+    image
 }
 
 fn corpus_dir() -> PathBuf {
@@ -270,10 +450,10 @@ fn corpus() -> Vec<PathBuf> {
 }
 
 /// What has been found is tried again by every later run.
-fn keep(bytes: &[u8]) {
+fn keep(bytes: &[u8], kind: &str) {
     if crate::is_sabotaged() {
         return;
     }
     std::fs::create_dir_all(corpus_dir()).unwrap();
-    std::fs::write(corpus_dir().join(format!("{:016x}", xxh3_64(bytes))), bytes).unwrap();
+    std::fs::write(corpus_dir().join(format!("{:016x}.{kind}", xxh3_64(bytes))), bytes).unwrap();
 }

@@ -6,8 +6,8 @@
 //! is on the disk. Counts are held against the log: each must be that of some position between the
 //! last one known to be published before the call and the end of the log after it.
 
-use super::Harness;
 use super::linear::{Did, Kind, Op, is_linearizable};
+use super::{Harness, broken};
 use crate::{Rng, Session, places};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,11 +26,15 @@ pub(super) const HARNESS: Harness = Harness {
     full: 20_000,
     run,
     controls: &[
-        (Sabotage::HoldBack, 1_000),
-        (Sabotage::ForgetBatch, 2_000),
-        (Sabotage::AnswerFirst, 2_000),
-        (Sabotage::SkipReset, 1_000),
-        (Sabotage::SwallowFailure, 1_000),
+        broken(Sabotage::HoldBack, 200, &["has no order", "are said to be"]),
+        broken(
+            Sabotage::ForgetBatch,
+            200,
+            &["has no order", "are said to be", "cannot follow", "an illegal log"],
+        ),
+        broken(Sabotage::AnswerFirst, 400, &["has no order", "are said to be"]),
+        broken(Sabotage::SkipReset, 400, &["has no order", "are said to be"]),
+        broken(Sabotage::SwallowFailure, 200, &["has no order", "are said to be", "follows where"]),
     ],
 };
 

@@ -3,17 +3,24 @@
 //! EIO, ENOSPC, EINTR, or a write that is cut short; on writes, syncs, creations, renames, removals
 //! and reads; while a ledger is created, opened, worked with and folded. What fails is told with a
 //! typed error, nobody hangs, the poison holds, and the next open has all that was acknowledged.
+//!
+//! What a caller waits for stands on the log that is appended to, on the witness and on the name of
+//! the manifest. Once one of these has failed, nothing that is begun later is acknowledged, and the
+//! close says so: a failed sync that is taken for a good one is found by that, whether or not the
+//! bytes are on the disk. Elsewhere (a log that is being prepared or frozen, a checkpoint, an
+//! unfinished file) a failure may be tried again.
 
-use super::Harness;
 use super::killed::reopen_and_check;
+use super::{Harness, broken};
 use crate::ops::Model;
 use crate::places::{self, Image};
 use crate::{Session, tracer};
-use std::io::{BufRead, BufReader, Read as _};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Child;
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
@@ -23,7 +30,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 400,
     full: 10_000,
     run,
-    controls: &[(Sabotage::SwallowFailure, 2_000)],
+    controls: &[
+        broken(Sabotage::SwallowFailure, 400, &["after a failure of the log"]),
+        broken(Sabotage::IgnoreSync, 400, &["after a failure of the log"]),
+    ],
 };
 
 const EIO: i32 = 5;
@@ -44,7 +54,28 @@ const FAULTS: [(&str, &[i32]); 6] = [
 /// Far more than a child takes: only to tell slow from never.
 const NEVER: Duration = Duration::from_secs(30);
 
-/// Every n of a class in turn, until there is no n-th call any more; then the next class.
+/// What the child does.
+#[derive(Clone, Copy, Debug)]
+struct Workload {
+    name: &'static str,
+    fresh: bool,
+    clients: u64,
+    /// Operations of each client: 60 in all.
+    count: u64,
+    checkpoints: u64,
+    /// Bytes of each output, at least.
+    output: u64,
+}
+
+/// With one client, whatever is acknowledged after a failed append has been taken back by it.
+const WORKLOADS: [Workload; 3] = [
+    Workload { name: "fresh", fresh: true, clients: 1, count: 60, checkpoints: 0, output: 0 },
+    Workload { name: "history", fresh: false, clients: 3, count: 20, checkpoints: 0, output: 0 },
+    Workload { name: "large", fresh: false, clients: 1, count: 60, checkpoints: 3, output: 20_000 },
+];
+
+/// Every n of each class in each workload, from a random one on and round again; a step of each in
+/// turn.
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     let top = places::scratch();
@@ -55,64 +86,84 @@ fn run(session: &mut Session) {
         .env("TASKLEDGER_CHILD_CHECKPOINTS", "2");
     super::killed::killed_after(work, 120, |line| line.contains("done"), &mut known);
     let history = (places::image(&path), known);
-    loop {
+    let mut lanes = Vec::new();
+    for workload in WORKLOADS {
         for (class, errnos) in FAULTS {
-            let mut at = 1;
-            while session.goes_on() {
-                let errno = *session.rng.pick(errnos);
-                // No system interrupts the same call for ever, or never writes more than half.
-                let ever = errno != EINTR && errno != SHORT && session.rng.coin();
-                let fault = format!("{class}:{at}:{errno}:{}", if ever { "ever" } else { "once" });
-                let fresh = session.rng.below(4) == 0;
-                let hurt = inject(session, tracer, &fault, fresh, &history);
-                if !hurt && !fresh {
-                    break;
-                }
-                // With a small step, every n gets its turn sooner or later.
-                at += 1 + session.rng.below(3);
-            }
+            lanes.push((workload, class, errnos, 1 + session.rng.below(60)));
+        }
+    }
+    while session.goes_on() {
+        for (workload, class, errnos, at) in &mut lanes {
             if !session.goes_on() {
                 return;
+            }
+            let errno = *session.rng.pick(errnos);
+            // No system interrupts the same call for ever, or never writes more than half.
+            let ever = errno != EINTR && errno != SHORT && session.rng.coin();
+            let fault = format!("{class}:{at}:{errno}:{}", if ever { "ever" } else { "once" });
+            if inject(session, tracer, &fault, *workload, &history) {
+                *at += 1;
+            } else {
+                session.count(&format!("ends of {class} in {}", workload.name), 1);
+                *at = 1;
             }
         }
     }
 }
 
-/// Whether there was an n-th call.
+/// Whether there was an n-th call. What did not happen was not tried, but must be right all the same.
 fn inject(
     session: &mut Session,
     tracer: &Path,
     fault: &str,
-    fresh: bool,
+    workload: Workload,
     history: &(Image, Model),
 ) -> bool {
     let top = places::scratch();
-    let path = top.path().join("ledger");
-    let mark = top.path().join("mark");
-    std::fs::create_dir(&path).unwrap();
+    // Watched from above, so that the ledger's own directory, and its name, are part of it.
+    let disk = top.path().join("disk");
+    let path = disk.join("ledger");
+    std::fs::create_dir(&disk).unwrap();
     let mut model = Model::default();
-    if !fresh {
+    if !workload.fresh {
         places::lay_out(&history.0, &path);
         model = history.1.clone();
     }
+    let before = model.acked;
     let mut child = places::child("suffers", &path);
     child
         .env("TASKLEDGER_CHILD_SEED", session.rng.below(1000).to_string())
         .env("TASKLEDGER_CHILD_FIRST_CLIENT", "100")
-        .env("TASKLEDGER_CHILD_CHECKPOINTS", "1")
-        .env("TL_FAIL", fault)
-        .env("TL_FAIL_MARK", &mark);
-    tracer::preload(&mut child, tracer, &path);
-    let outcome = suffer(child.spawn().unwrap(), &mut model).and_then(|()| {
-        let wanted = (model.acked, model.hurt);
-        session.count("acknowledged", wanted.0.saturating_sub(history.1.acked * u64::from(!fresh)));
-        session.count("poisoned clients", wanted.1);
-        reopen_and_check_repaired(&path, &mut model)
-    });
-    let happened = mark.exists();
-    session.count("happened", u64::from(happened));
-    session.tried(outcome.map_err(|wrong| format!("{fault}, fresh {fresh}: {wrong}")));
-    happened
+        .env("TASKLEDGER_CHILD_CLIENTS", workload.clients.to_string())
+        .env("TASKLEDGER_CHILD_COUNT", workload.count.to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINTS", workload.checkpoints.to_string())
+        .env("TASKLEDGER_CHILD_OUTPUT", workload.output.to_string())
+        .env("TL_FAIL", fault);
+    tracer::preload(&mut child, tracer, &disk);
+    let mut demands = Demands { alone: workload.clients == 1, ..Demands::default() };
+    let mut outcome = suffer(child.spawn().unwrap(), &mut model, &mut demands);
+    session.count("acknowledged", model.acked - before);
+    session.count("poisoned clients", model.hurt);
+    if outcome.is_ok() {
+        outcome = reopen_and_check_repaired(&path, &mut model);
+    }
+    let outcome = outcome.map_err(|wrong| format!("{fault}, {}: {wrong}", workload.name));
+    if demands.first_fault.is_none() {
+        outcome.unwrap_or_else(|wrong| session.violated(wrong));
+        session.count("runs without an n-th call", 1);
+        return false;
+    }
+    if demands.failed.is_some() || demands.failed_sync_of_open.is_some() {
+        session.count("failures of the log, the witness or the manifest", 1);
+    }
+    if let Some(kind) = demands.open_failed {
+        session.count(&format!("opens failed: {kind}"), 1);
+    }
+    let bounds = [(100, "100 ms"), (500, "500 ms"), (2_000, "2 s"), (u128::MAX, "more than 2 s")];
+    let bound = bounds.into_iter().find(|(most, _)| demands.took.as_millis() <= *most);
+    session.count(&format!("ended within {} of the failure", bound.unwrap().1), 1);
+    session.tried(outcome);
+    true
 }
 
 /// A write that was cut short or failed may leave what takes a repair; a loss it may not.
@@ -123,24 +174,120 @@ fn reopen_and_check_repaired(path: &Path, model: &mut Model) -> Result<(), Strin
     }
 }
 
+/// What may still be said after a failure.
+#[derive(Debug, Default)]
+struct Demands {
+    /// There is one client.
+    alone: bool,
+    first_fault: Option<Instant>,
+    /// How long after that the child had ended.
+    took: Duration,
+    /// A failure that the ledger may not survive, as it was told.
+    failed: Option<String>,
+    /// Whether that was part of an append: of a batch that somebody waits for.
+    append: bool,
+    /// A failed `fdatasync` of the log or the witness, before it was open.
+    failed_sync_of_open: Option<String>,
+    open: bool,
+    closing: bool,
+    /// Clients that began something after it.
+    too_late: BTreeSet<String>,
+    open_failed: Option<String>,
+}
+
+impl Demands {
+    fn hear(&mut self, line: &str, when: Instant) -> Result<(), String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["ack", "fault", class, call, errno, live, path] => {
+                self.first_fault.get_or_insert(when);
+                self.fault(line, class, call, errno.parse().unwrap(), live == "live", path);
+            }
+            ["ack", "open", "failed", kind, ..] => {
+                let kind = kind.trim_end_matches(':');
+                if !["io", "full", "stuck"].contains(&kind) {
+                    return Err(format!("the open has no typed error: {line}"));
+                }
+                self.open_failed = Some(kind.to_owned());
+            }
+            ["ack", "open"] => {
+                // Around most of what fails in it, an open may find another way.
+                if let Some(failed) = &self.failed_sync_of_open {
+                    return Err(format!("after a failure of the log ({failed}) it opens"));
+                }
+                self.open = true;
+            }
+            ["ack", "closing"] => self.closing = true,
+            ["ack", "closed", "well"] => {
+                if let Some(failed) = &self.failed {
+                    return Err(format!("after a failure of the log ({failed}) it closes well"));
+                }
+            }
+            ["ack", "try", client, op, ..] if self.failed.is_some() && op != "again" => {
+                self.too_late.insert(client.to_owned());
+            }
+            // What is certain from memory is refused as before.
+            ["ack", "done", client, op, ..] if op != "again" => {
+                let failed = self.failed.as_deref().unwrap_or_default();
+                let late = self.too_late.contains(client) || (self.alone && self.append);
+                if late {
+                    return Err(format!("after a failure of the log ({failed}): {line}"));
+                }
+            }
+            ["ack", "hurt", ..] if line.contains("Panicked(") => {
+                return Err(format!("the store panicked: {line}"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, line: &str, class: &str, call: &str, errno: i32, live: bool, path: &str) {
+        let witness = path.ends_with("/witness");
+        if !live || class == "read" || errno == EINTR || errno == SHORT {
+            return;
+        }
+        if !self.open {
+            if call == "fdatasync" {
+                self.failed_sync_of_open.get_or_insert_with(|| line.to_owned());
+            }
+            return;
+        }
+        // The store still writes when it is dropped, which is after everything has been synced.
+        if self.closing && !witness {
+            return;
+        }
+        // The witness is synced beside the appends as well.
+        self.append |= !(witness && class == "sync") && call != "rename";
+        self.failed.get_or_insert_with(|| line.to_owned());
+    }
+}
+
 /// Hears the child to its end, which comes.
-fn suffer(mut child: Child, model: &mut Model) -> Result<(), String> {
+fn suffer(mut child: Child, model: &mut Model, demands: &mut Demands) -> Result<(), String> {
     let stderr = child.stderr.take().unwrap();
     let (lines, heard) = channel();
     std::thread::spawn(move || {
-        let mut reader = BufReader::new(stderr);
-        let mut text = String::new();
-        // All of it, once it has ended.
-        drop(reader.read_to_string(&mut text));
-        drop(lines.send(text));
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            drop(lines.send((line, Instant::now())));
+        }
     });
-    let Ok(text) = heard.recv_timeout(NEVER) else {
-        drop(child.kill());
-        drop(child.wait());
-        return Err(format!("it hangs: not ended after {NEVER:?}"));
-    };
+    let until = Instant::now() + NEVER;
+    let mut all = Vec::new();
+    loop {
+        match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => all.push(line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                drop(child.kill());
+                drop(child.wait());
+                return Err(format!("it hangs: not ended after {NEVER:?}; {:?}", all.last()));
+            }
+        }
+    }
     let status = child.wait().unwrap();
-    for line in text.as_bytes().lines().map_while(Result::ok) {
+    let ended = Instant::now();
+    for (line, when) in &all {
         // sled panics when it is dropped after a failed sync; that is caught, and the child goes on.
         if line.contains("panicked") && line.contains("/sled-0.34") {
             continue;
@@ -148,7 +295,9 @@ fn suffer(mut child: Child, model: &mut Model) -> Result<(), String> {
         if line.contains("panicked") || line.starts_with("ack bad") {
             return Err(format!("the child says: {line}"));
         }
-        model.hear(&line);
+        demands.hear(line, *when)?;
+        model.hear(line);
     }
-    if status.success() { Ok(()) } else { Err(format!("it ends with {status}: {text}")) }
+    demands.took = demands.first_fault.map_or(Duration::ZERO, |fault| ended - fault);
+    if status.success() { Ok(()) } else { Err(format!("it ends with {status}: {:?}", all.last())) }
 }

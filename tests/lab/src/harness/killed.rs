@@ -2,15 +2,17 @@
 //!
 //! Nothing that was acknowledged is lost, nothing comes back that was gone, of each client at most
 //! the one thing under way is unsure, what was running is `Failed(Crashed)`; and the same directory
-//! goes on, round after round.
+//! goes on, round after round. A third of the kills come at a moment counted from the start of the
+//! process, half of them in a directory of their own: so creations and opens are killed as well.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::ops::Model;
 use crate::places::{self, builder};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
@@ -20,7 +22,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 100,
     full: 10_000,
     run,
-    controls: &[(Sabotage::HoldBack, 300), (Sabotage::SkipReset, 300)],
+    controls: &[
+        broken(Sabotage::HoldBack, 100, &["but it must be one of"]),
+        broken(Sabotage::SkipReset, 100, &["but it must be one of", "still run after an open"]),
+    ],
 };
 
 /// One directory goes on over all rounds of a run.
@@ -28,9 +33,21 @@ fn run(session: &mut Session) {
     let dir = places::on_disk();
     let path = dir.path().join("ledger");
     let mut model = Model::default();
-    while session.goes_on() {
+    for number in 0_u64.. {
+        if !session.goes_on() {
+            return;
+        }
         let acked = model.acked;
-        let outcome = round(session, &path, &mut model);
+        let outcome = if session.rng.below(3) > 0 {
+            round(session, &path, &mut model)
+        } else if session.rng.coin() {
+            at_a_moment(session, &path, &mut model)
+        } else {
+            let fresh = dir.path().join(format!("fresh-{number}"));
+            let outcome = at_a_moment(session, &fresh, &mut Model::default());
+            drop(std::fs::remove_dir_all(fresh));
+            outcome
+        };
         session.count("acknowledged", model.acked - acked);
         let failed = outcome.is_err();
         session.tried(outcome);
@@ -69,6 +86,35 @@ fn round(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), St
         return Err(format!("{acks} lines: the child ended by itself"));
     }
     reopen_and_check(path, model).map_err(|lost| format!("{acks} lines: {lost}"))
+}
+
+/// Kills it a short time after its start, whatever it is at: a creation, an open, the first work.
+fn at_a_moment(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), String> {
+    let mut child = places::child("clients", path);
+    let seed = session.rng.next().to_string();
+    // A creation takes longer where a sync does.
+    let most = if session.rng.coin() { 30_000 } else { 200_000 };
+    let delay = Duration::from_micros(session.rng.below(most));
+    let mut child = child.env("TASKLEDGER_CHILD_SEED", seed).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap());
+    // It is not waited for before this is over, so that the number is still its own.
+    let pid = rustix::process::Pid::from_child(&child);
+    let kills = std::thread::spawn(move || {
+        std::thread::sleep(delay);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+    });
+    lines.lines().map_while(Result::ok).for_each(|line| model.hear(&line));
+    kills.join().unwrap().unwrap();
+    if child.wait().unwrap().success() {
+        return Err(format!("{delay:?}: the child ended by itself"));
+    }
+    let what = match (model.opened, path.exists()) {
+        (true, _) => "died at work at a moment",
+        (false, true) => "died before it was open",
+        (false, false) => "died before there was anything",
+    };
+    session.count(what, 1);
+    reopen_and_check(path, model).map_err(|lost| format!("after {delay:?}: {lost}"))
 }
 
 /// Runs the child, kills it when it has said `acks` lines that `counts`, and lets the model hear

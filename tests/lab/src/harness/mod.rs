@@ -31,8 +31,22 @@ pub struct Harness {
     pub ci: u64,
     pub full: u64,
     pub run: fn(&mut Session),
-    /// What is broken on purpose, and within how many units that must be found.
-    pub controls: &'static [(Sabotage, u64)],
+    /// What is broken on purpose.
+    pub controls: &'static [Control],
+}
+
+/// The same run with a promise broken, which must find it.
+#[derive(Debug)]
+pub struct Control {
+    pub broken: Sabotage,
+    /// Within how many units it must be found.
+    pub units: u64,
+    /// What the violation says, one of these: a run that fails for another reason has not found it.
+    pub shows: &'static [&'static str],
+}
+
+const fn broken(broken: Sabotage, units: u64, shows: &'static [&'static str]) -> Control {
+    Control { broken, units, shows }
 }
 
 /// All of them.

@@ -12,7 +12,7 @@
 //! The control leaves out the one sync that the promise stands on, and must find records lost: else
 //! the simulator would see nothing.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names};
 use crate::ops::Model;
@@ -29,8 +29,11 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 1_000,
     full: 100_000,
     run,
-    controls: &[(Sabotage::SkipSync, 300)],
+    controls: &[broken(Sabotage::SkipSync, 1000, &["but it must be one of", "was durable"])],
 };
+
+/// Bytes of a segment of the store.
+const SEGMENT: u64 = 8 << 20;
 
 /// Traced runs of clients, one process after the other.
 struct Trace {
@@ -39,6 +42,8 @@ struct Trace {
     calls: Vec<Call>,
     /// Where the calls of the last process begin, in which the power goes.
     last: usize,
+    /// Bytes that are used of the longest log, at the end.
+    longest: u64,
 }
 
 /// How the clients of a run are set.
@@ -89,7 +94,12 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
         assert!(ended || kill.is_some(), "{}: {lines:?}", run.name);
         calls.extend(tracer::read(&file, &dir, process * tracer::HANDLES));
     }
-    Trace { before, model: model.clone(), calls, last }
+    let longest = places::image(&dir)
+        .iter()
+        .filter(|(name, _)| name.ends_with("db"))
+        .filter_map(|(_, content)| content.as_deref().map(places::used))
+        .max();
+    Trace { before, model: model.clone(), calls, last, longest: longest.unwrap_or_default() }
 }
 
 /// Tries up to `states` states of the trace. Returns one of them, with what is known in it.
@@ -100,8 +110,14 @@ fn try_states(
     states: u64,
 ) -> Option<(Image, Model)> {
     let (last, length) = (trace.last as u64, trace.calls.len() as u64);
-    let mut moments: Vec<u64> =
-        (0..states).map(|_| last + session.rng.below(length - last + 1)).collect();
+    // Most calls of a creation are made before anybody is told of it: half of the moments after that.
+    let told = |call: &Call| matches!(call, Call::Ack(line) if line == "ack open");
+    let first = trace.calls.iter().position(told).filter(|_| name == "create");
+    let mut moment = |number: u64| {
+        let from = first.filter(|_| number % 2 == 0).map_or(last, |first| first as u64 + 1);
+        from + session.rng.below(length - from + 1)
+    };
+    let mut moments: Vec<u64> = (0..states).map(&mut moment).collect();
     moments.sort_unstable();
     let mut disks = [Names::Strict, Names::Journalled].map(|names| {
         let disk = Disk::holding(&trace.before, names);
@@ -129,6 +145,7 @@ fn try_states(
         let mut found = model.clone();
         let outcome = try_state(&image, &mut found, goes_on);
         session.count(&format!("states of {name}"), 1);
+        session.count("states with nothing acknowledged yet", u64::from(model.acked == 0));
         session.count("repaired", u64::from(outcome == Ok(true)));
         if outcome.is_err() {
             if let Ok(keep) = std::env::var("TASKLEDGER_KEEP") {
@@ -201,7 +218,7 @@ const APPEND: Run<'static> = Run {
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     let (history, aged, known) = history();
-    let create = Run { name: "create", clients: 1, count: 2, ..APPEND };
+    let create = Run { name: "create", clients: 1, count: 6, ..APPEND };
     let reopen = Run { name: "reopen", clients: 1, count: 2, ..APPEND };
     // Of a ledger of an older format version.
     let migration = Run { name: "migration", ..reopen };
@@ -209,7 +226,7 @@ fn run(session: &mut Session) {
     let checkpoint =
         Run { name: "checkpoint", count: 30, checkpoints: 4, checkpoint_after: 1 << 16, ..APPEND };
     // Longer than a segment of the store, which has to be filled, sealed and left.
-    let large = Run { name: "large outputs", count: 60, output: 28_000, ..APPEND };
+    let large = Run { name: "large outputs", clients: 8, count: 200, output: 28_000, ..APPEND };
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
     for round in 0_u64.. {
         for run in
@@ -244,6 +261,13 @@ fn run(session: &mut Session) {
             };
             let first = 100 + rng.below(400);
             let traced = trace(tracer, before, &model, first, &Run { killed: &kills, ..run });
+            if run.name == large.name {
+                let longest = traced.longest;
+                if longest <= SEGMENT {
+                    session.violated(format!("large outputs fill no segment: {longest} bytes"));
+                }
+                session.count("runs that fill a segment", u64::from(longest > SEGMENT));
+            }
             let name =
                 if fresh && run.name != create.name { "killed while fresh" } else { run.name };
             let left = try_states(session, &traced, name, 25);

@@ -2,15 +2,16 @@
 //!
 //! Exactly one has it, and the others are told so: processes and tasks that open at the same moment,
 //! a ledger that is there or one to be created; openers that wait while the holder is killed; a
-//! directory that is moved away under its owner, whose place another one takes.
+//! directory that is moved away under its owner, whose place another one takes. Whoever owns it holds
+//! a file beside it that only one can create, so two owners at once are seen whatever they do.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
-use crate::places::{self, TestLedger, builder};
+use crate::places::{self, Owns, TestLedger, builder};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use taskledger::OpenError;
 use taskledger::internals::Sabotage;
 
@@ -21,7 +22,8 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 50,
     full: 2_000,
     run,
-    controls: &[(Sabotage::SkipLock, 200)],
+    // As a rule the store's own lock then stops the second one, so there are seldom two at once.
+    controls: &[broken(Sabotage::SkipLock, 150, &["own it at once", "lock the log"])],
 };
 
 fn run(session: &mut Session) {
@@ -34,9 +36,12 @@ fn run(session: &mut Session) {
         let name = if session.rng.coin() { "ledger".to_owned() } else { round.to_string() };
         let path = dir.path().join(name);
         let (what, outcome) = match session.rng.below(4) {
+            // A process takes its time to start.
+            0 if session.rng.below(8) == 0 => ("50 processes", processes(&path, 50)),
             0 => ("processes", processes(&path, 2 + session.rng.below(8))),
             1 => ("the holder dies", while_the_holder_dies(&path, 2 + session.rng.below(4))),
             2 => ("moved away", moved_away(&path)),
+            _ if session.rng.below(3) == 0 => ("50 tasks", tasks(&path, 50)),
             _ => ("tasks", tasks(&path, 2 + session.rng.below(30))),
         };
         session.count(what, 1);
@@ -81,6 +86,7 @@ fn while_the_holder_dies(path: &Path, count: u64) -> Result<(), String> {
         return Err(format!("the holder says {word:?}"));
     }
     let mut openers: Vec<Child> = (0..count).map(|_| opener(path, 100)).collect();
+    let waiting = wait_until_they_wait(path, &openers);
     holder.kill().unwrap();
     holder.wait().unwrap();
     // Each closes as soon as its stdin ends, which it has.
@@ -88,7 +94,32 @@ fn while_the_holder_dies(path: &Path, count: u64) -> Result<(), String> {
     let said: Vec<String> = openers.iter_mut().map(first_word).collect();
     let ended = openers.iter_mut().all(|child| child.wait().unwrap().success());
     let all = said.iter().all(|word| word == "owner");
+    waiting?;
     if all && ended { Ok(()) } else { Err(format!("{said:?}, ended {ended}")) }
+}
+
+/// Until each of them has the lock file open, which none of them can lock. Whoever owns the ledger
+/// beside its holder has said so by a file.
+fn wait_until_they_wait(path: &Path, openers: &[Child]) -> Result<(), String> {
+    let lock = path.canonicalize().unwrap().join("lock");
+    let since = Instant::now();
+    let mut left: Vec<u32> = openers.iter().map(Child::id).collect();
+    while !left.is_empty() {
+        // A descriptor may be closed between listing and reading it.
+        left.retain(|process| {
+            let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
+            let mut names = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+            !names.any(|name| name == lock)
+        });
+        if since.elapsed() > places::NEVER {
+            return Err(format!("{} of them never come to wait", left.len()));
+        }
+        std::thread::yield_now();
+    }
+    if path.with_extension("owner").exists() {
+        return Err(format!("{}: one beside its holder", places::AT_ONCE));
+    }
+    Ok(())
 }
 
 fn tasks(path: &Path, count: u64) -> Result<(), String> {
@@ -96,21 +127,26 @@ fn tasks(path: &Path, count: u64) -> Result<(), String> {
         let mut openers = tokio::task::JoinSet::new();
         for _ in 0..count {
             let path = path.to_owned();
-            openers.spawn(
-                async move { places::open(builder().lock_wait(Duration::ZERO), &path).await },
-            );
+            openers.spawn(async move {
+                let opened = places::open(builder().lock_wait(Duration::ZERO), &path).await;
+                opened.map(|ledger| (Owns::begin(&path), ledger))
+            });
         }
         let mut owners = Vec::new();
         while let Some(opened) = openers.join_next().await {
             match opened.map_err(|error| error.to_string())? {
-                Ok(ledger) => owners.push(ledger),
+                Ok((owns, ledger)) => owners.push((owns?, ledger)),
                 // Whoever is just opening may not have signed yet.
                 Err(OpenError::Locked { holder, .. })
                     if holder.pid.is_none() || holder.this_process => {}
                 Err(other) => return Err(format!("{other:?}")),
             }
         }
-        let [owner] = &owners[..] else { return Err(format!("{} owners", owners.len())) };
+        let count = owners.len();
+        let (Some((owns, owner)), 1) = (owners.pop(), count) else {
+            return Err(format!("{count} owners"));
+        };
+        drop(owns);
         owner.close().await.map_err(|error| format!("{error:?}"))
     })
 }

@@ -1,7 +1,7 @@
 //! The writer's rule, simulated: random groups, stale ends, failing appends and crashes on a journal
 //! in memory. No thread, no clock: the same from the same seed.
 
-use super::Harness;
+use super::{Harness, broken};
 use crate::Session;
 use std::panic::catch_unwind;
 use taskledger::internals::{self, Sabotage};
@@ -14,11 +14,11 @@ pub(super) const HARNESS: Harness = Harness {
     full: 1_000_000,
     run,
     controls: &[
-        (Sabotage::SkipFencing, 2_000),
-        (Sabotage::ForgetBatch, 2_000),
-        (Sabotage::SkipReset, 2_000),
-        (Sabotage::HoldBack, 2_000),
-        (Sabotage::SwallowFailure, 2_000),
+        broken(Sabotage::SkipFencing, 2000, &["assertion `left == right` failed: End {"]),
+        broken(Sabotage::ForgetBatch, 2000, &["assertion `left == right` failed: "]),
+        broken(Sabotage::SkipReset, 2000, &["assertion `left == right` failed\n  left: 0"]),
+        broken(Sabotage::HoldBack, 2000, &["there is no record"]),
+        broken(Sabotage::SwallowFailure, 2000, &["a failure is told"]),
     ],
 };
 
