@@ -101,9 +101,18 @@ impl Tally {
         control.runs += 1;
         if let Verdict::Found(first, _) = verdict {
             control.found += 1;
-            control.first_violation = first.chars().take(300).collect();
+            control.first_violation = without_places(first).chars().take(300).collect();
         }
     }
+}
+
+/// Without where this repository, and what was built of it, happens to lie.
+fn without_places(text: &str) -> String {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = here.ancestors().nth(2).unwrap_or(here);
+    let built = crate::places::beside();
+    let places = [built.as_path(), top].map(|place| format!("{}/", place.display()));
+    places.iter().fold(text.to_owned(), |text, place| text.replace(place, ""))
 }
 
 /// The library's version, the commit that last changed the library, and the one that last changed the
