@@ -168,6 +168,7 @@ impl Scene {
         let shared = Arc::new(Shared::new(options, index, recovery, BTreeMap::new(), shape));
         let watch = Watch::default();
         let writer = Writer {
+            in_hand: None,
             shared: Arc::clone(&shared),
             core: recovered.core,
             journal: Box::new(opened),
