@@ -1,6 +1,6 @@
 //! What the ledger tells whoever listens to its spans and events.
 
-use crate::support::{Hooked, Tasks, Then, name, ok, open};
+use crate::support::{Call, Hooked, Tasks, Then, name, ok, open};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, OnceLock};
@@ -174,4 +174,22 @@ async fn a_poison_is_told_once_and_as_an_error() {
     let events: Vec<Told> = told("poisoned").into_iter().filter(of_it).collect();
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0].level, Some(tracing::Level::ERROR));
+}
+
+/// A second and more for one sync is worth a warning.
+#[tokio::test]
+async fn a_slow_sync_is_told() {
+    listen();
+    let journal = MemoryJournal::new();
+    let ledger = open(Hooked::new(&journal, |call| {
+        if call == Call::Append(1) {
+            std::thread::sleep(std::time::Duration::from_millis(1_050));
+        }
+        Then::GoOn
+    }))
+    .await;
+    ledger.mark_succeeded(name("slow")).await.unwrap();
+    let slow = told("slow sync");
+    assert!(slow.iter().any(|told| told.level == Some(tracing::Level::WARN)), "{slow:?}");
+    ledger.close().await.unwrap();
 }

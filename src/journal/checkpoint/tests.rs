@@ -276,3 +276,24 @@ fn a_frame_of_another_checkpoint_does_not_link() {
     let error = judged(&path, 9_000).expect_err("spliced");
     assert!(matches!(error, JournalError::Damaged(_)), "{error}");
 }
+
+/// A look at one id reads one frame of entries, so these are short; one long entry has a frame of
+/// its own. A file too short for a head and an end is told by its length.
+#[test]
+fn frames_are_no_longer_than_they_should_be() {
+    let dir = TempDir::new().unwrap();
+    let mut entries = many(5_000, 20_000);
+    entries.push((id(5_000), largest(20_000)));
+    drop(made(&dir, &entries, 20_000));
+    let path = dir.path().join("checkpoint-1");
+    let scan = crate::journal::scan::scan_checkpoint(&path, LEDGER).unwrap();
+    let long = scan.frames().iter().filter(|frame| frame.length() > 16 * 1024);
+    assert_eq!(long.map(|frame| frame.count).collect::<Vec<_>>(), [1]);
+    let full = scan.frames().iter().filter(|frame| frame.length() > 15 * 1024).count();
+    assert!(full > 10, "{full} of {}", scan.frames().len());
+    for bytes in [0, HEAD_BYTES + END_BYTES - 1] {
+        std::fs::write(&path, vec![0; bytes]).unwrap();
+        let refused = Checkpoint::open(&path, LEDGER, SeqNo::new(20_000), CHAIN).unwrap_err();
+        assert!(refused.to_string().contains(&format!("{bytes} bytes are no")), "{refused}");
+    }
+}

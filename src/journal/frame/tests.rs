@@ -256,3 +256,11 @@ fn a_hundred_thousand_tiny_records_are_split_and_come_back() {
     assert_eq!(frames.len(), bytes.div_ceil(MAX_VALUE), "frames are full");
     assert_eq!(decoded(&frames, Chain::START), records);
 }
+
+/// They are part of the format: what an older version wrote must be read, and a value in the store
+/// must stay below what it would put elsewhere.
+#[test]
+fn the_limits_are_what_they_were() {
+    assert_eq!((MAX_VALUE, MAX_RECORD, MAX_FRAME), (65_536, 49_152, 131_072));
+    assert_eq!((HEAD, TAIL, MAX_BODY), (HEAD, TAIL, 131_072 - HEAD - TAIL));
+}
