@@ -159,7 +159,7 @@ async fn a_poison_is_told_once_and_as_an_error() {
     let (journal, _) = before(7_301);
     // The text of the failure is what tells this poison from those of other tests.
     let hooked = Hooked::new(&journal, |call| match call {
-        crate::support::Call::Append(37) => Then::Fail,
+        Call::Append(37) => Then::Fail,
         _ => Then::GoOn,
     });
     let ledger = Tasks::builder().open_journal(hooked).await.unwrap();
