@@ -296,4 +296,8 @@ fn frames_are_no_longer_than_they_should_be() {
         let refused = Checkpoint::open(&path, LEDGER, SeqNo::new(20_000), CHAIN).unwrap_err();
         assert!(refused.to_string().contains(&format!("{bytes} bytes are no")), "{refused}");
     }
+    // Just long enough: it is told by what stands there.
+    std::fs::write(&path, [0; HEAD_BYTES + END_BYTES]).unwrap();
+    let refused = Checkpoint::open(&path, LEDGER, SeqNo::new(20_000), CHAIN).unwrap_err();
+    assert!(!refused.to_string().contains("bytes are no"), "{refused}");
 }
