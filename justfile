@@ -26,7 +26,7 @@ lab *args:
 
 # Mutation testing of what decides: just mutants 3/10 (one of ten parts; cargo install cargo-mutants)
 mutants shard="0/1":
-    cargo mutants --package taskledger --shard {{shard}} --output target
+    cargo mutants --package taskledger --shard {{shard}} --sharding round-robin --output target
 
 # Formatting and lints
 lint:

@@ -27,7 +27,7 @@ pub(super) const HARNESS: Harness = Harness {
     row: 5,
     name: "io-faults",
     unit: "injections",
-    ci: 400,
+    ci: 3_000,
     full: 10_000,
     run,
     controls: &[
