@@ -27,7 +27,7 @@ pub(super) const HARNESS: Harness = Harness {
     row: 5,
     name: "io-faults",
     unit: "injections",
-    ci: 3_000,
+    ci: 2_000,
     full: 10_000,
     run,
     controls: &[
