@@ -24,6 +24,7 @@ pub(crate) mod merge;
 pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod rescue;
+mod rewrite;
 pub(crate) mod roll;
 pub(crate) mod salvage;
 pub(crate) mod scan;

@@ -41,6 +41,8 @@ pub enum Sabotage {
     TrustLength,
     /// A sync of the log that fails is taken for a good one.
     IgnoreSync,
+    /// What is read is taken to be on the disk.
+    TrustCache,
 }
 
 /// Whether this is done wrong.

@@ -27,7 +27,7 @@ use super::roll::Roller;
 use super::scan;
 use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
-use super::{OpenReport, Record, aside, ballast, files, frame, rescue, salvage};
+use super::{OpenReport, Record, aside, ballast, files, frame, rescue, rewrite, salvage};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::state::Timestamp;
 use crate::sync::{Arc, lock};
@@ -291,9 +291,11 @@ impl Opening<'_> {
         let (Some(mut last), Some(run)) = (logs.pop(), whole.runs.last()) else {
             return Err(JournalError::damaged("manifest", "it names no log").into());
         };
+        let log_dir = self.dir.join(&last.name);
+        // The logs before it went on only after their last sync.
+        rewrite::rewrite(&data_file(&log_dir), &last.scan, &run.frames, witness.position().0)?;
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
         let last = Arc::new(last);
-        let log_dir = self.dir.join(&last.name);
         if fits {
             rescue::keep(&log_dir, &last.scan, &run.frames);
         }

@@ -32,6 +32,9 @@ async fn clients(path: PathBuf) {
     let builder = builder().checkpoint_after(checkpoint_after);
     let ledger = open(builder, &path).await.unwrap();
     ops::say("open");
+    if number("TASKLEDGER_CHILD_LOOKS", 0) > 0 {
+        ops::look(&ledger).await;
+    }
     let mut rng = Rng::new(seed);
     let mut clients = tokio::task::JoinSet::new();
     let first = number("TASKLEDGER_CHILD_FIRST_CLIENT", 0);

@@ -13,11 +13,15 @@
 //! The strict model makes a name durable only by a sync of its directory, and takes
 //! `sync_file_range` for nothing. The other one is ext4: any sync commits all names before it, and
 //! `sync_file_range` makes contents durable, but no length.
+//!
+//! What a sync was to write that failed is taken for clean: it is read until the power goes, and no
+//! later sync writes it.
 
 use crate::Rng;
 use crate::places::Image;
 use crate::tracer::Call;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +59,12 @@ type Node = usize;
 
 #[derive(Clone, Debug)]
 enum Change {
-    /// The flag: `sync_file_range` has put it on the disk.
+    /// The flags: `sync_file_range` has put it on the disk; a sync has failed to.
     Write {
         offset: u64,
         data: Vec<u8>,
         ranged: bool,
+        lost: bool,
     },
     Length(u64),
 }
@@ -129,7 +134,7 @@ impl Disk {
                 self.handles.insert(*handle, node);
             }
             Call::Write { handle, offset, data } => {
-                let change = Change::Write { offset: *offset, data: data.clone(), ranged: false };
+                let change = write(*offset, data.clone());
                 self.file(self.handles[handle]).since.push(change);
             }
             Call::Length { handle, length } => {
@@ -139,10 +144,21 @@ impl Disk {
                 if self.names == Names::Strict {
                     return;
                 }
-                let end = if *length == 0 { u64::MAX } else { offset + length };
+                let whole = range(*offset, *length);
                 for change in &mut self.file(self.handles[handle]).since {
-                    if let Change::Write { offset: at, data, ranged } = change {
-                        *ranged |= *at >= *offset && *at + data.len() as u64 <= end;
+                    if let Change::Write { offset, data, ranged, lost } = change {
+                        let end = *offset + data.len() as u64;
+                        *ranged |= !*lost && whole.start <= *offset && end <= whole.end;
+                    }
+                }
+            }
+            Call::Lost { handle, offset, length } => {
+                let part = range(*offset, *length);
+                let Inode::File(file) = &mut self.inodes[self.handles[handle]] else { return };
+                for change in &mut file.since {
+                    if let Change::Write { offset, data, lost, .. } = change {
+                        let end = *offset + data.len() as u64;
+                        *lost |= *offset < part.end && part.start < end;
                     }
                 }
             }
@@ -150,7 +166,9 @@ impl Disk {
                 match &mut self.inodes[self.handles[handle]] {
                     Inode::File(file) => {
                         for change in std::mem::take(&mut file.since) {
-                            apply(&mut file.durable, &change);
+                            if !matches!(change, Change::Write { lost: true, .. }) {
+                                apply(&mut file.durable, &change);
+                            }
                         }
                     }
                     Inode::Dir(dir) => {
@@ -275,7 +293,7 @@ impl File {
         for (number, change) in self.since.iter().enumerate() {
             match (fate, change) {
                 (Fate::Kept, change) => apply(&mut bytes, change),
-                (Fate::Dropped, Change::Write { offset, data, ranged: true }) => {
+                (Fate::Dropped, Change::Write { offset, data, ranged: true, .. }) => {
                     overwrite(&mut bytes, *offset, data);
                 }
                 (Fate::Dropped, _) => {}
@@ -286,10 +304,7 @@ impl File {
                     let end = offset + rng.below(data.len() as u64 + 1);
                     let end = (end - end % 512).saturating_sub(*offset) as usize;
                     let torn = data[..end.min(data.len())].to_vec();
-                    apply(
-                        &mut bytes,
-                        &Change::Write { offset: *offset, data: torn, ranged: false },
-                    );
+                    apply(&mut bytes, &write(*offset, torn));
                 }
                 (Fate::Torn, change) => apply(&mut bytes, change),
                 (Fate::Sectors, change) => scattered(&mut bytes, change, 512, length, rng),
@@ -312,7 +327,7 @@ impl File {
 /// Each block of the write reaches the disk or not. Beyond the durable length nothing is left of
 /// it where the length does not.
 fn scattered(bytes: &mut Vec<u8>, change: &Change, block: u64, length: bool, rng: &mut Rng) {
-    let Change::Write { offset, data, ranged } = change else {
+    let Change::Write { offset, data, ranged, .. } = change else {
         if length {
             apply(bytes, change);
         }
@@ -330,6 +345,15 @@ fn scattered(bytes: &mut Vec<u8>, change: &Change, block: u64, length: bool, rng
         }
         at = next;
     }
+}
+
+const fn write(offset: u64, data: Vec<u8>) -> Change {
+    Change::Write { offset, data, ranged: false, lost: false }
+}
+
+/// A length of 0 is all of it.
+const fn range(offset: u64, length: u64) -> Range<u64> {
+    offset..if length == 0 { u64::MAX } else { offset + length }
 }
 
 fn apply(bytes: &mut Vec<u8>, change: &Change) {
@@ -403,6 +427,20 @@ mod tests {
         calls.push(Call::Sync { handle: 2 });
         let strict = played(&calls, Names::Strict).cut(Fate::Dropped, &mut rng);
         assert_eq!(strict[Path::new("a")], Some(vec![1; 1024]));
+    }
+
+    #[test]
+    fn what_a_sync_has_failed_to_write_no_later_one_writes() {
+        let mut rng = Rng::new(1);
+        let mut calls = sample();
+        calls.push(Call::Lost { handle: 1, offset: 0, length: 0 });
+        let disk = played(&calls, Names::Strict);
+        assert_eq!(disk.cut(Fate::Kept, &mut rng)[Path::new("a")], Some(vec![1; 1024]));
+        calls.push(Call::Write { handle: 1, offset: 512, data: vec![2; 512] });
+        calls.push(Call::Sync { handle: 1 });
+        let expected = Some([vec![0; 512], vec![2; 512]].concat());
+        let disk = played(&calls, Names::Journalled);
+        assert_eq!(disk.cut(Fate::Kept, &mut rng)[Path::new("a")], expected);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn is_sabotaged() -> bool {
     std::env::var_os(SABOTAGE).is_some()
 }
 
-const SABOTAGES: [Sabotage; 14] = [
+const SABOTAGES: [Sabotage; 15] = [
     Sabotage::SkipSync,
     Sabotage::HoldBack,
     Sabotage::SwallowFailure,
@@ -75,6 +75,7 @@ const SABOTAGES: [Sabotage; 14] = [
     Sabotage::TrustClock,
     Sabotage::TrustLength,
     Sabotage::IgnoreSync,
+    Sabotage::TrustCache,
 ];
 
 /// The lab's program as another process.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! ack open                       the ledger is open
+//! ack seen c2-3 ok 4711          it has this, which is certain from now on; `ack looked` ends these
 //! ack try 2 run c2-3 4711        client 2 is about to run c2-3, which will return 4711
 //! ack done 2 run c2-3 4711       that was acknowledged
 //! ack hurt 2 ...                 it was refused, and the ledger is poisoned: it may be there or not
@@ -163,12 +164,22 @@ pub async fn found(ledger: &TestLedger, id: &str) -> String {
     }
 }
 
+/// Says what the ledger holds, which from now on nothing may take back.
+pub async fn look(ledger: &TestLedger) {
+    for id in ledger.all_tasks().iter().map(Result::unwrap) {
+        say(&format!("seen {id} {}", found(ledger, &id).await));
+    }
+    say("looked");
+}
+
 /// What must be found: fed with the lines of the clients.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// Of each id, as it would be found after a crash.
     known: BTreeMap<String, String>,
     under_way: BTreeMap<String, [String; 3]>,
+    /// What a process has seen so far that looks what there is.
+    seen: BTreeSet<String>,
     pub opened: bool,
     pub acked: u64,
     /// How many clients have been told that the ledger is poisoned.
@@ -191,6 +202,25 @@ impl Model {
                 self.known.insert(id.to_owned(), after);
                 self.acked += 1;
             }
+            ["ack", "seen", id, ..] => {
+                let seen = words[3..].join(" ");
+                let allowed = self.allowed(id);
+                assert!(allowed.contains(&seen), "{line}, but it must be one of {allowed:?}");
+                self.under_way.retain(|_, [_, of, _]| of != id);
+                self.known.insert(id.to_owned(), seen);
+                self.seen.insert(id.to_owned());
+            }
+            ["ack", "looked"] => {
+                let ids: BTreeSet<String> = self.ids().collect();
+                for id in ids.difference(&self.seen) {
+                    let allowed = self.allowed(id);
+                    let none = "none".to_owned();
+                    assert!(allowed.contains(&none), "{id} is gone, not one of {allowed:?}");
+                    self.known.insert(id.clone(), none);
+                }
+                self.under_way.clear();
+                self.seen.clear();
+            }
             ["ack", "hurt", ..] => self.hurt += 1,
             // What the tracer has done to it.
             ["ack", "fault", ..] => {}
@@ -204,16 +234,27 @@ impl Model {
         self.known.get(id).map_or("none", String::as_str)
     }
 
+    /// The ids that something is known of, or that something is done to.
+    fn ids(&self) -> impl Iterator<Item = String> {
+        let under_way = self.under_way.values().map(|[_, id, _]| id);
+        self.known.keys().chain(under_way).cloned()
+    }
+
+    /// What the id may be found as.
+    fn allowed(&self, id: &str) -> Vec<String> {
+        let mut allowed = vec![self.of(id).to_owned()];
+        for op in self.under_way.values().filter(|[_, of, _]| of == id) {
+            allowed.extend(after(op, self.of(id)));
+        }
+        allowed
+    }
+
     /// Holds the ledger against what was acknowledged. What it has is what is known from now on.
     pub async fn check(&mut self, ledger: &TestLedger) -> Result<(), String> {
-        let mut ids: BTreeSet<String> = self.known.keys().cloned().collect();
-        ids.extend(self.under_way.values().map(|[_, id, _]| id.clone()));
+        let mut ids: BTreeSet<String> = self.ids().collect();
         ids.extend(ledger.all_tasks().iter().map(Result::unwrap));
         for id in ids {
-            let mut allowed = vec![self.of(&id).to_owned()];
-            for op in self.under_way.values().filter(|[_, of, _]| *of == id) {
-                allowed.extend(after(op, self.of(&id)));
-            }
+            let allowed = self.allowed(&id);
             let found = found(ledger, &id).await;
             if !allowed.contains(&found) {
                 return Err(format!("{id} is {found:?}, but it must be one of {allowed:?}"));
@@ -221,6 +262,7 @@ impl Model {
             self.known.insert(id, found);
         }
         self.under_way.clear();
+        self.seen.clear();
         self.opened = false;
         Ok(())
     }

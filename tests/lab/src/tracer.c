@@ -32,6 +32,8 @@
  *   8 mkdir   text = path
  *   9 link    a = length of the first path, text = both paths
  *  10 ack     text = the line
+ *  11 lost    handle, a = offset, b = length (0: all)   a sync that failed: what it was to write is
+ *                                                       never written by a later one
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -51,7 +53,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OPEN = 1, WRITE, SYNC, RANGE, LENGTH, RENAME, UNLINK, MKDIR, LINK, ACK };
+enum { OPEN = 1, WRITE, SYNC, RANGE, LENGTH, RENAME, UNLINK, MKDIR, LINK, ACK, LOST };
 #define FDS 65536
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -296,7 +298,7 @@ static int synced(long call, const char *name, int fd) {
     change();
     if (call == SYS_fdatasync && ends_in(paths[fd], "/db")) strcpy(live, paths[fd]);
     int result = fails(F_SYNC, name, paths[fd]) ? -1 : syscall(call, fd);
-    if (result == 0) put(SYNC, handles[fd], 0, 0, "", 0);
+    put(result == 0 ? SYNC : LOST, handles[fd], 0, 0, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -308,7 +310,7 @@ int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
     pthread_mutex_lock(&lock);
     change();
     int result = fails(F_SYNC, "range", paths[fd]) ? -1 : syscall(SYS_sync_file_range, fd, offset, length, flags);
-    if (result == 0) put(RANGE, handles[fd], offset, length, "", 0);
+    put(result == 0 ? RANGE : LOST, handles[fd], offset, length, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
 }

@@ -7,16 +7,49 @@ use std::sync::OnceLock;
 /// One thing that a child did to its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    Open { handle: u64, cut: bool, path: PathBuf },
-    Write { handle: u64, offset: u64, data: Vec<u8> },
-    Sync { handle: u64 },
-    Range { handle: u64, offset: u64, length: u64 },
-    Length { handle: u64, length: u64 },
-    Rename { from: PathBuf, to: PathBuf },
-    Unlink { path: PathBuf },
-    Mkdir { path: PathBuf },
-    Link { from: PathBuf, to: PathBuf },
+    Open {
+        handle: u64,
+        cut: bool,
+        path: PathBuf,
+    },
+    Write {
+        handle: u64,
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Sync {
+        handle: u64,
+    },
+    Range {
+        handle: u64,
+        offset: u64,
+        length: u64,
+    },
+    Length {
+        handle: u64,
+        length: u64,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Unlink {
+        path: PathBuf,
+    },
+    Mkdir {
+        path: PathBuf,
+    },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
     Ack(String),
+    /// A sync that failed; a length of 0 is all of it.
+    Lost {
+        handle: u64,
+        offset: u64,
+        length: u64,
+    },
 }
 
 /// The compiled tracer; `None` where it cannot be compiled.
@@ -108,6 +141,7 @@ fn call(op: u64, handle: u64, a: u64, b: u64, text: &[u8], dir: &Path) -> Call {
             Call::Link { from, to }
         }
         10 => Call::Ack(String::from_utf8(text.to_vec()).unwrap().trim_end().to_owned()),
+        11 => Call::Lost { handle, offset: a, length: b },
         op => panic!("the trace has an unknown op {op}"),
     }
 }

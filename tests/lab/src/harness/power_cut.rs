@@ -7,7 +7,9 @@
 //!
 //! What a killed process wrote is in the page cache alone, and so are the names it gave: so some runs
 //! go over several processes on one disk, the first ones killed, and the power goes in the last one.
-//! Other runs begin with what a power cut has left, and the power goes again.
+//! Other runs begin with what a power cut has left, and the power goes again. And in some the disk
+//! fails to write what a sync was to write: the next process still reads it, and says what it has
+//! read; that is certain from then on.
 //!
 //! The control leaves out the one sync that the promise stands on, and must find records lost: else
 //! the simulator would see nothing.
@@ -29,7 +31,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 1_000,
     full: 100_000,
     run,
-    controls: &[broken(Sabotage::SkipSync, 1000, &["but it must be one of", "was durable"])],
+    controls: &[
+        broken(Sabotage::SkipSync, 1000, &["but it must be one of", "was durable"]),
+        broken(Sabotage::TrustCache, 3000, &["but it must be one of", "was durable"]),
+    ],
 };
 
 /// Bytes of a segment of the store.
@@ -56,8 +61,11 @@ struct Run<'a> {
     checkpoint_after: u64,
     /// Bytes of each output, at least.
     output: u64,
-    /// Processes that are killed before, each with how, in the words of `tracer.c`.
-    killed: &'a [(&'a str, String)],
+    /// Whether the first process says what it has found; all later ones do.
+    looks: bool,
+    /// Processes that are killed before, or whose disk fails, each with how, in the words of
+    /// `tracer.c`.
+    hurt: &'a [(&'a str, String)],
 }
 
 /// Runs clients in a ledger that begins as `before`, with clients of names that were not used yet.
@@ -67,14 +75,17 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
     places::lay_out(&before, &dir);
     let mut calls = Vec::new();
     let mut last = 0;
-    let kills = run.killed.iter().map(Some).chain([None]);
-    for (process, kill) in kills.enumerate() {
+    let hurt = run.hurt.iter().map(Some).chain([None]);
+    for (process, hurt) in hurt.enumerate() {
         last = calls.len();
         let process = process as u64;
         let first = first + process * run.clients;
         let file = top.path().join("trace");
-        let mut child = places::child("clients", &dir.join("ledger"));
+        let fails = hurt.is_some_and(|(how, _)| *how == "TL_FAIL");
+        let role = if fails { "suffers" } else { "clients" };
+        let mut child = places::child(role, &dir.join("ledger"));
         child
+            .env("TASKLEDGER_CHILD_LOOKS", u64::from(run.looks || process > 0).to_string())
             .env("TASKLEDGER_CHILD_SEED", first.to_string())
             .env("TASKLEDGER_CHILD_FIRST_CLIENT", first.to_string())
             .env("TASKLEDGER_CHILD_CLIENTS", run.clients.to_string())
@@ -83,7 +94,7 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
             .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string())
             .env("TASKLEDGER_CHILD_OUTPUT", run.output.to_string());
         tracer::traced(&mut child, tracer, &dir, &file);
-        if let Some((how, when)) = kill {
+        if let Some((how, when)) = hurt {
             child.env(how, when);
         }
         let mut child = child.spawn().unwrap();
@@ -91,7 +102,7 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
         let lines: Vec<String> =
             BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
         let ended = child.wait().unwrap().success();
-        assert!(ended || kill.is_some(), "{}: {lines:?}", run.name);
+        assert!(ended || hurt.is_some(), "{}: {lines:?}", run.name);
         calls.extend(tracer::read(&file, &dir, process * tracer::HANDLES));
     }
     let longest = places::image(&dir)
@@ -102,20 +113,28 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
     Trace { before, model: model.clone(), calls, last, longest: longest.unwrap_or_default() }
 }
 
-/// Tries up to `states` states of the trace. Returns one of them, with what is known in it.
-fn try_states(
-    session: &mut Session,
-    trace: &Trace,
-    name: &str,
-    states: u64,
-) -> Option<(Image, Model)> {
+/// What a cut has left, and what is known in it: nobody has opened it yet.
+struct Cut {
+    image: Image,
+    model: Model,
+    /// The open had something to repair.
+    sore: bool,
+}
+
+/// Tries up to `states` states of the trace. Returns one of them.
+fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> Option<Cut> {
     let (last, length) = (trace.last as u64, trace.calls.len() as u64);
     // Most calls of a creation are made before anybody is told of it: half of the moments after that.
+    // A repair is made before: half of them then.
     let told = |call: &Call| matches!(call, Call::Ack(line) if line == "ack open");
-    let first = trace.calls.iter().position(told).filter(|_| name == "create");
+    let told = trace.calls.iter().position(told).map_or(length, |at| at as u64);
     let mut moment = |number: u64| {
-        let from = first.filter(|_| number % 2 == 0).map_or(last, |first| first as u64 + 1);
-        from + session.rng.below(length - from + 1)
+        let (from, end) = match name {
+            "create" if number % 2 == 0 => (told + 1, length),
+            "cut before, repaired" if number % 2 == 0 => (last, told),
+            _ => (last, length),
+        };
+        from + session.rng.below(end - from + 1)
     };
     let mut moments: Vec<u64> = (0..states).map(&mut moment).collect();
     moments.sort_unstable();
@@ -142,8 +161,7 @@ fn try_states(
         let context = format!("{name}, call {moment} of {length}, {names:?} names, {fate:?}");
         let image = disk.cut(fate, &mut session.rng);
         let goes_on = session.rng.below(4) == 0;
-        let mut found = model.clone();
-        let outcome = try_state(&image, &mut found, goes_on);
+        let outcome = try_state(&image, &mut model.clone(), goes_on);
         session.count(&format!("states of {name}"), 1);
         session.count("states with nothing acknowledged yet", u64::from(model.acked == 0));
         session.count("repaired", u64::from(outcome == Ok(true)));
@@ -153,8 +171,11 @@ fn try_states(
                 places::lay_out(&image, &kept);
             }
         }
-        if outcome.is_ok() && (one.is_none() || session.rng.below(4) == 0) {
-            one = Some((image, found));
+        // What took a repair is what a second cut may hurt.
+        let sore = outcome == Ok(true);
+        let taken = one.as_ref().is_none_or(|one: &Cut| sore || (!one.sore && goes_on));
+        if outcome.is_ok() && taken {
+            one = Some(Cut { image, model: model.clone(), sore });
         }
         session.tried(outcome.map(drop).map_err(|lost| format!("{context}: {lost}")));
     }
@@ -211,7 +232,8 @@ const APPEND: Run<'static> = Run {
     checkpoints: 0,
     checkpoint_after: 64 << 20,
     output: 0,
-    killed: &[],
+    looks: false,
+    hurt: &[],
 };
 
 /// Runs of each kind in turn, and a few states of each.
@@ -228,10 +250,20 @@ fn run(session: &mut Session) {
     // Longer than a segment of the store, which has to be filled, sealed and left.
     let large = Run { name: "large outputs", clients: 8, count: 200, output: 28_000, ..APPEND };
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
+    let failed = Run { name: "a failed sync", clients: 2, count: 15, ..APPEND };
     for round in 0_u64.. {
-        for run in
-            [create, APPEND, reopen, checkpoint, killed, killed, migration, killed_migration, large]
-        {
+        for run in [
+            create,
+            APPEND,
+            reopen,
+            checkpoint,
+            killed,
+            killed,
+            failed,
+            migration,
+            killed_migration,
+            large,
+        ] {
             if !session.goes_on() {
                 return;
             }
@@ -239,20 +271,24 @@ fn run(session: &mut Session) {
                 continue;
             }
             let rng = &mut session.rng;
-            let mut kills = Vec::new();
+            let mut hurt = Vec::new();
             if run.name == killed.name {
                 if rng.below(4) == 0 {
                     // Between the rename of a manifest and the sync of its name.
-                    kills.push(("TL_KILL_AFTER", format!("manifest:{}", 1 + rng.below(3))));
+                    hurt.push(("TL_KILL_AFTER", format!("manifest:{}", 1 + rng.below(3))));
                 }
                 for _ in 0..=rng.below(2) {
-                    kills.push(("TL_KILL_AT", (1 + rng.below(150)).to_string()));
+                    hurt.push(("TL_KILL_AT", (1 + rng.below(150)).to_string()));
                 }
+            }
+            if run.name == failed.name {
+                // EIO.
+                hurt.push(("TL_FAIL", format!("sync:{}:5:once", 1 + rng.below(60))));
             }
             let fresh = run.name == create.name || (run.name == killed.name && rng.coin());
             let old = run.name == migration.name || run.name == killed_migration.name;
             if run.name == killed_migration.name {
-                kills.push(("TL_KILL_AT", (1 + rng.below(40)).to_string()));
+                hurt.push(("TL_KILL_AT", (1 + rng.below(40)).to_string()));
             }
             let (before, model) = match (fresh, old) {
                 (true, _) => (Image::new(), Model::default()),
@@ -260,7 +296,7 @@ fn run(session: &mut Session) {
                 _ => (history.clone(), known.clone()),
             };
             let first = 100 + rng.below(400);
-            let traced = trace(tracer, before, &model, first, &Run { killed: &kills, ..run });
+            let traced = trace(tracer, before, &model, first, &Run { hurt: &hurt, ..run });
             if run.name == large.name {
                 let longest = traced.longest;
                 if longest <= SEGMENT {
@@ -271,9 +307,12 @@ fn run(session: &mut Session) {
             let name =
                 if fresh && run.name != create.name { "killed while fresh" } else { run.name };
             let left = try_states(session, &traced, name, 25);
-            let Some((image, model)) = left.filter(|_| session.rng.below(3) == 0) else { continue };
-            let again = Run { name: "cut before", clients: 2, count: 5, ..APPEND };
-            let traced = trace(tracer, image, &model, first + 500, &again);
+            let Some(cut) = left.filter(|cut| cut.sore || session.rng.below(3) == 0) else {
+                continue;
+            };
+            let name = if cut.sore { "cut before, repaired" } else { "cut before" };
+            let again = Run { name, clients: 2, count: 5, looks: true, ..APPEND };
+            let traced = trace(tracer, cut.image, &cut.model, first + 500, &again);
             try_states(session, &traced, again.name, 25);
         }
     }
