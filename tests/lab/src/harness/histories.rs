@@ -3,9 +3,11 @@
 //!
 //! A death is a copy of the journal at any moment: what had been answered by then must be in it,
 //! what had not may be. A failing disk is an append that is told to have failed, whether or not it
-//! is on the disk. Counts are held against the log: each must be that of some position between the
-//! last one known to be published before the call and the end of the log after it.
+//! is on the disk. Counts of all clients are held against the log (`counts.rs`): each must be that of
+//! the end of a batch, not before the last one known to be published, nor behind the last one that was
+//! appended by then; after a failed append that of the last one before it, whatever is on the disk.
 
+use super::counts::{self, Count, Since};
 use super::linear::{Did, Kind, Op, is_linearizable};
 use super::{Harness, broken};
 use crate::{Rng, Session, places};
@@ -14,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use taskledger::internals::Sabotage;
 use taskledger::{
-    AttemptError, Base, Cell, ChangeError, EncodedId, Entry, Journal, JournalError, Ledger,
+    AttemptError, Base, Cell, ChangeError, EncodedId, Health, Journal, JournalError, Ledger,
     MemoryJournal, Record, TaskDetails, TaskState, Visit,
 };
 
@@ -49,8 +51,11 @@ const LIVES: u64 = 3;
 fn run(session: &mut Session) {
     while session.goes_on() {
         let seed = session.rng.next();
-        let (ops, outcome) = places::run(history(seed));
-        session.count("operations", ops);
+        let notes = Arc::new(Notes::default());
+        let outcome = places::run(history(seed, &notes));
+        for (what, number) in &*notes.tried.lock().unwrap() {
+            session.count(what, *number);
+        }
         session.tried(outcome.map_err(|wrong| format!("history {seed}: {wrong}")));
     }
 }
@@ -61,7 +66,11 @@ struct Notes {
     clock: AtomicU64,
     numbers: AtomicU64,
     ops: Mutex<BTreeMap<&'static str, Vec<Op>>>,
+    /// Of this life of the process.
+    counts: Mutex<Vec<Count>>,
     wrong: Mutex<Vec<String>>,
+    /// What has been tried, and how often.
+    tried: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Notes {
@@ -75,6 +84,10 @@ impl Notes {
         self.ops.lock().unwrap().entry(id).or_default().push(op);
     }
 
+    fn tried(&self, what: &'static str, number: usize) {
+        *self.tried.lock().unwrap().entry(what).or_default() += number as u64;
+    }
+
     /// Of which no answer will come.
     fn unsure(&self, id: &'static str, did: Did, called: u64) {
         let op = Op { did, called, answered: u64::MAX, unsure: true };
@@ -82,11 +95,16 @@ impl Notes {
     }
 }
 
+/// How long the log was after each append that has not failed.
+type Ends = Arc<Mutex<Vec<usize>>>;
+
 /// A journal in memory that fails at one append, with its records there or not, and yields.
 struct Disk {
     inner: MemoryJournal,
     fails: Option<(u64, bool)>,
     appends: u64,
+    length: usize,
+    ends: Ends,
 }
 
 impl Journal for Disk {
@@ -105,7 +123,12 @@ impl Journal for Disk {
                 }
                 failed
             }
-            _ => self.inner.append(records),
+            _ => {
+                self.inner.append(records)?;
+                self.length += records.len();
+                self.ends.lock().unwrap().push(self.length);
+                Ok(())
+            }
         }
     }
 
@@ -118,13 +141,12 @@ impl Journal for Disk {
     }
 }
 
-async fn history(seed: u64) -> (u64, Result<(), String>) {
+async fn history(seed: u64, notes: &Arc<Notes>) -> Result<(), String> {
     let mut rng = Rng::new(seed);
-    let notes = Arc::new(Notes::default());
     let mut journal = MemoryJournal::new();
     let mut outcome = Ok(());
     for _ in 0..LIVES {
-        match life(journal, &notes, &mut rng).await {
+        match life(journal, notes, &mut rng).await {
             Ok(left) => journal = left,
             Err(wrong) => {
                 outcome = Err(wrong);
@@ -137,7 +159,7 @@ async fn history(seed: u64) -> (u64, Result<(), String>) {
         outcome = Err(first.clone());
     }
     let ops = std::mem::take(&mut *notes.ops.lock().unwrap());
-    let count = ops.values().map(Vec::len).sum::<usize>() as u64;
+    notes.tried("operations", ops.values().map(Vec::len).sum());
     for (id, ops) in ops.iter().filter(|_| outcome.is_ok()) {
         if !is_linearizable(ops) {
             let mut ops = ops.clone();
@@ -150,7 +172,7 @@ async fn history(seed: u64) -> (u64, Result<(), String>) {
             break;
         }
     }
-    (count, outcome)
+    outcome
 }
 
 /// One life of the process, from its open to its death. Returns what is on the disk then.
@@ -160,14 +182,15 @@ async fn life(
     rng: &mut Rng,
 ) -> Result<MemoryJournal, String> {
     let fails = (rng.below(3) == 0).then(|| (2 + rng.below(40), rng.coin()));
-    let disk = Disk { inner: journal.clone(), fails, appends: 0 };
+    let (ends, length) = (Ends::default(), journal.records().len());
+    let disk = Disk { inner: journal.clone(), fails, appends: 0, length, ends: Arc::clone(&ends) };
     let opened = Tasks::builder().open_journal(disk).await;
     let ledger = opened.map_err(|error| format!("it does not open: {error:?}"))?;
     let over = Arc::new(AtomicBool::new(false));
     let mut clients = tokio::task::JoinSet::new();
-    for client in 0..CLIENTS {
+    for _ in 0..CLIENTS {
         let (ledger, notes, over) = (ledger.clone(), Arc::clone(notes), Arc::clone(&over));
-        let (journal, mut rng) = (journal.clone(), Rng::new(rng.next()));
+        let (ends, mut rng) = (Arc::clone(&ends), Rng::new(rng.next()));
         clients.spawn(async move {
             for _ in 0..DEEDS {
                 if over.load(Ordering::SeqCst) {
@@ -175,9 +198,7 @@ async fn life(
                 }
                 // The deeds of one client are one after the other.
                 deed(&ledger, &notes, &mut rng).await;
-                if client == 0 {
-                    count(&ledger, &journal, &notes, rng.next()).await;
-                }
+                count(&ledger, &ends, &notes, &mut rng).await;
             }
         });
     }
@@ -197,6 +218,7 @@ async fn life(
     // What still runs ends now, as far as this process is concerned.
     drop(ledger.close_within(std::time::Duration::ZERO).await);
     drop(ledger);
+    check_counts(notes, &journal, &ends);
     let (before, left, after) = left.unwrap_or_else(|| {
         let now = notes.now();
         (now, journal, now)
@@ -308,43 +330,37 @@ async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static
     }
 }
 
-/// Counts are those of one position of the log, not before what is known to be published.
-async fn count(ledger: &Tasks, journal: &MemoryJournal, notes: &Notes, random: u64) {
-    let ids = journal.records().len();
-    // When this is answered, all before it is published.
+/// Counts ids, after a mark of its own if that can still be made.
+async fn count(ledger: &Tasks, ends: &Ends, notes: &Notes, rng: &mut Rng) {
     let own = format!("counted {}", notes.now());
-    if ledger.mark_succeeded(own).await.is_err() {
-        return;
-    }
-    let state = [TaskState::Succeeded, TaskState::Failed, TaskState::Running, TaskState::Revoking]
-        [usize::try_from(random % 4).unwrap()];
-    let told = match state {
-        TaskState::Succeeded => ledger.succeeded_tasks().len(),
-        TaskState::Failed => ledger.failed_tasks().len(),
-        TaskState::Running => ledger.running_tasks().len(),
-        _ => ledger.revoking_tasks().len(),
+    let since = match ledger.mark_succeeded(own.clone()).await {
+        Ok(()) => Since::Mark(own),
+        Err(_) if matches!(ledger.health(), Health::Poisoned(_)) => Since::End,
+        Err(error) => {
+            let wrong = format!("{own} is not marked: {error:?}");
+            return notes.wrong.lock().unwrap().push(wrong);
+        }
     };
-    let records = journal.records();
-    let mut cells: BTreeMap<EncodedId, Cell> = BTreeMap::new();
-    let mut possible = Vec::new();
-    for (at, record) in records.iter().enumerate() {
-        if at > ids {
-            possible.push(cells.values().filter(|cell| cell.state == state).count());
-        }
-        if let Entry::Task { id, prev, event } = &record.entry {
-            let cell = cells.entry(id.clone()).or_insert(Cell::ABSENT);
-            match cell.apply(record.seq, *prev, event) {
-                Ok(after) => *cell = after,
-                Err(error) => {
-                    notes.wrong.lock().unwrap().push(format!("an illegal log: {error:?}"));
-                    return;
-                }
-            }
-        }
-    }
-    possible.push(cells.values().filter(|cell| cell.state == state).count());
-    if !possible.contains(&told) {
-        let wrong = format!("{told} ids are said to be {state}, but it was one of {possible:?}");
+    let states = [TaskState::Succeeded, TaskState::Failed, TaskState::Running, TaskState::Revoking];
+    let state = (rng.below(5) > 0).then(|| *rng.pick(&states));
+    let told = match state {
+        None => ledger.all_tasks().len(),
+        Some(TaskState::Succeeded) => ledger.succeeded_tasks().len(),
+        Some(TaskState::Failed) => ledger.failed_tasks().len(),
+        Some(TaskState::Running) => ledger.running_tasks().len(),
+        Some(_) => ledger.revoking_tasks().len(),
+    };
+    let end = ends.lock().unwrap().last().copied().unwrap_or_default();
+    notes.counts.lock().unwrap().push(Count { state, told, since, end });
+}
+
+/// Holds the counts of a life against the log. What comes to it now is behind all of them.
+fn check_counts(notes: &Notes, journal: &MemoryJournal, ends: &Ends) {
+    let counts = std::mem::take(&mut *notes.counts.lock().unwrap());
+    let late = counts.iter().filter(|count| matches!(count.since, Since::End)).count();
+    notes.tried("counts", counts.len());
+    notes.tried("counts after a failed write", late);
+    if let Err(wrong) = counts::check(&journal.records(), &ends.lock().unwrap(), &counts) {
         notes.wrong.lock().unwrap().push(wrong);
     }
 }
