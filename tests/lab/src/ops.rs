@@ -180,6 +180,8 @@ pub struct Model {
     under_way: BTreeMap<String, [String; 3]>,
     /// What a process has seen so far that looks what there is.
     seen: BTreeSet<String>,
+    /// What ids have been since [`remember`](Self::remember) was called.
+    since: Option<BTreeMap<String, Vec<String>>>,
     pub opened: bool,
     pub acked: u64,
     /// How many clients have been told that the ledger is poisoned.
@@ -193,6 +195,7 @@ impl Model {
             ["ack", "open"] => self.opened = true,
             ["ack", "try", client, op, id, number] => {
                 let op = [op, id, number].map(str::to_owned);
+                self.note(&op);
                 assert_eq!(self.under_way.insert(client.to_owned(), op), None, "{line}");
             }
             ["ack", "done", client, op, id, number] => {
@@ -246,7 +249,25 @@ impl Model {
         for op in self.under_way.values().filter(|[_, of, _]| of == id) {
             allowed.extend(after(op, self.of(id)));
         }
+        allowed.extend(self.since.iter().flat_map(|since| since.get(id)).flatten().cloned());
         allowed
+    }
+
+    /// From now on no state is forgotten: what is checked may be as old as this moment.
+    pub fn remember(&mut self) {
+        self.since = Some(BTreeMap::new());
+        self.under_way.clone().values().for_each(|op| self.note(op));
+    }
+
+    /// Notes what the id of an operation may be from before it to after it, if that is wanted.
+    fn note(&mut self, op: &[String; 3]) {
+        let id = op[1].clone();
+        let before = self.of(&id).to_owned();
+        if let Some(since) = &mut self.since {
+            let states = since.entry(id).or_default();
+            states.extend(after(op, &before));
+            states.push(before);
+        }
     }
 
     /// Holds the ledger against what was acknowledged. What it has is what is known from now on.
@@ -263,6 +284,7 @@ impl Model {
         }
         self.under_way.clear();
         self.seen.clear();
+        self.since = None;
         self.opened = false;
         Ok(())
     }
