@@ -90,6 +90,37 @@ fn pages(mut places: Vec<Range<u64>>) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
+    use crate::journal::chain::Chain;
+    use crate::journal::manifest::{Judged, Manifest};
+    use crate::journal::scan::scan_file;
+    use crate::journal::sled::data_file;
+    use std::time::SystemTime;
+
+    #[tokio::test]
+    async fn what_no_sync_has_vouched_for_is_written_with_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::<u32>::builder().ballast_bytes(0).open(dir.path()).await.unwrap();
+        for id in 0..50 {
+            ledger.launch_block(id, async { Ok::<_, ()>(()) }).await.unwrap();
+        }
+        ledger.close().await.unwrap();
+        let Ok(Judged::Current(manifest)) = Manifest::read(dir.path()) else { panic!() };
+        let path = data_file(&dir.path().join("log-1"));
+        let scan = scan_file(&path, manifest.ledger, SeqNo::ZERO).unwrap();
+        let run = scan.run(SeqNo::ZERO, Chain::START);
+        let before = std::fs::read(&path).unwrap();
+        let was_written = |durable| {
+            let long_ago = SystemTime::UNIX_EPOCH;
+            File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+            rewrite(&path, &scan, &run.frames, durable).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), before);
+            std::fs::metadata(&path).unwrap().modified().unwrap() != long_ago
+        };
+        assert!(!was_written(run.end));
+        assert!(was_written(SeqNo::new(run.end.get() - 1)));
+        assert!(was_written(SeqNo::ZERO));
+    }
 
     #[test]
     fn pages_are_whole_and_taken_once() {
