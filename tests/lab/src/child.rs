@@ -1,10 +1,10 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{Owns, builder, open, run};
+use crate::places::{self, BALLAST, Owns, open, run};
 use crate::{Rng, ops};
 use std::path::PathBuf;
 use std::time::Duration;
-use taskledger::{OpenError, TaskState};
+use taskledger::{Builder, OpenError, TaskState};
 
 /// Plays a role in the ledger at `path`.
 pub fn play(role: &str, path: PathBuf) {
@@ -22,6 +22,11 @@ pub fn play(role: &str, path: PathBuf) {
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// With a ballast where one is asked for.
+fn builder() -> Builder<String, String> {
+    places::builder().ballast_bytes(number(BALLAST, 0))
 }
 
 /// Several clients, at work until they are killed or have done what they were to do.

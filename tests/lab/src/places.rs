@@ -1,5 +1,6 @@
 //! What the harnesses share: ledgers, directories, their images, and child processes.
 
+use crate::Rng;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,6 +20,14 @@ pub fn builder() -> Builder<String, String> {
         .ballast_bytes(0)
         .open_deadline(Duration::from_secs(60))
         .lock_wait(Duration::from_secs(5))
+}
+
+/// The variable that tells a child how large a ballast it has to keep.
+pub const BALLAST: &str = "TASKLEDGER_CHILD_BALLAST";
+
+/// The size of a ballast: of none, or of a small one.
+pub fn some_ballast(rng: &mut Rng) -> u64 {
+    if rng.coin() { 8 << 10 } else { 0 }
 }
 
 /// Opens the ledger; more than a refusal, never coming back is a failure of the test.
@@ -137,7 +146,11 @@ pub fn used(bytes: &[u8]) -> u64 {
 /// Whole pages are compared at once: these tests are not optimized.
 static ZEROS: [u8; 4096] = [0; 4096];
 
+/// A ballast has no holes: it is nothing but its space.
 pub fn write_sparse(path: &Path, bytes: &[u8]) {
+    if path.ends_with("ballast") {
+        return std::fs::write(path, bytes).unwrap();
+    }
     let file = std::fs::File::create(path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     for (number, page) in bytes.chunks(4096).enumerate() {

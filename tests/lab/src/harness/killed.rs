@@ -3,12 +3,13 @@
 //! Nothing that was acknowledged is lost, nothing comes back that was gone, of each client at most
 //! the one thing under way is unsure, what was running is `Failed(Crashed)`; and the same directory
 //! goes on, round after round. A third of the kills come at a moment counted from the start of the
-//! process, half of them in a directory of their own: so creations and opens are killed as well.
+//! process, half of them in a directory of their own: so creations and opens are killed as well. Half
+//! of the processes have a ballast to make or to keep, the others one to remove.
 
 use super::{Harness, broken};
 use crate::Session;
 use crate::ops::Model;
-use crate::places::{self, builder};
+use crate::places::{self, BALLAST, builder, some_ballast};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
@@ -62,16 +63,19 @@ fn run(session: &mut Session) {
 /// only opens, makes a checkpoint, and closes.
 fn round(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), String> {
     let rng = &mut session.rng;
+    let ballast = some_ballast(rng);
     if rng.below(8) == 0 {
         let lines = 1 + rng.below(8);
-        let child = places::child("opens and checkpoints", path);
+        let mut child = places::child("opens and checkpoints", path);
+        child.env(BALLAST, ballast.to_string());
         let counts = |line: &str| line.starts_with("ack");
         killed_after(child, lines, counts, &mut model.clone());
-        return reopen_and_check(path, model).map_err(|lost| format!("{lines} lines: {lost}"));
+        return reopen_with(ballast, path, model).map_err(|lost| format!("{lines} lines: {lost}"));
     }
     let mut child = places::child("clients", path);
     let checkpoints = if rng.coin() { u64::MAX } else { 0 };
     child
+        .env(BALLAST, ballast.to_string())
         .env("TASKLEDGER_CHILD_SEED", rng.next().to_string())
         .env("TASKLEDGER_CHILD_CLIENTS", (1 + rng.below(8)).to_string())
         .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string())
@@ -85,13 +89,15 @@ fn round(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), St
     if !killed_after(child, acks, |line| line.starts_with("ack"), model) {
         return Err(format!("{acks} lines: the child ended by itself"));
     }
-    reopen_and_check(path, model).map_err(|lost| format!("{acks} lines: {lost}"))
+    reopen_with(ballast, path, model).map_err(|lost| format!("{acks} lines: {lost}"))
 }
 
 /// Kills it a short time after its start, whatever it is at: a creation, an open, the first work.
 fn at_a_moment(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), String> {
     let mut child = places::child("clients", path);
     let seed = session.rng.next().to_string();
+    let ballast = some_ballast(&mut session.rng);
+    child.env(BALLAST, ballast.to_string());
     // A creation takes longer where a sync does.
     let most = if session.rng.coin() { 30_000 } else { 200_000 };
     let delay = Duration::from_micros(session.rng.below(most));
@@ -114,7 +120,7 @@ fn at_a_moment(session: &mut Session, path: &Path, model: &mut Model) -> Result<
         (false, false) => "died before there was anything",
     };
     session.count(what, 1);
-    reopen_and_check(path, model).map_err(|lost| format!("after {delay:?}: {lost}"))
+    reopen_with(ballast, path, model).map_err(|lost| format!("after {delay:?}: {lost}"))
 }
 
 /// Runs the child, kills it when it has said `acks` lines that `counts`, and lets the model hear
@@ -140,8 +146,13 @@ pub(super) fn killed_after(
 }
 
 pub(super) fn reopen_and_check(path: &Path, model: &mut Model) -> Result<(), String> {
+    reopen_with(0, path, model)
+}
+
+/// The same with a ballast of this size.
+pub(super) fn reopen_with(ballast: u64, path: &Path, model: &mut Model) -> Result<(), String> {
     places::run(async {
-        let opened = places::open(builder(), path).await;
+        let opened = places::open(builder().ballast_bytes(ballast), path).await;
         let ledger = opened.map_err(|error| format!("it does not open: {error:?}"))?;
         model.check(&ledger).await?;
         let running = ledger.running_tasks().len() + ledger.revoking_tasks().len();
