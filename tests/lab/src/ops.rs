@@ -169,6 +169,8 @@ pub struct Model {
     /// Of each id, as it would be found after a crash.
     known: BTreeMap<String, String>,
     under_way: BTreeMap<String, [String; 3]>,
+    /// What ids have been since [`remember`](Self::remember) was called.
+    since: Option<BTreeMap<String, Vec<String>>>,
     pub opened: bool,
     pub acked: u64,
     /// How many clients have been told that the ledger is poisoned.
@@ -182,6 +184,7 @@ impl Model {
             ["ack", "open"] => self.opened = true,
             ["ack", "try", client, op, id, number] => {
                 let op = [op, id, number].map(str::to_owned);
+                self.note(&op);
                 assert_eq!(self.under_way.insert(client.to_owned(), op), None, "{line}");
             }
             ["ack", "done", client, op, id, number] => {
@@ -204,6 +207,23 @@ impl Model {
         self.known.get(id).map_or("none", String::as_str)
     }
 
+    /// From now on no state is forgotten: what is checked may be as old as this moment.
+    pub fn remember(&mut self) {
+        self.since = Some(BTreeMap::new());
+        self.under_way.clone().values().for_each(|op| self.note(op));
+    }
+
+    /// Notes what the id of an operation may be from before it to after it, if that is wanted.
+    fn note(&mut self, op: &[String; 3]) {
+        let id = op[1].clone();
+        let before = self.of(&id).to_owned();
+        if let Some(since) = &mut self.since {
+            let states = since.entry(id).or_default();
+            states.extend(after(op, &before));
+            states.push(before);
+        }
+    }
+
     /// Holds the ledger against what was acknowledged. What it has is what is known from now on.
     pub async fn check(&mut self, ledger: &TestLedger) -> Result<(), String> {
         let mut ids: BTreeSet<String> = self.known.keys().cloned().collect();
@@ -214,6 +234,7 @@ impl Model {
             for op in self.under_way.values().filter(|[_, of, _]| *of == id) {
                 allowed.extend(after(op, self.of(&id)));
             }
+            allowed.extend(self.since.iter().flat_map(|since| since.get(&id)).flatten().cloned());
             let found = found(ledger, &id).await;
             if !allowed.contains(&found) {
                 return Err(format!("{id} is {found:?}, but it must be one of {allowed:?}"));
@@ -221,6 +242,7 @@ impl Model {
             self.known.insert(id, found);
         }
         self.under_way.clear();
+        self.since = None;
         self.opened = false;
         Ok(())
     }

@@ -4,7 +4,10 @@
 //! or says with a typed error what is wrong and leaves the directory as it was found, byte by byte.
 //! It never panics, never hangs, and never silently finds less. An accepted loss opens it in any
 //! case, keeps the evidence, says so on record, and has every success whose frame is still whole.
+//!
+//! Between them copies of a ledger that is open are tried (`copied.rs`).
 
+use super::copied::try_copy;
 use super::{Harness, broken};
 use crate::places::{self, Image, TestLedger};
 use crate::{Rng, Session, ops};
@@ -69,7 +72,7 @@ async fn known(ledger: &TestLedger) -> BTreeMap<String, String> {
 }
 
 /// A ledger with a ballast, but a small one.
-fn builder() -> Builder<String, String> {
+pub(super) fn builder() -> Builder<String, String> {
     places::builder().ballast_bytes(64 << 10)
 }
 
@@ -371,16 +374,28 @@ fn run(session: &mut Session) {
                 }
                 let Some((what, image)) = damage(sample, name, &mut session.rng) else { continue };
                 let case = format!("{}, {}, {what}", sample.name, name.display());
-                let tried = AssertUnwindSafe(|| places::run(try_damage(sample, &image)));
-                let came = catch_unwind(tried).unwrap_or_else(|panic| {
-                    Err(format!("a panic: {}", crate::session::text_of(&*panic)))
-                });
+                let came = caught(|| places::run(try_damage(sample, &image)));
                 if let Ok(came) = &came {
                     session.count(&format!("{came:?}").to_lowercase(), 1);
                 }
                 session.count(&format!("cases of {}", sample.name), 1);
                 session.tried(came.map(drop).map_err(|wrong| format!("{case}: {wrong}")));
             }
+            if !session.goes_on() {
+                return;
+            }
+            let mut made = String::new();
+            let came = caught(|| try_copy(&mut session.rng, &mut made));
+            if let Ok(came) = &came {
+                session.count(&format!("copies {came:?}").to_lowercase(), 1);
+            }
+            session.tried(came.map(drop).map_err(|wrong| format!("a copy, {made}: {wrong}")));
         }
     }
+}
+
+/// A panic is wrong like anything else.
+fn caught<T>(tries: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(tries))
+        .unwrap_or_else(|panic| Err(format!("a panic: {}", crate::session::text_of(&*panic))))
 }

@@ -1,6 +1,7 @@
 //! The harnesses, each named after what it does to the ledger.
 
 mod clock;
+mod copied;
 mod counts;
 mod damaged;
 mod dropped;
