@@ -24,6 +24,7 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
 
+/// With a ballast where one is asked for.
 fn builder() -> Builder<String, String> {
     places::builder().ballast_bytes(number(BALLAST, 0))
 }

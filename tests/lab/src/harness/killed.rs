@@ -3,8 +3,8 @@
 //! Nothing that was acknowledged is lost, nothing comes back that was gone, of each client at most
 //! the one thing under way is unsure, what was running is `Failed(Crashed)`; and the same directory
 //! goes on, round after round. A third of the kills come at a moment counted from the start of the
-//! process, half of them in a directory of their own: so creations and opens are killed as well. Half of the
-//! processes have a ballast to make or to keep, the others to remove.
+//! process, half of them in a directory of their own: so creations and opens are killed as well. Half
+//! of the processes have a ballast to make or to keep, the others one to remove.
 
 use super::{Harness, broken};
 use crate::Session;
