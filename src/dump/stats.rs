@@ -3,6 +3,7 @@
 use super::{Inspection, Source, last_change};
 use crate::error::JournalError;
 use crate::state::{Epoch, SeqNo, TaskState, Timestamp};
+use std::collections::BTreeMap;
 
 /// What there is, in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,12 @@ impl Stats {
 }
 
 impl Inspection {
+    /// The owner's metadata, as far as it can be read. Reads all of the log.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<String, Vec<u8>> {
+        self.whole().0.metadata.into_iter().collect()
+    }
+
     /// Counts everything; reads all of the ledger.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -1,12 +1,16 @@
-//! The `taskledger` command: a shell around [`taskledger::dump`].
+//! The `taskledger` command: commands that run once, and a shell around [`taskledger::dump`].
 //!
 //! Exit codes: 0 done, and nothing is wrong; 1 damaged, or no such id; 2 could not look, or called
-//! wrongly.
+//! wrongly. Those of `map` and `exec` stand in their help.
 
 mod args;
+mod beside;
+mod command;
 mod dump;
+mod exec;
 mod json;
 mod log;
+mod map;
 mod output;
 mod repair;
 mod show;
@@ -15,18 +19,25 @@ mod terminal;
 mod verify;
 
 use args::{Args, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 use terminal::Failure;
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
+        Command::Map(args) => map::run(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Completions(args) => {
+            let mut command = Args::command();
+            clap_complete::generate(args.shell, &mut command, "taskledger", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     match done {
         Ok(code) => code,

@@ -1,0 +1,89 @@
+//! No command of a dead run beside its successor.
+//!
+//! A run that is killed leaves its commands behind, and nobody can tell what they are still doing.
+//! So every command inherits a shared lock on one file of the ledger, which lasts as long as any
+//! process of it has the descriptor open. A run first takes the file for itself alone, that is: waits
+//! until all of them have ended.
+
+use crate::terminal::{Failure, clean, complain};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The name of the file in the directory of the ledger.
+const NAME: &str = "commands.lock";
+
+/// How often a wait says that it goes on.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// The lock that all commands of this process inherit.
+#[derive(Debug)]
+pub(crate) struct Beside(#[expect(dead_code, reason = "it is held")] File);
+
+impl Beside {
+    /// Waits for up to `wait` until no command of an earlier run is left. The ledger is open: so no
+    /// other run begins commands meanwhile.
+    pub(crate) fn begin(ledger: &Path, wait: Duration) -> Result<Result<Self, String>, Failure> {
+        let path = ledger.join(NAME);
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::Look(format!("cannot lock {}: {error}", path.display()))
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed(&error))?;
+        let since = Instant::now();
+        let mut told = None;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(error) => return Err(failed(&error)),
+            }
+            if since.elapsed() >= wait {
+                let whose = processes(&path);
+                return Ok(Err(format!("commands of an earlier run are still running: {whose}")));
+            }
+            if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
+                told = Some(Instant::now());
+                complain(&format!(
+                    "waiting for commands of an earlier run, {} s so far: {}",
+                    since.elapsed().as_secs(),
+                    processes(&path)
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        flock(&file, FlockOperation::LockShared).map_err(|error| failed(&error))?;
+        // From now on every process that is started has it.
+        fcntl_setfd(&file, FdFlags::empty()).map_err(|error| failed(&error))?;
+        Ok(Ok(Self(file)))
+    }
+}
+
+/// The processes that have the file open, but for this one.
+fn processes(path: &Path) -> String {
+    let Ok(path) = path.canonicalize() else { return "of which nothing can be told".to_owned() };
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = process.file_name().to_string_lossy().into_owned();
+        if name == own || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        if open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|link| link == path) {
+            let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).replace('\0', " ");
+            found.push(format!("{name} ({})", clean(words.trim_end())));
+        }
+    }
+    if found.is_empty() { "of other users, or already gone".to_owned() } else { found.join(", ") }
+}

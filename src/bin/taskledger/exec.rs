@@ -1,0 +1,142 @@
+//! `taskledger exec`: one command, unless it has succeeded before.
+
+use crate::args::ExecArgs;
+use crate::beside::Beside;
+use crate::command::{Why, command, failure_of, not_started};
+use crate::terminal::{Done, Failure, chain, complain};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use taskledger::{Attempt, AttemptError, ByteId, Ledger, OpenError, TaskState};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+const UNRECORDED: u8 = 74;
+const IN_USE: u8 = 75;
+const NOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+type Tasks = Ledger<ByteId, ()>;
+
+pub(crate) fn run(args: &ExecArgs) -> Done {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Look(format!("no runtime: {error}")))?;
+    runtime.block_on(exec(args))
+}
+
+async fn exec(args: &ExecArgs) -> Done {
+    let id = ByteId::from(args.id.clone().into_vec());
+    let since = Instant::now();
+    let wait = args.wait.unwrap_or(Duration::ZERO);
+    let ledger = match Tasks::builder().lock_wait(wait).open(&args.ledger).await {
+        Ok(ledger) => ledger,
+        Err(error @ OpenError::Locked { .. }) => {
+            complain(&format!("{id}: {}", chain(&error)));
+            return Ok(ExitCode::from(IN_USE));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let done = guarded(args, &ledger, &id, wait.saturating_sub(since.elapsed())).await;
+    if let Err(error) = ledger.close().await {
+        complain(&chain(&error));
+    }
+    done
+}
+
+async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -> Done {
+    if ledger.query_task_state_quick(id) == TaskState::Succeeded {
+        return Ok(before(ledger, id).await);
+    }
+    let beside = match Beside::begin(&args.ledger, wait)? {
+        Ok(beside) => beside,
+        Err(told) => {
+            complain(&format!("{id}: {told}"));
+            return Ok(ExitCode::from(IN_USE));
+        }
+    };
+    let ended = Arc::new(Mutex::new(None));
+    let work = work(ledger.clone(), id.clone(), args.command.clone(), Arc::clone(&ended));
+    let told = ledger.launch_block(id.clone(), work).await;
+    drop(beside);
+    let code = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => before(ledger, id).await,
+        Err(AttemptError::Failed(Why(why))) => {
+            // What has said by itself why it failed needs no other word.
+            if code.is_none_or(|code| code >= NOT_RUN) {
+                complain(&format!("{id}: {why}"));
+            }
+            ExitCode::from(code.unwrap_or(NOT_RUN))
+        }
+        Err(AttemptError::Rejected { reason, .. }) => return Err(Failure::Look(chain(&reason))),
+        Err(other) => {
+            complain(&format!("{id}: {other}"));
+            ExitCode::from(code.filter(|code| *code > 0).unwrap_or(UNRECORDED))
+        }
+    })
+}
+
+async fn before(ledger: &Tasks, id: &ByteId) -> ExitCode {
+    let record = ledger.record(id).await.ok().flatten();
+    let when = record.and_then(|details| details.ended_at);
+    let when = when.map_or_else(|| "before".to_owned(), |at| at.to_string());
+    complain(&format!("{id} has succeeded: {when}; nothing is run"));
+    ExitCode::SUCCESS
+}
+
+/// The attempt: the command with our own input and output. Its exit code is left in `ended`.
+async fn work(
+    ledger: Tasks,
+    id: ByteId,
+    words: Vec<std::ffi::OsString>,
+    ended: Arc<Mutex<Option<u8>>>,
+) -> Result<(), Why> {
+    let record = ledger.record(&id).await.map_err(|error| Why(chain(&error)))?;
+    let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
+    let leave = |code: u8| *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+    let (Some(mut command), Some(program)) = (command(&words, &id, attempt), words.first()) else {
+        return Err(Why("there is no command".to_owned()));
+    };
+    let child = command.spawn().map_err(|error| {
+        leave(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN });
+        Why(not_started(program, &error))
+    })?;
+    let status = until_it_ends(child).await.map_err(|error| Why(error.to_string()))?;
+    let code = match status.signal() {
+        Some(signal) => 128 + signal,
+        None => status.code().unwrap_or(1),
+    };
+    leave(u8::try_from(code).unwrap_or(u8::MAX));
+    failure_of(status).map_or(Ok(()), |why| Err(Why(why)))
+}
+
+/// A signal that only we have got is handed on; Ctrl-C reaches the command by itself.
+async fn until_it_ends(mut child: Child) -> io::Result<ExitStatus> {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut others = [
+        (signal(SignalKind::terminate())?, Signal::TERM),
+        (signal(SignalKind::hangup())?, Signal::HUP),
+        (signal(SignalKind::quit())?, Signal::QUIT),
+    ];
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let [terminate, hangup, quit] = &mut others;
+    loop {
+        let got = tokio::select! {
+            status = child.wait() => return status,
+            _ = interrupt.recv() => continue,
+            _ = terminate.0.recv() => terminate.1,
+            _ = hangup.0.recv() => hangup.1,
+            _ = quit.0.recv() => continue,
+        };
+        if let Some(pid) = pid {
+            let _gone = kill_process(pid, got);
+        }
+    }
+}

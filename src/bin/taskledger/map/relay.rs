@@ -1,0 +1,152 @@
+//! What a command prints: kept until it has ended, then passed on whole.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tempfile::SpooledTempFile;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
+use tokio::task::JoinSet;
+
+/// Above this an output goes to a temporary file.
+const IN_MEMORY: usize = 1024 * 1024;
+
+/// Bytes of standard error that a failure records.
+const TAIL: usize = 2048;
+
+/// How long a command that has ended is waited for that has left its output to somebody else.
+const LEFT_OPEN: Duration = Duration::from_millis(100);
+
+/// The two outputs of a command.
+#[derive(Debug)]
+pub(super) struct Printed {
+    out: SpooledTempFile,
+    err: SpooledTempFile,
+    tail: Vec<u8>,
+    /// Why something of it is missing.
+    lost: Option<io::Error>,
+}
+
+/// Reads what a command prints, as it comes.
+#[derive(Debug)]
+pub(super) struct Relay {
+    printed: Arc<Mutex<Printed>>,
+    readers: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    Out,
+    Err,
+}
+
+impl Relay {
+    /// Begins to read. With `at_once`, what comes on standard error is passed on as it comes, and
+    /// standard output is the command's own business.
+    pub(super) fn of(child: &mut Child, at_once: bool) -> Self {
+        let new = || SpooledTempFile::new(IN_MEMORY);
+        let printed = Printed { out: new(), err: new(), tail: Vec::new(), lost: None };
+        let printed = Arc::new(Mutex::new(printed));
+        let mut readers = JoinSet::new();
+        if let Some(out) = child.stdout.take() {
+            readers.spawn(read(out, Stream::Out, Arc::clone(&printed), false));
+        }
+        if let Some(err) = child.stderr.take() {
+            readers.spawn(read(err, Stream::Err, Arc::clone(&printed), at_once));
+        }
+        Self { printed, readers }
+    }
+
+    /// Everything that the command, which has ended, has printed: what is in the pipes by now, if
+    /// somebody else keeps them open.
+    pub(super) async fn finish(&mut self) {
+        let all = async { while self.readers.join_next().await.is_some() {} };
+        drop(tokio::time::timeout(LEFT_OPEN, all).await);
+    }
+
+    /// The last lines on standard error.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let printed = lock(&self.printed);
+        let text = String::from_utf8_lossy(&printed.tail);
+        let text = text.trim();
+        // What was cut off began somewhere in a line.
+        let cut = printed.tail.len() >= TAIL;
+        let text = if cut { text.split_once('\n').map_or(text, |(_, rest)| rest) } else { text };
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// What was read so far.
+    pub(super) fn printed(&self) -> Arc<Mutex<Printed>> {
+        Arc::clone(&self.printed)
+    }
+}
+
+impl Printed {
+    /// Passes all of it on. What standard output does not take is told.
+    pub(super) fn pass_on(&mut self) -> io::Result<()> {
+        // Whoever listens to the errors is less important.
+        drop(copy(&mut self.err, &mut io::stderr().lock()));
+        copy(&mut self.out, &mut io::stdout().lock())
+    }
+
+    /// Why something of it is missing.
+    pub(super) const fn lost(&self) -> Option<&io::Error> {
+        self.lost.as_ref()
+    }
+
+    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+        let to = match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+        };
+        if let Err(error) = to.write_all(bytes) {
+            self.lost.get_or_insert(error);
+        }
+    }
+}
+
+pub(super) fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
+    printed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn copy(from: &mut SpooledTempFile, to: &mut impl Write) -> io::Result<()> {
+    from.seek(SeekFrom::Start(0))?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return to.flush();
+        }
+        to.write_all(buffer.get(..read).unwrap_or_default())?;
+    }
+}
+
+async fn read(
+    mut from: impl AsyncRead + Unpin,
+    stream: Stream,
+    printed: Arc<Mutex<Printed>>,
+    at_once: bool,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let bytes = match from.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(read) => buffer.get(..read).unwrap_or_default(),
+            Err(error) => {
+                lock(&printed).lost.get_or_insert(error);
+                return;
+            }
+        };
+        let mut printed = lock(&printed);
+        if matches!(stream, Stream::Err) {
+            printed.tail.extend_from_slice(bytes);
+            let more = printed.tail.len().saturating_sub(TAIL);
+            printed.tail.drain(..more);
+        }
+        if at_once {
+            drop(io::stderr().write_all(bytes));
+        } else {
+            printed.take(stream, bytes);
+        }
+    }
+}
