@@ -41,6 +41,14 @@ pub enum Sabotage {
     TrustLength,
     /// A sync of the log that fails is taken for a good one.
     IgnoreSync,
+    /// The watchdog lets a store that does not come back take its callers with it.
+    NeverGiveUp,
+    /// A ledger that was moved away goes on in its old place.
+    LosePath,
+    /// A ledger whose last handle is dropped stays open.
+    StayOpen,
+    /// The watchdog outlives its writer.
+    StayBehind,
 }
 
 /// Whether this is done wrong.
