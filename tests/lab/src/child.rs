@@ -1,6 +1,6 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{Owns, builder, open, run};
+use crate::places::{Owns, builder, open, refused, run};
 use crate::{Rng, ops};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,6 +129,6 @@ async fn opens_once(path: PathBuf) {
             drop(owns);
             ledger.close().await.unwrap();
         }
-        Err(error) => ops::say(&format!("refused {error}")),
+        Err(error) => ops::say(&format!("refused: {}", refused(&error))),
     }
 }
