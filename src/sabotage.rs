@@ -43,6 +43,14 @@ pub enum Sabotage {
     IgnoreSync,
     /// What is read is taken to be on the disk.
     TrustCache,
+    /// The watchdog lets a store that does not come back take its callers with it.
+    NeverGiveUp,
+    /// A ledger that was moved away goes on in its old place.
+    LosePath,
+    /// A ledger whose last handle is dropped stays open.
+    StayOpen,
+    /// The watchdog outlives its writer.
+    StayBehind,
 }
 
 /// Whether this is done wrong.

@@ -139,9 +139,21 @@ impl Simulation {
         let look = |id: &EncodedId| index.cell(id.as_bytes());
         let step = self.core.step(&group, Timestamp::default(), look, &mut self.journal).unwrap();
         self.index.publish(step.changes);
+        let mut changed = BTreeSet::new();
         for (request, answer) in group.iter().zip(&step.answers) {
+            let taken = matches!(answer, Answer::Done(_));
+            let verdict = if taken { "taken" } else { "refused" };
+            // Whether its own batch had a say in it tells what went wrong.
+            let behind = changed.contains(&request.id().unwrap().as_bytes()[0]);
+            let behind = if behind { ", behind another one of its id" } else { "" };
             let accepted = self.expect(request);
-            assert_eq!(matches!(answer, Answer::Done(_)), accepted, "{request:?}: {answer:?}");
+            assert!(
+                taken == accepted,
+                "{verdict} against the rule{behind}: {request:?}: {answer:?}"
+            );
+            if accepted {
+                changed.insert(request.id().unwrap().as_bytes()[0]);
+            }
         }
         self.check();
     }
@@ -214,13 +226,15 @@ impl Simulation {
             Instant::now(),
         )
         .unwrap();
-        assert_eq!(recovered.recovery.crashed::<u8>().count(), running.len());
-        assert_eq!(recovered.recovery.interrupted_revokes::<u8>().count(), revoking.len());
+        let (crashed, told) = (recovered.recovery.crashed::<u8>().count(), running.len());
+        assert_eq!(crashed, told, "what was running is found crashed");
+        let interrupted = recovered.recovery.interrupted_revokes::<u8>().count();
+        assert_eq!(interrupted, revoking.len(), "what was being revoked is found interrupted");
         for n in running {
             self.plain.insert(n, Plain { state: Some("failed"), by: None });
             let cell = recovered.index.cell(&[n]);
             let details = journal.read(&number(n), cell).unwrap();
-            assert_eq!(details.failure, Some(Failure::Crashed));
+            assert_eq!(details.failure, Some(Failure::Crashed), "and says so of itself");
         }
         for n in revoking {
             self.plain.insert(n, Plain { state: Some("succeeded"), by: None });
@@ -260,10 +274,10 @@ impl Simulation {
         for n in 0..u8::try_from(IDS).unwrap() {
             let expected = self.plain.get(&n).and_then(|plain| plain.state);
             let cell = self.index.cell(&[n]);
-            assert_eq!(cell.state.name(), expected.unwrap_or("not found"));
+            assert_eq!(cell.state.name(), expected.unwrap_or("not found"), "memory shows it");
             if cell != Cell::ABSENT {
                 let details = self.journal.clone().read(&number(n), cell).unwrap();
-                assert_eq!(details.cell, cell);
+                assert_eq!(details.cell, cell, "the journal tells of the same state");
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::sabotage::{Sabotage, sabotage};
 use crate::shared::{Options, Shared};
 use crate::state::{Cell, SeqNo, TaskState};
 use crate::submission::Answer;
+use crate::sync::lock;
 use crate::watch::Watch;
 use crate::writer::Writer;
 use crate::{Health, Ledger};
@@ -45,6 +46,7 @@ fn try_orders(name: &str, scene: fn()) {
         Some("LoseWake") => sabotage(Sabotage::LoseWake),
         Some("AnswerFirst") => sabotage(Sabotage::AnswerFirst),
         Some("ForgetBatch") => sabotage(Sabotage::ForgetBatch),
+        Some("NeverGiveUp") => sabotage(Sabotage::NeverGiveUp),
         Some(other) => panic!("nobody does {other} here"),
     }
     let usual = 1000;
@@ -78,6 +80,32 @@ struct Taped {
     fails: Option<(usize, bool)>,
     /// How many there were when it failed.
     at_failure: Option<usize>,
+    /// The append that does not come back.
+    hangs: Option<(usize, Arc<Hang>)>,
+}
+
+/// A store that comes back only when all its callers have been answered.
+#[derive(Default)]
+struct Hang(crate::sync::Mutex<Hung>, crate::sync::Condvar);
+
+#[derive(Default)]
+struct Hung {
+    begun: bool,
+    answered: usize,
+}
+
+impl Hang {
+    fn change(&self, change: impl FnOnce(&mut Hung)) {
+        change(&mut lock(&self.0));
+        self.1.notify_all();
+    }
+
+    fn wait_until(&self, is: impl Fn(&Hung) -> bool) {
+        let mut hung = lock(&self.0);
+        while !is(&hung) {
+            hung = self.1.wait(hung).unwrap();
+        }
+    }
 }
 
 impl Journal for Tape {
@@ -87,6 +115,10 @@ impl Journal for Tape {
 
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
         thread::yield_now();
+        if let Some(hang) = self.hangs_now() {
+            hang.change(|hung| hung.begun = true);
+            hang.wait_until(|hung| hung.answered == NAMES.len());
+        }
         let result = {
             let mut tape = self.0.lock().unwrap();
             assert_eq!(tape.at_failure, None, "something is appended after a failure");
@@ -130,6 +162,18 @@ impl Tape {
             }
         }
         cell
+    }
+
+    fn hangs_now(&self) -> Option<Arc<Hang>> {
+        let tape = self.0.lock().unwrap();
+        let (_, hang) = tape.hangs.as_ref().filter(|(at, _)| *at == tape.appends)?;
+        Some(Arc::clone(hang))
+    }
+
+    /// Another caller, one for each name, has been answered whatever it asked.
+    fn answered(&self) {
+        let hang = self.0.lock().unwrap().hangs.as_ref().map(|(_, hang)| Arc::clone(hang));
+        hang.into_iter().for_each(|hang| hang.change(|hung| hung.answered += 1));
     }
 
     fn has(&self, seq: SeqNo) -> bool {
@@ -190,15 +234,29 @@ impl Scene {
 
     /// The watchdog looks once, at any moment, and takes whatever the writer is at for stuck.
     fn watched() -> Self {
-        let mut scene = Self::begin(shuttle::rand::thread_rng().gen_range(1..4));
-        let (watch, shared) = (scene.watch.clone(), Arc::clone(&scene.shared));
-        scene.threads.push(thread::spawn(move || {
+        Self::begin(shuttle::rand::thread_rng().gen_range(1..4)).watched_when(|| {})
+    }
+
+    fn watched_when(mut self, it_is_time: impl FnOnce() + Send + 'static) -> Self {
+        let (watch, shared) = (self.watch.clone(), Arc::clone(&self.shared));
+        self.threads.push(thread::spawn(move || {
+            it_is_time();
             watch.run(Duration::ZERO, |group, requests| {
                 let poison = Poison::Stuck { after: Duration::ZERO };
                 shared.poison(&poison, Some((group, requests)));
             });
         }));
-        scene
+        self
+    }
+
+    /// At some append the store hangs, and the watchdog looks.
+    fn hanging() -> Self {
+        let mut rng = shuttle::rand::thread_rng();
+        let scene = Self::begin(rng.gen_range(1..4));
+        let hang = Arc::new(Hang::default());
+        // However they share batches, there is one with a start, and one with its end.
+        scene.tape.0.lock().unwrap().hangs = Some((rng.gen_range(1..3), Arc::clone(&hang)));
+        scene.watched_when(move || hang.wait_until(|hung| hung.begun))
     }
 
     fn spawn(&mut self, work: impl FnOnce(Player) + Send + 'static) {
@@ -329,6 +387,7 @@ fn scene_of_a_failure(mut scene: Scene) {
                 Err(rejection) => assert!(matches!(rejection, Rejection::Poisoned(_))),
             }
             player.wait(name);
+            player.tape.answered();
         });
     }
     scene.spawn(|player| {
@@ -342,6 +401,7 @@ fn scene_of_a_failure(mut scene: Scene) {
         // It ends, whatever it says.
         drop(block_on(player.ledger.record("c")));
         drop(block_on(player.ledger.checkpoint()));
+        player.tape.answered();
     });
     scene.end();
 }
@@ -408,6 +468,12 @@ fn nobody_waits_for_ever_after_a_failed_write() {
 fn a_group_is_durable_or_given_up_and_never_both() {
     let scene = || scene_of_a_failure(Scene::watched());
     try_orders("a_group_is_durable_or_given_up_and_never_both", scene);
+}
+
+#[test]
+fn a_store_that_does_not_come_back_keeps_nobody() {
+    let scene = || scene_of_a_failure(Scene::hanging());
+    try_orders("a_store_that_does_not_come_back_keeps_nobody", scene);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{self, BALLAST, Owns, open, run};
+use crate::places::{self, BALLAST, Owns, open, refused, run};
 use crate::{Rng, ops};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -137,6 +137,6 @@ async fn opens_once(path: PathBuf) {
             drop(owns);
             ledger.close().await.unwrap();
         }
-        Err(error) => ops::say(&format!("refused {error}")),
+        Err(error) => ops::say(&format!("refused: {}", refused(&error))),
     }
 }

@@ -60,7 +60,7 @@ pub fn is_sabotaged() -> bool {
     std::env::var_os(SABOTAGE).is_some()
 }
 
-const SABOTAGES: [Sabotage; 15] = [
+const SABOTAGES: [Sabotage; 19] = [
     Sabotage::SkipSync,
     Sabotage::HoldBack,
     Sabotage::SwallowFailure,
@@ -76,6 +76,10 @@ const SABOTAGES: [Sabotage; 15] = [
     Sabotage::TrustLength,
     Sabotage::IgnoreSync,
     Sabotage::TrustCache,
+    Sabotage::NeverGiveUp,
+    Sabotage::LosePath,
+    Sabotage::StayOpen,
+    Sabotage::StayBehind,
 ];
 
 /// The lab's program as another process.
@@ -98,20 +102,13 @@ pub enum Verdict {
 /// The same run with a promise broken, in a process of its own.
 #[must_use]
 pub fn control(harness: &Harness, control: &Control, seed: u64) -> Verdict {
-    let mut command = program();
+    let mut command = slice(harness, control.units, seed);
     command
-        .args(["slice", harness.name])
-        .args(["--units", &control.units.to_string(), "--seed", &seed.to_string()])
         .args(control.shows.iter().flat_map(|part| ["--shows", part]))
         .env(SABOTAGE, format!("{:?}", control.broken));
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) => return Verdict::Failed(format!("it does not run: {error}")),
-    };
-    let Ok(report) = serde_json::from_slice::<Report>(&output.stdout) else {
-        let told = String::from_utf8_lossy(&output.stderr);
-        let last = told.lines().next_back().unwrap_or_default();
-        return Verdict::Failed(format!("the process ended with {}: {last}", output.status));
+    let report = match report_of(&mut command) {
+        Ok(report) => report,
+        Err(why) => return Verdict::Failed(why),
     };
     let (tried, unit) = (report.tried, harness.unit);
     match (report.skipped, report.found, report.violations.first()) {
@@ -120,4 +117,23 @@ pub fn control(harness: &Harness, control: &Control, seed: u64) -> Verdict {
         (None, None, None) => Verdict::Failed(format!("it finds nothing in {tried} {unit}")),
         (None, None, Some(first)) => Verdict::Failed(format!("it finds something else: {first}")),
     }
+}
+
+/// One run of a harness in a process in which nothing else runs.
+#[must_use]
+pub fn slice(harness: &Harness, units: u64, seed: u64) -> Command {
+    let mut command = program();
+    command.args(["slice", harness.name]);
+    command.args(["--units", &units.to_string(), "--seed", &seed.to_string()]);
+    command
+}
+
+/// What the process of a slice has to say.
+pub fn report_of(slice: &mut Command) -> Result<Report, String> {
+    let output = slice.output().map_err(|error| format!("it does not run: {error}"))?;
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        let told = String::from_utf8_lossy(&output.stderr);
+        let last = told.lines().next_back().unwrap_or_default();
+        format!("the process ended with {}: {last}", output.status)
+    })
 }

@@ -87,6 +87,22 @@ pub struct Owns(PathBuf);
 /// What is said of two owners.
 pub const AT_ONCE: &str = "two own it at once";
 
+/// What is said of one that the ledger's lock did not keep out.
+pub const PAST_OURS: &str = "nothing but the store's own lock keeps it out";
+
+/// Why an open is refused.
+#[must_use]
+pub fn refused(error: &OpenError) -> String {
+    match error {
+        OpenError::Io { action: "lock the log", source, .. }
+            if source.kind() == std::io::ErrorKind::WouldBlock =>
+        {
+            format!("{PAST_OURS}: {error}")
+        }
+        other => format!("{other}: {other:?}"),
+    }
+}
+
 impl Owns {
     pub fn begin(path: &Path) -> Result<Self, String> {
         let file = path.with_extension("owner");

@@ -36,6 +36,8 @@ pub struct Session {
     /// Units to try.
     pub units: u64,
     pub report: Report,
+    /// Whether nothing else runs in this process.
+    pub alone: bool,
     until: Option<Instant>,
     shows: Option<Vec<String>>,
 }
@@ -74,6 +76,12 @@ impl Session {
         }
     }
 
+    /// How much time is left, if there is an end to it.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
     pub fn skip(&mut self, why: impl Into<String>) {
         self.report.skipped = Some(why.into());
     }
@@ -86,6 +94,8 @@ pub struct Bounds {
     pub time: Option<Duration>,
     /// A control has shown what it has to with the first violation that says one of these.
     pub shows: Option<Vec<String>>,
+    /// Whether nothing else runs in this process.
+    pub alone: bool,
 }
 
 /// Runs a harness. A panic is a violation like any other.
@@ -96,6 +106,7 @@ pub fn run(harness: &Harness, seed: u64, bounds: Bounds) -> Report {
         seed,
         units: bounds.units,
         report: Report::default(),
+        alone: bounds.alone,
         until: bounds.time.map(|time| Instant::now() + time),
         shows: bounds.shows,
     };

@@ -28,7 +28,7 @@ fn holds(name: &str) {
     let harness = of_name(name).expect("there is such a harness");
     let seed = seed();
     println!("{name}: TASKLEDGER_SEED={seed}");
-    let bounds = Bounds { units: times(harness.ci), time: None, shows: None };
+    let bounds = Bounds { units: times(harness.ci), time: None, shows: None, alone: false };
     let report = session::run(harness, seed, bounds);
     if let Some(why) = report.skipped {
         eprintln!("\n==== SKIPPED {name}: {why} ====\n");

@@ -1,21 +1,30 @@
 //! Futures are dropped and runtimes die: calls after any of their polls, attempts that never end,
 //! panic, or panic when they are dropped, with work queued.
 //!
-//! Each call in turn is dropped after each number of polls in turn, in the middle of a mix of others that
-//! are dropped at random; a hundred mixes of each are the full size.
+//! Each call in turn is dropped after each number of polls in turn, polled when it is woken or without
+//! that, in the middle of a mix of others that are dropped at random; a hundred mixes of each are the
+//! full size.
 //!
 //! Whatever is dropped when: every id settles once its runtime is gone, the log is legal and says
-//! what memory says, later calls work, and the close ends.
+//! what memory says, later calls work, and the close ends. A ledger whose open is dropped closes
+//! itself, and can be opened again. No thread of the library is left behind.
 
 use super::{Harness, broken};
 use crate::{Rng, Session};
+use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use taskledger::internals::Sabotage;
-use taskledger::{AttemptError, Ledger, MemoryJournal, TaskState};
+use taskledger::{
+    AttemptError, Base, Cell, EncodedId, Journal, JournalError, Ledger, MemoryJournal, Record,
+    TaskDetails, TaskState, Visit,
+};
 use tokio::runtime::Runtime;
 
 pub(super) const HARNESS: Harness = Harness {
@@ -25,7 +34,11 @@ pub(super) const HARNESS: Harness = Harness {
     ci: CALLS.len() as u64 * POLLS * 10,
     full: CALLS.len() as u64 * POLLS * 100,
     run,
-    controls: &[broken(Sabotage::DropEnd, 200, &["for ever"])],
+    controls: &[
+        broken(Sabotage::DropEnd, 200, &["for ever"]),
+        broken(Sabotage::StayOpen, 200, &["that nobody has taken stays open"]),
+        broken(Sabotage::StayBehind, 5, &["threads are left behind"]),
+    ],
 };
 
 /// Far more than anything takes: only to tell slow from never.
@@ -55,13 +68,81 @@ const CALLS: [&str; 17] = [
 /// The last two end the ledger: none but the one that is to be dropped.
 const NOT_LAST: u64 = CALLS.len() as u64 - 2;
 
-/// A call is dropped after fewer polls than this.
+/// A call is dropped after fewer polls than this. Polled when it is woken, as by a runtime, none needs
+/// half as many, if it ever ends: what is counted tells.
 const POLLS: u64 = 8;
+
+/// So long a call that is polled when it is woken is waited for.
+const WOKEN_WITHIN: Duration = Duration::from_millis(10);
 
 const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
 type Tasks = Ledger<String, u32>;
 type Calling = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The journal of a ledger that nobody takes, and what has become of it.
+#[derive(Clone, Default)]
+struct Left {
+    journal: MemoryJournal,
+    opened: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
+    gone: Arc<AtomicBool>,
+}
+
+/// Its ledger's part of it.
+struct Given(Left);
+
+impl Journal for Given {
+    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
+        self.0.opened.store(true, Ordering::SeqCst);
+        self.0.journal.replay(visit)
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        self.0.journal.append(records)
+    }
+
+    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError> {
+        self.0.journal.read(id, cell)
+    }
+
+    fn close(&mut self) -> Result<(), JournalError> {
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.journal.close()
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.0.gone.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Left {
+    /// Its ledger has closed itself, if it was ever open, and the next one works.
+    fn is_free(&self, runtime: &Runtime) -> Result<(), String> {
+        let since = Instant::now();
+        while !self.gone.load(Ordering::SeqCst) {
+            if since.elapsed() > NEVER {
+                return Err("a ledger that nobody has taken stays open".to_owned());
+            }
+            std::thread::yield_now();
+        }
+        if self.opened.load(Ordering::SeqCst) != self.closed.load(Ordering::SeqCst) {
+            return Err("a ledger that nobody has taken is let go of without a close".to_owned());
+        }
+        let again = async {
+            let opened = Tasks::builder().open_journal(self.journal.clone()).await;
+            let ledger = opened.map_err(|error| error.to_string())?;
+            let marked = ledger.mark_succeeded("again".to_owned()).await;
+            marked.map_err(|error| error.to_string())?;
+            ledger.close().await.map_err(|error| error.to_string())
+        };
+        let again = runtime.block_on(async { tokio::time::timeout(NEVER, again).await });
+        let again = again.unwrap_or_else(|_| Err("it hangs".to_owned()));
+        again.map_err(|wrong| format!("again what nobody has taken: {wrong}"))
+    }
+}
 
 /// What an attempt does.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +184,10 @@ async fn attempt(deed: Deed, yields: u64) -> Result<u32, String> {
 }
 
 fn run(session: &mut Session) {
+    // Whose threads are left behind can be told only where there are no others.
+    if !session.alone {
+        return apart(session);
+    }
     // Hundreds of panics are part of the game; what is found is told all the same.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -116,19 +201,29 @@ fn run(session: &mut Session) {
         let target = Target {
             what: number % CALLS.len() as u64,
             polls: number / CALLS.len() as u64 % POLLS,
+            again: match session.rng.below(4) {
+                0 => Again::Woken,
+                _ => some_turns(&mut session.rng),
+            },
         };
         let name = CALLS[usize::try_from(target.what).unwrap()];
+        // Those of a mix in which something was wrong.
+        let before = threads();
         let mixed = catch_unwind(|| mix(&mut Rng::new(seed), target));
         let mixed = mixed.unwrap_or_else(|panic| Err(crate::session::text_of(&*panic)));
+        let mixed = mixed.and_then(|mixed| are_gone(&before).map(|()| mixed));
         if let Ok(mixed) = &mixed {
             session.count("calls", mixed.calls);
             session.count("runtimes that died", mixed.deaths);
             session.count(&format!("mixes of {name}"), 1);
-            if mixed.ended_before {
-                session.count("ended before they were to be dropped", 1);
-            } else {
-                session.count(&format!("drops of {name}"), 1);
-                session.count(&format!("dropped after {} polls", target.polls), 1);
+            match &mixed.dropped {
+                None => session.count("ended before they were to be dropped", 1),
+                Some(Dropped { polls, again }) => {
+                    session.count(&format!("drops of {name}"), 1);
+                    let woken =
+                        if matches!(again, Again::Woken) { ", each when woken" } else { "" };
+                    session.count(&format!("dropped after {polls} polls{woken}"), 1);
+                }
             }
         }
         let polls = target.polls;
@@ -141,19 +236,62 @@ fn run(session: &mut Session) {
     std::panic::set_hook(hook);
 }
 
+/// The same in a process of its own.
+fn apart(session: &mut Session) {
+    let mut slice = crate::slice(&HARNESS, session.units, session.seed);
+    if let Some(left) = session.time_left() {
+        slice.args(["--seconds", &left.as_secs_f64().to_string()]);
+    }
+    match crate::report_of(&mut slice) {
+        Ok(report) => session.report = report,
+        Err(why) => session.violated(why),
+    }
+}
+
+/// What the library's threads are called, and what the lab's is: the first is a part of the second.
+const LIBRARY: &str = "taskledger-";
+const LAB: &str = "taskledger-lab";
+
+/// The threads of the library in this process.
+fn threads() -> BTreeSet<PathBuf> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let is_library = |thread: &PathBuf| {
+        // One that has just ended has no name any more.
+        let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        name.starts_with(LIBRARY) && name.trim_end() != LAB
+    };
+    threads.map(|thread| thread.path()).filter(is_library).collect()
+}
+
+/// But for those that were there before, the threads of the library end.
+fn are_gone(before: &BTreeSet<PathBuf>) -> Result<(), String> {
+    let since = Instant::now();
+    loop {
+        let left = threads().difference(before).count();
+        if left == 0 {
+            return Ok(());
+        }
+        if since.elapsed() > NEVER {
+            return Err(format!("{left} threads are left behind"));
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// What is to be dropped, and when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Target {
     what: u64,
     polls: u64,
+    again: Again,
 }
 
 /// What a mix came to, if nothing is wrong.
 struct Mixed {
     calls: u64,
     deaths: u64,
-    /// The target had ended before it was to be dropped.
-    ended_before: bool,
+    /// How the target was, unless it had ended before.
+    dropped: Option<Dropped>,
 }
 
 fn runtime(rng: &mut Rng) -> Runtime {
@@ -180,7 +318,8 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
     let mut now = runtime(rng);
     let open = Tasks::builder().max_pending(1 + usize::try_from(rng.below(4)).unwrap());
     let ledger = now.block_on(open.open_journal(journal.clone())).map_err(|e| e.to_string())?;
-    let (mut deaths, mut ended_before) = (0, false);
+    let (mut deaths, mut dropped) = (0, None);
+    let mut left = Vec::new();
     let calls = 10 + rng.below(40);
     let ends_it = target.what >= NOT_LAST;
     let turn = rng.below(calls);
@@ -190,20 +329,23 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
             deaths += 1;
         }
         if number == turn && !ends_it {
-            let ended = poll_and_drop(&now, call(&ledger, target.what, rng), target.polls, rng);
-            ended_before = ended;
+            let calling = call(&ledger, target.what, &mut left, rng);
+            dropped = poll_and_drop(&now, calling, target.polls, target.again)?;
         } else {
             let (what, polls) = (rng.below(NOT_LAST), rng.below(POLLS));
-            poll_and_drop(&now, call(&ledger, what, rng), polls, rng);
+            let calling = call(&ledger, what, &mut left, rng);
+            poll_and_drop(&now, calling, polls, some_turns(rng))?;
         }
     }
     if ends_it {
         // Something is still under way when the ledger is told to close.
         for _ in 0..rng.below(4) {
             let what = rng.below(2);
-            poll_and_drop(&now, call(&ledger, what, rng), 3, rng);
+            let calling = call(&ledger, what, &mut left, rng);
+            poll_and_drop(&now, calling, 3, some_turns(rng))?;
         }
-        ended_before = poll_and_drop(&now, call(&ledger, target.what, rng), target.polls, rng);
+        let calling = call(&ledger, target.what, &mut left, rng);
+        dropped = poll_and_drop(&now, calling, target.polls, target.again)?;
     }
     // What never ends does so with its runtime.
     end(std::mem::replace(&mut now, runtime(rng)), rng);
@@ -215,6 +357,7 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
         settles(&ledger)?;
         later_calls_work(&now, &ledger)?;
     }
+    left.iter().try_for_each(|left| left.is_free(&now))?;
     // A close that was dropped goes on, or never began: either way another one ends.
     let closed = now.block_on(async { tokio::time::timeout(NEVER, ledger.close()).await });
     closed.map_err(|_| "the close hangs".to_owned())?.map_err(|error| error.to_string())?;
@@ -227,34 +370,103 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
     if found != states {
         return Err(format!("{states:?}, then {found:?}"));
     }
-    Ok(Mixed { calls, deaths, ended_before })
+    Ok(Mixed { calls, deaths, dropped })
 }
 
-/// Polls it now and then, with a waker that nobody hears, and drops it. Whether it had ended by then.
-fn poll_and_drop(now: &Runtime, mut calling: Calling, polls: u64, rng: &mut Rng) -> bool {
-    // Without any, it is still under way at the later polls.
-    let patience = if rng.coin() { 0 } else { rng.below(30) };
+/// When a call is polled again.
+#[derive(Clone, Copy)]
+enum Again {
+    /// After so many turns of everybody else, woken or not. After none it is still under way at the
+    /// later polls.
+    After(u64),
+    /// When it is woken.
+    Woken,
+}
+
+/// How a call was dropped.
+struct Dropped {
+    polls: u64,
+    again: Again,
+}
+
+/// Polls it so often and drops it. `None` if it had ended by then.
+fn poll_and_drop(
+    now: &Runtime,
+    mut calling: Calling,
+    polls: u64,
+    again: Again,
+) -> Result<Option<Dropped>, String> {
+    let woken = Arc::new(Woken::default());
+    let waker = match again {
+        // Nobody hears it.
+        Again::After(_) => Waker::noop().clone(),
+        Again::Woken => Waker::from(Arc::clone(&woken)),
+    };
     let _within = now.enter();
-    for _ in 0..polls {
-        let mut context = Context::from_waker(Waker::noop());
-        let polled = catch_unwind(AssertUnwindSafe(|| calling.as_mut().poll(&mut context)));
-        if !matches!(polled, Ok(Poll::Pending)) {
-            return true;
-        }
-        for _ in 0..patience {
-            std::thread::yield_now();
-        }
-        now.block_on(async {
-            for _ in 0..patience {
-                tokio::task::yield_now().await;
+    for polled in 0..polls {
+        let goes_on = match again {
+            Again::After(turns) => {
+                give_way(now, if polled == 0 { 0 } else { turns });
+                true
             }
-        });
+            Again::Woken => polled == 0 || woken.comes(now),
+        };
+        if !goes_on {
+            return Ok(Some(Dropped { polls: polled, again }));
+        }
+        let mut context = Context::from_waker(&waker);
+        match catch_unwind(AssertUnwindSafe(|| calling.as_mut().poll(&mut context))) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(())) => return Ok(None),
+            Err(panic) => {
+                return Err(format!("a call panics: {}", crate::session::text_of(&*panic)));
+            }
+        }
     }
-    false
+    Ok(Some(Dropped { polls, again }))
+}
+
+fn some_turns(rng: &mut Rng) -> Again {
+    Again::After(if rng.coin() { 0 } else { rng.below(30) })
+}
+
+fn give_way(now: &Runtime, turns: u64) {
+    for _ in 0..turns {
+        std::thread::yield_now();
+    }
+    now.block_on(async {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// Whether a call has been woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Woken {
+    /// Waits for it. What waits for an attempt that never ends is not.
+    fn comes(&self, now: &Runtime) -> bool {
+        let since = Instant::now();
+        while !self.0.swap(false, Ordering::SeqCst) {
+            if since.elapsed() > WOKEN_WITHIN {
+                return false;
+            }
+            give_way(now, 1);
+        }
+        true
+    }
 }
 
 /// The call of this number, with an id and an attempt at random.
-fn call(ledger: &Tasks, what: u64, rng: &mut Rng) -> Calling {
+fn call(ledger: &Tasks, what: u64, left: &mut Vec<Left>, rng: &mut Rng) -> Calling {
     let (id, deed, yields) = ((*rng.pick(&IDS)).to_owned(), *rng.pick(&DEEDS), rng.below(8));
     let ledger = ledger.clone();
     let work = attempt(deed, yields);
@@ -289,9 +501,12 @@ fn call(ledger: &Tasks, what: u64, rng: &mut Rng) -> Calling {
             drop(ledger.set_metadata(&id, Some(vec![7])).await);
         }),
         // Of another one: nobody takes it, so it closes itself.
-        "open" => Box::pin(async move {
-            drop(Tasks::builder().open_journal(MemoryJournal::new()).await);
-        }),
+        "open" => {
+            let of = Left::default();
+            let given = Given(of.clone());
+            left.push(of);
+            Box::pin(async move { drop(Tasks::builder().open_journal(given).await) })
+        }
         "close" => Box::pin(async move { drop(ledger.close().await) }),
         _ => Box::pin(async move { drop(ledger.close_within(Duration::from_millis(1)).await) }),
     }

@@ -14,9 +14,23 @@ pub(super) const HARNESS: Harness = Harness {
     full: 1_000_000,
     run,
     controls: &[
-        broken(Sabotage::SkipFencing, 2000, &["assertion `left == right` failed: End {"]),
-        broken(Sabotage::ForgetBatch, 2000, &["assertion `left == right` failed: "]),
-        broken(Sabotage::SkipReset, 2000, &["assertion `left == right` failed\n  left: 0"]),
+        broken(Sabotage::SkipFencing, 2000, &["taken against the rule: End {"]),
+        broken(
+            Sabotage::ForgetBatch,
+            2000,
+            &[
+                "taken against the rule, behind another one of its id: ",
+                "refused against the rule, behind another one of its id: ",
+            ],
+        ),
+        broken(
+            Sabotage::SkipReset,
+            2000,
+            &[
+                "what was running is found crashed\n  left: 0",
+                "what was being revoked is found interrupted\n  left: 0",
+            ],
+        ),
         broken(Sabotage::HoldBack, 2000, &["there is no record"]),
         broken(Sabotage::SwallowFailure, 2000, &["a failure is told"]),
     ],
