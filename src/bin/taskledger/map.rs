@@ -452,22 +452,27 @@ impl Shared {
         if let Some(timeout) = self.timeout {
             task = task.timeout(timeout);
         }
-        let told = task.launch_block(work).await;
+        // What was refused gives its future back, which would be waited for: told without it.
+        let told = match task.launch_block(work).await {
+            Ok(()) => Ok(()),
+            Err(AttemptError::Failed(Why(why)) | AttemptError::Panicked(why)) => {
+                Err((End::Failed, why))
+            }
+            Err(AttemptError::TimedOut) => Err((End::Failed, "timed out".to_owned())),
+            Err(AttemptError::Cancelled(why)) => Err((End::Cancelled, format!("ended: {why}"))),
+            Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => return End::Skipped,
+            Err(AttemptError::Rejected { reason: taskledger::Rejection::Id(error), .. }) => {
+                Err((End::Failed, chain(&error)))
+            }
+            Err(other) => Err((End::Broken, other.to_string())),
+        };
         while gone.recv().await.is_some() {}
         if let Ok(relay) = printed.await {
             self.pass_on(id, relay).await;
         }
         let (end, why) = match told {
             Ok(()) => return End::Succeeded,
-            Err(AttemptError::Failed(Why(why))) => (End::Failed, why),
-            Err(AttemptError::TimedOut) => (End::Failed, "timed out".to_owned()),
-            Err(AttemptError::Panicked(why)) => (End::Failed, why),
-            Err(AttemptError::Cancelled(why)) => (End::Cancelled, format!("ended: {why}")),
-            Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => return End::Skipped,
-            Err(AttemptError::Rejected { reason: taskledger::Rejection::Id(error), .. }) => {
-                (End::Failed, chain(&error))
-            }
-            Err(other) => (End::Broken, other.to_string()),
+            Err(told) => told,
         };
         self.bar.suspend(|| complain(&format!("{id}: {why}")));
         end
