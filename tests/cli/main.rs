@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 mod damage;
+mod exec;
 mod formats;
 mod ids;
+mod map;
 mod refusals;
 
 use std::collections::BTreeMap;

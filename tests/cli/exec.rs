@@ -1,0 +1,122 @@
+//! `taskledger exec`, as it is run.
+
+use crate::{Run, on};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    (dir, ledger)
+}
+
+fn exec(ledger: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskledger"));
+    command.args(["exec", "-l"]).arg(ledger).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn end(child: Child) -> Run {
+    let done = child.wait_with_output().unwrap();
+    Run {
+        code: done.status.code(),
+        out: String::from_utf8(done.stdout).unwrap(),
+        err: String::from_utf8(done.stderr).unwrap(),
+    }
+}
+
+fn executed(ledger: &Path, args: &[&str]) -> Run {
+    end(exec(ledger, args).spawn().unwrap())
+}
+
+#[test]
+fn it_runs_until_it_has_succeeded_and_then_never_again() {
+    let (_dir, ledger) = scratch();
+    let script = r#"echo "$TASKLEDGER_ID, $TASKLEDGER_ATTEMPT"; echo bad >&2; exit $((3 - TASKLEDGER_ATTEMPT))"#;
+    let args = ["a job", "--", "sh", "-c", script];
+    let first = executed(&ledger, &args).expect(2);
+    assert_eq!((&*first.out, &*first.err), ("a job, 1\n", "bad\n"));
+    let shown = on("show", &ledger, &["a job"]);
+    assert!(shown.out.contains("error: exit status 2"), "{shown:?}");
+    executed(&ledger, &args).expect(1);
+    let third = executed(&ledger, &args).expect(0);
+    assert_eq!(third.out, "a job, 3\n");
+    let again = executed(&ledger, &args).expect(0);
+    assert_eq!(again.out, "");
+    assert!(again.err.starts_with("taskledger: a job has succeeded: 20"), "{again:?}");
+    executed(&ledger, &["another", "--", "true"]).expect(0);
+}
+
+#[test]
+fn input_and_exit_codes_are_passed_on() {
+    let (_dir, ledger) = scratch();
+    let mut child = exec(&ledger, &["cat", "--", "cat"]).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hello").unwrap();
+    assert_eq!(end(child).expect(0).out, "hello");
+    executed(&ledger, &["killed", "--", "sh", "-c", "kill -9 $$"]).expect(137);
+    let missing = executed(&ledger, &["missing", "--", "no-such-program"]).expect(127);
+    assert!(missing.err.contains("missing: cannot run no-such-program"), "{missing:?}");
+    executed(&ledger, &["denied", "--", "/dev/null"]).expect(126);
+    let shown = on("show", &ledger, &["killed"]);
+    assert!(shown.out.contains("error: killed by signal 9"), "{shown:?}");
+    executed(&ledger, &["no command"]).expect(2);
+    executed(&ledger, &["--wait=soon", "a", "--", "true"]).expect(2);
+}
+
+/// The first line that it says.
+fn line(child: &mut Child) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while child.stdout.as_mut().unwrap().read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+#[test]
+fn a_ledger_in_use_is_waited_for_if_that_is_wanted() {
+    let (_dir, ledger) = scratch();
+    let mut first = exec(&ledger, &["first", "--", "sh", "-c", "echo on; cat"]).spawn().unwrap();
+    assert_eq!(line(&mut first), "on");
+    let told = executed(&ledger, &["second", "--", "true"]).expect(75);
+    assert!(
+        told.err.contains("second: ") && told.err.contains(&first.id().to_string()),
+        "{told:?}"
+    );
+    executed(&ledger, &["--wait=0.2", "second", "--", "true"]).expect(75);
+    let waiting = exec(&ledger, &["--wait", "second", "--", "true"]).spawn().unwrap();
+    drop(first.stdin.take());
+    end(first).expect(0);
+    end(waiting).expect(0);
+    assert!(on("show", &ledger, &["second"]).out.contains("succeeded"));
+}
+
+#[test]
+fn a_signal_reaches_the_command() {
+    let (_dir, ledger) = scratch();
+    let script = "trap 'echo told; exit 9' TERM; echo on; while :; do sleep 0.01; done";
+    let mut child = exec(&ledger, &["x", "--", "sh", "-c", script]).spawn().unwrap();
+    assert_eq!(line(&mut child), "on");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(end(child).expect(9).out, "told\n");
+}
+
+#[test]
+fn what_a_killed_one_has_left_is_not_run_beside() {
+    let (_dir, ledger) = scratch();
+    let script = "echo on; read line";
+    let mut child = exec(&ledger, &["x", "--", "sh", "-c", script]).spawn().unwrap();
+    assert_eq!(line(&mut child), "on");
+    let stdin = child.stdin.take();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let told = executed(&ledger, &["x", "--", "true"]).expect(75);
+    assert!(told.err.contains("still running") && told.err.contains("read line"), "{told:?}");
+    let waiting = exec(&ledger, &["x", "--wait=60", "--", "true"]).spawn().unwrap();
+    drop(stdin);
+    end(waiting).expect(0);
+    assert!(on("show", &ledger, &["x"]).out.contains("attempt            2"));
+}

@@ -1,0 +1,558 @@
+//! `taskledger map`, as it is run: whole processes, real commands, real signals.
+
+use crate::{Run, on};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far more than anything here takes: only to tell slow from never.
+const NEVER: Duration = Duration::from_secs(60);
+
+fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    (dir, ledger)
+}
+
+/// `taskledger map -l LEDGER args..`, not yet started.
+fn map(ledger: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskledger"));
+    command.args(["map", "-l"]).arg(ledger).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn feed(mut child: Child, input: &[u8]) -> Run {
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // It may end before it has read all of it.
+    let fed = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let done = child.wait_with_output().unwrap();
+    fed.join().unwrap();
+    Run {
+        code: done.status.code(),
+        out: String::from_utf8_lossy(&done.stdout).into_owned(),
+        err: String::from_utf8_lossy(&done.stderr).into_owned(),
+    }
+}
+
+fn mapped(ledger: &Path, input: &[u8], args: &[&str]) -> Run {
+    feed(map(ledger, args).spawn().unwrap(), input)
+}
+
+fn numbers(count: u32) -> Vec<u8> {
+    (1..=count).map(|number| format!("{number}\n")).collect::<String>().into_bytes()
+}
+
+fn state(ledger: &Path, id: &str) -> String {
+    let shown = on("show", ledger, &[id]);
+    shown
+        .lines()
+        .into_iter()
+        .find_map(|line| line.strip_prefix("state "))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(since.elapsed() < NEVER, "{what} never comes");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+#[test]
+fn each_id_succeeds_once_and_what_failed_runs_again() {
+    let (dir, ledger) = scratch();
+    let log = dir.path().join("log");
+    let log = log.to_str().unwrap();
+    let script = r#"echo "$TASKLEDGER_ID $TASKLEDGER_ATTEMPT" >> "$0"; echo "out $1"
+        [ "$1" != 3 ] || [ "$TASKLEDGER_ATTEMPT" = 2 ] || { echo first >&2; echo not yet >&2; exit 7; }"#;
+    let args = ["-j", "2", "--", "sh", "-c", script, log, "{}"];
+    let first = mapped(&ledger, &numbers(5), &args).expect(1);
+    assert!(first.err.contains("3: exit status 7; the last it said: first\\nnot yet"), "{first:?}");
+    assert!(first.err.contains("4 succeeded, 1 failed, 0 skipped"), "{first:?}");
+    let mut out = first.lines();
+    out.sort_unstable();
+    assert_eq!(out, ["out 1", "out 2", "out 3", "out 4", "out 5"]);
+    let shown = on("show", &ledger, &["3"]).expect(0);
+    assert!(shown.out.contains("exit status 7; the last it said: first\\nnot yet"), "{shown:?}");
+    let second = mapped(&ledger, &numbers(5), &args).expect(0);
+    assert_eq!(second.lines(), ["out 3"]);
+    assert!(second.err.contains("1 succeeded, 0 failed, 4 skipped"), "{second:?}");
+    mapped(&ledger, &numbers(5), &args).expect(0);
+    let mut ran: Vec<String> =
+        std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect();
+    ran.sort_unstable();
+    assert_eq!(ran, ["1 1", "2 1", "3 1", "3 2", "4 1", "5 1"]);
+}
+
+#[test]
+fn retries_end_with_the_first_success_or_with_their_number() {
+    let (_dir, ledger) = scratch();
+    let script = r#"[ "$1" = 2 ] && [ "$TASKLEDGER_ATTEMPT" = 3 ]"#;
+    let args = ["--retries", "3", "--summary", "json", "--", "sh", "-c", script, "sh", "{}"];
+    let done = mapped(&ledger, &numbers(2), &args).expect(1);
+    let summary: serde_json::Value =
+        serde_json::from_str(done.err.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["succeeded"], &summary["failed"]), (&1.into(), &1.into()));
+    for (id, attempts) in [("1", "attempt            4"), ("2", "attempt            3")] {
+        let shown = on("show", &ledger, &[id]);
+        assert!(shown.out.contains(attempts), "{shown:?}");
+    }
+    let args = ["--no-retry", "--", "sh", "-c", script, "sh", "{}"];
+    let left = mapped(&ledger, &numbers(3), &args).expect(1);
+    assert!(left.err.contains("0 succeeded, 1 failed, 1 skipped, 1 left alone"), "{left:?}");
+    let args = ["--only", "failed", "--", "sh", "-c", script, "sh", "{}"];
+    let only = mapped(&ledger, &numbers(9), &args).expect(1);
+    assert!(only.err.contains("0 succeeded, 2 failed, 1 skipped, 6 left alone"), "{only:?}");
+}
+
+#[test]
+fn ids_are_bytes_and_reach_the_command_as_they_are() {
+    let (_dir, ledger) = scratch();
+    let args = ["-j", "1", "--", "printf", "<%s|%s>", "a{}b{}", "-x"];
+    let done = mapped(&ledger, b"$(x) 'y\"\n\n--z\n$(x) 'y\"\nlast", &args).expect(0);
+    assert_eq!(done.out, "<a$(x) 'y\"b$(x) 'y\"|-x><a--zb--z|-x><alastblast|-x>");
+    assert!(done.err.contains("3 succeeded, 0 failed, 0 skipped, 1 duplicates"), "{done:?}");
+    let (dir, ledger) = scratch();
+    let odd = dir.path().join(OsStr::from_bytes(b"caf\xe9\nx"));
+    std::fs::write(&odd, "").unwrap();
+    let mut input = odd.as_os_str().as_bytes().to_vec();
+    input.push(0);
+    mapped(&ledger, &input, &["-0", "--", "rm"]).expect(0);
+    assert!(!odd.exists());
+    assert!(on("dump", &ledger, &[]).out.contains("caf\\xe9\\nx"));
+    let failed = mapped(&ledger, b"a\0b\n", &["--", "rm"]).expect(1);
+    assert!(failed.err.contains("it has a NUL byte, which no argument can have"), "{failed:?}");
+    let long = [&b"x".repeat(100_000)[..], b"\n", &b"y".repeat(2000), b"\n"].concat();
+    let failed = mapped(&ledger, &long, &["--", "rm"]).expect(1);
+    assert!(failed.err.contains("longer than an id can be"), "{failed:?}");
+    assert!(failed.err.contains("0 succeeded, 2 failed"), "{failed:?}");
+}
+
+#[test]
+fn outputs_are_whole_whatever_their_size_and_may_be_streamed() {
+    let (_dir, ledger) = scratch();
+    let script =
+        "for i in 1 2 3 4 5 6; do head -c 400000 /dev/zero | tr '\\0' $0; sleep 0.01; done";
+    let input = b"a\nb\nc\nd\n";
+    let done = mapped(&ledger, input, &["-j", "4", "--", "sh", "-c", script]).expect(0);
+    assert_eq!(done.out.len(), 4 * 2_400_000);
+    let mut letters: Vec<char> = done.out.chars().collect();
+    letters.dedup();
+    assert_eq!(letters.len(), 4, "{letters:?}");
+    let (_dir, ledger) = scratch();
+    let done =
+        mapped(&ledger, b"a\n", &["--ungroup", "--", "sh", "-c", "echo o; echo e >&2; exit 1"]);
+    let done = done.expect(1);
+    assert_eq!(done.out, "o\n");
+    assert!(done.err.contains("a: exit status 1; the last it said: e"), "{done:?}");
+}
+
+/// Somebody else keeps the pipes of a command that has ended.
+#[test]
+fn what_a_command_leaves_running_holds_up_nobody() {
+    let (_dir, ledger) = scratch();
+    let since = Instant::now();
+    let done =
+        mapped(&ledger, b"30\n", &["--", "sh", "-c", "echo before; sleep $0 & exit 0"]).expect(0);
+    assert_eq!(done.out, "before\n");
+    assert!(since.elapsed() < Duration::from_secs(25));
+    let waits =
+        mapped(&ledger, b"30\n31\n", &["--no-wait", "--any-command", "--", "true"]).expect(75);
+    assert!(waits.err.contains("(sleep 30)"), "{waits:?}");
+    end_all_of(&ledger);
+}
+
+#[test]
+fn one_ledger_is_for_one_command() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, b"a\n", &["--", "true", "it's"]).expect(0);
+    let other = mapped(&ledger, b"b\n", &["--", "false"]).expect(2);
+    assert!(other.err.contains(r"another command: true 'it'\\''s' {}"), "{other:?}");
+    mapped(&ledger, b"b\n", &["--dry-run", "--", "false"]).expect(2);
+    assert!(on("show", &ledger, &["b"]).code == Some(1));
+    mapped(&ledger, b"b\n", &["--any-command", "--", "true"]).expect(0);
+}
+
+#[test]
+fn a_preview_changes_nothing_and_says_what_would_be() {
+    let (dir, ledger) = scratch();
+    let args = ["--", "sh", "-c", "[ $1 != 2 ]", "sh", "{}"];
+    let with = |more: &[&'static str]| -> Vec<&str> { more.iter().chain(&args).copied().collect() };
+    let nothing = mapped(&ledger, b"1\n", &with(&["--dry-run"])).expect(0);
+    assert_eq!(nothing.out, "run\t1\n");
+    assert!(!ledger.exists());
+    mapped(&ledger, &numbers(2), &args).expect(1);
+    let files = || crate::snapshot(dir.path());
+    let before = files();
+    let dry = mapped(&ledger, b"1\n2\n3\n1\n", &with(&["--dry-run"])).expect(0);
+    assert_eq!(dry.out, "skip\t1\nrun\t2\nrun\t3\nduplicate\t1\n");
+    let dry = mapped(&ledger, b"1\n2\n3\n", &with(&["--dry-run", "--no-retry"])).expect(0);
+    assert_eq!(dry.out, "skip\t1\nleave\t2\nrun\t3\n");
+    let status = mapped(&ledger, b"1\n2\n3\n1\n", &with(&["--status"])).expect(0);
+    assert_eq!(status.out, "duplicate\t1\nfailed\t1\nnew\t1\nsucceeded\t1\n");
+    assert!(files() == before);
+}
+
+#[test]
+fn a_timeout_ends_the_whole_group() {
+    let (dir, ledger) = scratch();
+    let log = dir.path().join("pids");
+    let script = r#"trap "" TERM; sh -c 'trap "" TERM; echo $$ >> "$0"; sleep 50' "$0" & echo $$ >> "$0"; wait"#;
+    let args = [
+        "--timeout",
+        "0.5",
+        "--kill-after",
+        "0.2",
+        "--",
+        "sh",
+        "-c",
+        script,
+        log.to_str().unwrap(),
+        "{}",
+    ];
+    let done = mapped(&ledger, b"a\n", &args).expect(1);
+    assert!(done.err.contains("a: timed out"), "{done:?}");
+    assert!(on("show", &ledger, &["a"]).out.contains("failure            timed out"));
+    let pids = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(pids.lines().count(), 2);
+    until("the end of the group", || pids.lines().all(|pid| !is_alive(pid)).then_some(()));
+}
+
+/// A zombie is dead.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[test]
+fn one_signal_waits_for_what_runs_and_two_end_it() {
+    for (signal, twice) in [(Signal::INT, false), (Signal::TERM, true), (Signal::INT, true)] {
+        let (dir, ledger) = scratch();
+        let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+        let script = r#"echo >> "$0"; while ! [ -e "$1" ]; do sleep 0.01; done"#;
+        let files = [begun.to_str().unwrap(), go.to_str().unwrap()];
+        let mut command =
+            map(&ledger, &["-j", "2", "--", "sh", "-c", script, files[0], files[1], "{}"]);
+        let mut child = command.spawn().unwrap();
+        // The input does not end.
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&numbers(5)).unwrap();
+        let two = || (std::fs::read(&begun).ok()?.len() == 2).then_some(());
+        until("the second command", two);
+        kill_process(pid(&child), signal).unwrap();
+        if twice {
+            std::thread::sleep(Duration::from_millis(100));
+            kill_process(pid(&child), signal).unwrap();
+        } else {
+            std::fs::write(&go, "").unwrap();
+        }
+        let done = child.wait_with_output().unwrap();
+        drop(stdin);
+        assert_eq!(done.status.code(), Some(130), "{done:?}");
+        assert_eq!(std::fs::read(&begun).unwrap().len(), 2, "something new was started");
+        let (state, how) =
+            if twice { ("failed", "cancelled: interrupted") } else { ("succeeded", "") };
+        for id in ["1", "2"] {
+            assert_eq!(self::state(&ledger, id), state);
+            assert!(on("show", &ledger, &[id]).out.contains(how));
+        }
+        assert!(on("show", &ledger, &["3"]).code == Some(1));
+    }
+}
+
+#[test]
+fn fail_fast_starts_nothing_new() {
+    let (_dir, ledger) = scratch();
+    let done =
+        mapped(&ledger, &numbers(100), &["-j", "1", "--fail-fast", "--", "sh", "-c", "exit $0"]);
+    let done = done.expect(1);
+    assert!(done.err.contains("0 succeeded, 1 failed"), "{done:?}");
+}
+
+#[test]
+fn nobody_reads_the_output_any_more() {
+    let (_dir, ledger) = scratch();
+    let mut child = map(&ledger, &["-j", "1", "--", "echo"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let done = feed_without_output(child, &numbers(1000));
+    assert_eq!(done.code, Some(141), "{done:?}");
+    assert!(!done.err.contains("panicked"), "{done:?}");
+    let done = mapped(&ledger, &numbers(1000), &["-j", "1", "--", "echo"]).expect(0);
+    assert!(done.lines().len() >= 990, "it went on: {}", done.lines().len());
+}
+
+fn feed_without_output(mut child: Child, input: &[u8]) -> Run {
+    let mut stdin = child.stdin.take().unwrap();
+    drop(stdin.write_all(input));
+    drop(stdin);
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    Run { code: child.wait().unwrap().code(), out: String::new(), err }
+}
+
+#[test]
+fn a_million_lines_take_little_memory() {
+    let (_dir, ledger) = scratch();
+    let mut input = Vec::new();
+    for number in 0..1_000_000_u32 {
+        writeln!(input, "{}", if number % 2 == 0 { number } else { number % 7 }).unwrap();
+    }
+    let child = map(&ledger, &["--only", "failed", "--", "true"]).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let watched = std::thread::spawn(move || {
+        let mut most = 0;
+        while let Ok(text) = std::fs::read_to_string(&status) {
+            let Some(line) = text.lines().find(|line| line.starts_with("VmHWM")) else { break };
+            most = most.max(line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        most
+    });
+    let done = feed(child, &input).expect(0);
+    assert!(done.err.contains("500003 left alone, 499997 duplicates"), "{done:?}");
+    let most = watched.join().unwrap();
+    assert!(most < 200 * 1024, "{most} KiB");
+}
+
+/// The bar is for people, lines are for files.
+#[test]
+fn a_terminal_shows_how_far_it_has_got() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let (_dir, ledger) = scratch();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(OsStr::from_bytes(name.as_bytes()))
+        .unwrap();
+    let mut command = map(&ledger, &["-j", "2", "--", "sleep", "0.4"]);
+    command.stderr(slave).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"0.1\n0.2\n0.3\n0.5\n").unwrap();
+    drop(stdin);
+    let mut master = std::fs::File::from(master);
+    let mut shown = Vec::new();
+    // Until nobody has the other end any more, which is told as an error.
+    drop(master.read_to_end(&mut shown));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains("2 running"), "{shown:?}");
+    assert!(shown.contains("4 succeeded, 0 failed"), "{shown:?}");
+}
+
+#[test]
+fn what_makes_no_sense_is_said_and_nothing_is_run() {
+    let (dir, ledger) = scratch();
+    let there = dir.path().join("file");
+    std::fs::write(&there, "").unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "COMMAND"),
+        (&["true"], "unexpected argument"),
+        (&["-j", "0", "--", "true"], "0"),
+        (&["-j", "many", "--", "true"], "many"),
+        (&["--timeout", "soon", "--", "true"], "no span of time"),
+        (&["--timeout=-3s", "--", "true"], "negative"),
+        (&["--retries", "-1", "--", "true"], "--retries"),
+        (&["--only", "running", "--", "true"], "possible values: failed, crashed, new"),
+        (&["--only", "failed", "--no-retry", "--", "true"], "cannot be used with"),
+        (&["--dry-run", "--status", "--", "true"], "cannot be used with"),
+        (&["--summary", "xml", "--", "true"], "possible values"),
+    ];
+    for (args, says) in cases {
+        let done = mapped(&ledger, b"a\n", args).expect(2);
+        assert!(done.err.contains(says), "{args:?}: {done:?}");
+        assert!(!ledger.exists(), "{args:?}");
+    }
+    let done = mapped(&there, b"a\n", &["--", "true"]).expect(2);
+    assert!(done.err.contains("is not a directory"), "{done:?}");
+    let done = mapped(dir.path(), b"a\n", &["--", "true"]).expect(2);
+    assert!(done.err.contains("is not a ledger"), "{done:?}");
+}
+
+#[test]
+fn of_two_at_a_time_one_is_told_of_the_other() {
+    let (_dir, ledger) = scratch();
+    let mut first = map(&ledger, &["--", "true"]).spawn().unwrap();
+    let stdin = first.stdin.take();
+    until("the first", || std::fs::read(ledger.join("commands.lock")).ok());
+    let second = mapped(&ledger, b"a\n", &["--", "true"]).expect(75);
+    assert!(
+        second.err.contains(&format!("process {}", first.id()))
+            || second.err.contains(&first.id().to_string()),
+        "{second:?}"
+    );
+    drop(stdin);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+}
+
+/// Processes that have the lock that commands inherit.
+fn left_of(ledger: &Path) -> Vec<u32> {
+    let Ok(lock) = ledger.join("commands.lock").canonicalize() else { return Vec::new() };
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let mut links = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        if links.any(|link| link == lock) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn end_all_of(ledger: &Path) {
+    until("the end of all commands", || {
+        let left = left_of(ledger);
+        for pid in &left {
+            let pid = Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+        left.is_empty().then_some(())
+    });
+}
+
+fn rounds() -> u64 {
+    let factor = std::env::var("TASKLEDGER_ROUNDS").ok();
+    let factor = factor.and_then(|text| text.strip_prefix('x').and_then(|x| x.parse::<u64>().ok()));
+    100 * factor.unwrap_or(1)
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    const fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// What the commands themselves have said of their starts and ends, held against the ledger.
+#[derive(Debug, Default)]
+struct Watch {
+    read: usize,
+    /// Ids whose command has begun and not ended.
+    open: std::collections::BTreeSet<String>,
+    succeeded: std::collections::BTreeSet<String>,
+}
+
+impl Watch {
+    /// Takes what is new in the log; what had been recorded as succeeded before must not begin.
+    fn hear(&mut self, log: &Path) {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        for line in text[self.read..].lines() {
+            let (what, id) = line.split_once(' ').unwrap();
+            match what {
+                "start" => {
+                    assert!(!self.succeeded.contains(id), "{id} starts after its success");
+                    assert!(self.open.insert(id.to_owned()), "{id} runs twice at a time");
+                }
+                "end" => assert!(self.open.remove(id), "{id} ends twice"),
+                other => panic!("{other}"),
+            }
+        }
+        self.read = text.len();
+    }
+}
+
+/// Killed at any time, alone or with all that it has started; then another one goes on.
+#[test]
+fn a_kill_makes_nothing_run_twice_that_has_succeeded() {
+    let seed = std::env::var("TASKLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("TASKLEDGER_SEED={seed}");
+    let mut random = Random(seed);
+    let (mut killed, mut complete) = (0, 0);
+    let script = r#"echo "start $1" >> "$0"; sleep 0.0$(($1 % 5)); echo "end $1" >> "$0""#;
+    while killed < rounds() {
+        let (dir, ledger) = scratch();
+        let log = dir.path().join("log");
+        let args = ["-j", "4", "-q", "--", "sh", "-c", script, log.to_str().unwrap(), "{}"];
+        let ids = 40;
+        let mut watch = Watch::default();
+        loop {
+            let mut child = map(&ledger, &args).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(&numbers(ids)).unwrap();
+            std::thread::sleep(Duration::from_millis(random.below(250)));
+            let _gone = kill_process(pid(&child), Signal::KILL);
+            let ended = child.wait_with_output().unwrap();
+            if ended.status.code() == Some(0) {
+                break;
+            }
+            assert_eq!(ended.status.code(), None, "{ended:?}");
+            killed += 1;
+            if random.below(2) == 0 {
+                end_all_of(&ledger);
+                watch.hear(&log);
+                // Whatever has not ended never will.
+                watch.open.clear();
+            }
+            // A command that has begun and not said so yet has no success.
+            watch.hear(&log);
+            watch.succeeded = succeeded(&ledger);
+        }
+        watch.hear(&log);
+        assert!(watch.open.is_empty(), "{watch:?}");
+        assert_eq!(succeeded(&ledger).len(), ids as usize);
+        complete += 1;
+    }
+    eprintln!("{killed} kills, {complete} times to the end");
+}
+
+/// What the ledger has as succeeded; nothing, if it is not one yet.
+fn succeeded(ledger: &Path) -> std::collections::BTreeSet<String> {
+    let dumped = on("dump", ledger, &["--state", "succeeded", "--format", "csv"]);
+    let mut reader = csv_ids(&dumped.out);
+    reader.drain(..).collect()
+}
+
+fn csv_ids(text: &str) -> Vec<String> {
+    let mut lines = text.lines();
+    let Some(head) = lines.next() else { return Vec::new() };
+    let at = head.split(',').position(|name| name == "id").unwrap();
+    lines.map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_killed_group_leaves_a_ledger_that_goes_on() {
+    let (_dir, ledger) = scratch();
+    let mut command = map(&ledger, &["-j", "1", "--", "sleep"]);
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"2\n").unwrap();
+    until("the command", || (left_of(&ledger).len() == 2).then_some(()));
+    kill_process_group(pid(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+    let waits = mapped(&ledger, b"2\n", &["--no-wait", "--", "sleep"]).expect(75);
+    assert!(waits.err.contains("(sleep 2)"), "{waits:?}");
+    let crashed = mapped(&ledger, b"2\n", &["--status", "--", "sleep"]).expect(0);
+    assert_eq!(crashed.out, "crashed\t1\n");
+    let goes_on = mapped(&ledger, b"2\n", &["--only", "crashed", "--", "sleep"]).expect(0);
+    assert!(goes_on.err.contains("waiting for commands of an earlier run"), "{goes_on:?}");
+    assert!(goes_on.err.contains("1 succeeded"), "{goes_on:?}");
+}
