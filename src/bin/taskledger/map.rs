@@ -7,6 +7,7 @@
 //! ```
 
 mod input;
+mod job;
 mod preview;
 mod progress;
 mod relay;
@@ -14,27 +15,24 @@ mod template;
 
 use crate::args::{MapArgs, Summary};
 use crate::beside::Beside;
-use crate::command::{self, Group, Why, failure_of, not_started};
 use crate::terminal::{Done, Failure, chain, complain};
 use input::Line;
 use progress::{Counts, Progress, one_more, read};
-use relay::Relay;
 use serde_json::json;
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::convert::Infallible;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, Seek};
 use std::os::fd::AsFd;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use taskledger::{AttemptError, ByteId, Ledger, OpenError, TaskState};
+use taskledger::{ByteId, Ledger, OpenError, TaskState};
 use template::{Template, in_words};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 /// The name under which a ledger remembers its command.
@@ -428,116 +426,6 @@ impl Shared {
                 one_more(&self.counts.failed);
                 self.stop(Stop::Broken);
             }
-        }
-    }
-
-    /// Runs it, and again if it fails and may be tried again.
-    async fn run(self: &Arc<Self>, id: ByteId) -> End {
-        let mut left = self.retries;
-        loop {
-            let end = self.attempt(&id).await;
-            if end != End::Failed || left == 0 || *self.course.borrow() != Course::On {
-                return end;
-            }
-            left -= 1;
-        }
-    }
-
-    async fn attempt(self: &Arc<Self>, id: &ByteId) -> End {
-        // Nobody has the sender any more when the command and its group are gone.
-        let (alive, mut gone) = mpsc::channel(1);
-        let (reading, printed) = oneshot::channel();
-        let work = Arc::clone(self).follow(id.clone(), alive, reading);
-        let mut task = self.ledger.task(id.clone());
-        if let Some(timeout) = self.timeout {
-            task = task.timeout(timeout);
-        }
-        // What was refused gives its future back, which would be waited for: told without it.
-        let told = match task.launch_block(work).await {
-            Ok(()) => Ok(()),
-            Err(AttemptError::Failed(Why(why)) | AttemptError::Panicked(why)) => {
-                Err((End::Failed, why))
-            }
-            Err(AttemptError::TimedOut) => Err((End::Failed, "timed out".to_owned())),
-            Err(AttemptError::Cancelled(why)) => Err((End::Cancelled, format!("ended: {why}"))),
-            Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => return End::Skipped,
-            Err(AttemptError::Rejected { reason: taskledger::Rejection::Id(error), .. }) => {
-                Err((End::Failed, chain(&error)))
-            }
-            Err(other) => Err((End::Broken, other.to_string())),
-        };
-        while gone.recv().await.is_some() {}
-        if let Ok(relay) = printed.await {
-            self.pass_on(id, relay).await;
-        }
-        let (end, why) = match told {
-            Ok(()) => return End::Succeeded,
-            Err(told) => told,
-        };
-        self.bar.suspend(|| complain(&format!("{id}: {why}")));
-        end
-    }
-
-    /// The attempt itself: from the start of the command to its end.
-    async fn follow(
-        self: Arc<Self>,
-        id: ByteId,
-        alive: mpsc::Sender<Infallible>,
-        reading: oneshot::Sender<Arc<tokio::sync::Mutex<Relay>>>,
-    ) -> Result<(), Why> {
-        let Some(words) = self.template.of(id.as_bytes()) else {
-            return Err(Why("it has a NUL byte, which no argument can have".to_owned()));
-        };
-        let record = self.ledger.record(&id).await.map_err(|error| Why(chain(&error)))?;
-        let attempt = record.map_or(taskledger::Attempt::NONE, |details| details.attempt());
-        let program = words.first().cloned().unwrap_or_default();
-        let Some(mut command) = command::command(&words, &id, attempt) else {
-            return Err(Why("there is no command".to_owned()));
-        };
-        command.stderr(Stdio::piped());
-        if !self.ungroup {
-            command.stdout(Stdio::piped());
-        }
-        let mut group = Group::start(command, self.grace, alive)
-            .map_err(|error| Why(not_started(&program, &error)))?;
-        let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
-        let relay = Arc::new(tokio::sync::Mutex::new(Relay::of(child, self.ungroup)));
-        drop(reading.send(Arc::clone(&relay)));
-        let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
-        let mut relay = relay.lock().await;
-        relay.finish().await;
-        match failure_of(status) {
-            None => Ok(()),
-            Some(why) => Err(Why(match relay.last_words() {
-                None => why,
-                Some(words) => format!("{why}; the last it said: {words}"),
-            })),
-        }
-    }
-
-    /// Passes on what the command has printed, and nothing of others in between.
-    async fn pass_on(self: &Arc<Self>, id: &ByteId, relay: Arc<tokio::sync::Mutex<Relay>>) {
-        let mut relay = relay.lock().await;
-        relay.finish().await;
-        let printed = relay.printed();
-        let shared = Arc::clone(self);
-        // Whoever reads it may take his time.
-        let written = tokio::task::spawn_blocking(move || {
-            let _one = shared.printing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mut printed = relay::lock(&printed);
-            let lost = printed.lost().map(ToString::to_string);
-            (shared.bar.suspend(|| printed.pass_on()), lost)
-        });
-        let Ok((written, lost)) = written.await else { return };
-        if let Some(lost) = lost {
-            complain(&format!("{id}: some of its output could not be kept: {lost}"));
-        }
-        if let Err(error) = written {
-            let nobody = error.kind() == io::ErrorKind::BrokenPipe;
-            if !nobody {
-                complain(&format!("cannot write: {error}"));
-            }
-            self.stop(if nobody { Stop::NobodyReads } else { Stop::Broken });
         }
     }
 

@@ -1,0 +1,124 @@
+//! One id: its command, started, followed, and what it printed passed on.
+
+use super::relay::{self, Relay};
+use super::{Course, End, Shared, Stop};
+use crate::command::{Group, Why, command, failure_of, not_started};
+use crate::terminal::{chain, complain};
+use std::convert::Infallible;
+use std::io;
+use std::process::Stdio;
+use std::sync::{Arc, PoisonError};
+use taskledger::{Attempt, AttemptError, ByteId, Rejection, TaskState};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+impl Shared {
+    /// Runs it, and again if it fails and may be tried again.
+    pub(super) async fn run(self: &Arc<Self>, id: ByteId) -> End {
+        let mut left = self.retries;
+        loop {
+            let end = self.attempt(&id).await;
+            if end != End::Failed || left == 0 || *self.course.borrow() != Course::On {
+                return end;
+            }
+            left -= 1;
+        }
+    }
+
+    async fn attempt(self: &Arc<Self>, id: &ByteId) -> End {
+        // Nobody has the sender any more when the command and its group are gone.
+        let (alive, mut gone) = mpsc::channel(1);
+        let (reading, printed) = oneshot::channel();
+        let work = Arc::clone(self).follow(id.clone(), alive, reading);
+        let mut task = self.ledger.task(id.clone());
+        if let Some(timeout) = self.timeout {
+            task = task.timeout(timeout);
+        }
+        // What was refused gives its future back, which would be waited for: told without it.
+        let told = match task.launch_block(work).await {
+            Ok(()) => Ok(()),
+            Err(AttemptError::Failed(Why(why)) | AttemptError::Panicked(why)) => {
+                Err((End::Failed, why))
+            }
+            Err(AttemptError::TimedOut) => Err((End::Failed, "timed out".to_owned())),
+            Err(AttemptError::Cancelled(why)) => Err((End::Cancelled, format!("ended: {why}"))),
+            Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => return End::Skipped,
+            Err(AttemptError::Rejected { reason: Rejection::Id(error), .. }) => {
+                Err((End::Failed, chain(&error)))
+            }
+            Err(other) => Err((End::Broken, other.to_string())),
+        };
+        while gone.recv().await.is_some() {}
+        if let Ok(relay) = printed.await {
+            self.pass_on(id, relay).await;
+        }
+        let (end, why) = match told {
+            Ok(()) => return End::Succeeded,
+            Err(told) => told,
+        };
+        self.bar.suspend(|| complain(&format!("{id}: {why}")));
+        end
+    }
+
+    /// The attempt itself: from the start of the command to its end.
+    async fn follow(
+        self: Arc<Self>,
+        id: ByteId,
+        alive: mpsc::Sender<Infallible>,
+        reading: oneshot::Sender<Arc<Mutex<Relay>>>,
+    ) -> Result<(), Why> {
+        let Some(words) = self.template.of(id.as_bytes()) else {
+            return Err(Why("it has a NUL byte, which no argument can have".to_owned()));
+        };
+        let record = self.ledger.record(&id).await.map_err(|error| Why(chain(&error)))?;
+        let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
+        let program = words.first().cloned().unwrap_or_default();
+        let Some(mut command) = command(&words, &id, attempt) else {
+            return Err(Why("there is no command".to_owned()));
+        };
+        command.stderr(Stdio::piped());
+        if !self.ungroup {
+            command.stdout(Stdio::piped());
+        }
+        let mut group = Group::start(command, self.grace, alive)
+            .map_err(|error| Why(not_started(&program, &error)))?;
+        let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
+        let relay = Arc::new(Mutex::new(Relay::of(child, self.ungroup)));
+        drop(reading.send(Arc::clone(&relay)));
+        let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
+        let mut relay = relay.lock().await;
+        relay.finish().await;
+        match failure_of(status) {
+            None => Ok(()),
+            Some(why) => Err(Why(match relay.last_words() {
+                None => why,
+                Some(words) => format!("{why}; the last it said: {words}"),
+            })),
+        }
+    }
+
+    /// Passes on what the command has printed, and nothing of others in between.
+    async fn pass_on(self: &Arc<Self>, id: &ByteId, relay: Arc<Mutex<Relay>>) {
+        let mut relay = relay.lock().await;
+        relay.finish().await;
+        let printed = relay.printed();
+        let shared = Arc::clone(self);
+        // Whoever reads it may take his time.
+        let written = tokio::task::spawn_blocking(move || {
+            let _one = shared.printing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut printed = relay::lock(&printed);
+            let lost = printed.lost().map(ToString::to_string);
+            (shared.bar.suspend(|| printed.pass_on()), lost)
+        });
+        let Ok((written, lost)) = written.await else { return };
+        if let Some(lost) = lost {
+            complain(&format!("{id}: some of its output could not be kept: {lost}"));
+        }
+        if let Err(error) = written {
+            let nobody = error.kind() == io::ErrorKind::BrokenPipe;
+            if !nobody {
+                complain(&format!("cannot write: {error}"));
+            }
+            self.stop(if nobody { Stop::NobodyReads } else { Stop::Broken });
+        }
+    }
+}
