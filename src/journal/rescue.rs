@@ -7,7 +7,8 @@
 //!
 //! ```text
 //!                                     if we die on this line, the next open
-//! rescue.tmp written, renamed         scans the log and the rescue
+//! rescue.tmp written, synced          scans the log
+//! renamed, directory synced           scans the log and the rescue
 //! sled opens its log                  scans both
 //! compared, the same: rescue removed, scans the log, or both
 //!   directory synced
@@ -18,9 +19,9 @@
 //! is there: not even a loss of power may bring it back later. What it holds is
 //! added to what the log shows, and never takes its place.
 //!
-//! Its bytes are not synced: it guards against a killed process, whose pages the
-//! kernel keeps. After a power cut the log is as sled left it, or better. And it
-//! is not insisted on: a full disk must not keep a sound ledger from opening.
+//! It is on the disk before sled opens. A power cut can leave a log whose frames are all there and
+//! whose structure is not; what sled then wipes may reach the disk, and the power may go again before
+//! the log is rebuilt. It is not insisted on: a full disk must not keep a sound ledger from opening.
 
 use super::chain::LedgerId;
 use super::files;
@@ -59,15 +60,16 @@ pub(crate) fn keep(dir: &Path, scan: &Scan, run: &[usize]) {
 
 /// Replaces a rescue that is there as a whole: its frames are in the scan.
 fn try_keep(dir: &Path, scan: &Scan, run: &[usize]) -> Result<(), JournalError> {
-    let path = dir.join(NAME);
     let unfinished = files::unfinished(dir, NAME);
     let mut out = BufWriter::new(files::create(&unfinished)?);
     let mut reader = scan.reader();
     for frame in run.iter().filter_map(|at| scan.frames().get(*at)) {
         out.write_all(reader.read(frame)?).map_err(JournalError::io("write", &unfinished))?;
     }
-    out.flush().map_err(JournalError::io("write", &unfinished))?;
-    std::fs::rename(&unfinished, &path).map_err(JournalError::io("rename", &unfinished))
+    let file = out.into_inner().map_err(|error| error.into_error());
+    let synced = file.and_then(|file| file.sync_all());
+    synced.map_err(JournalError::io("write", &unfinished))?;
+    files::publish(dir, NAME)
 }
 
 /// The store has shown that it holds all of it, and may be appended to when this has returned.

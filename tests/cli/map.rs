@@ -373,7 +373,7 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
         (&["-j", "many", "--", "true"], "many"),
         (&["--timeout", "soon", "--", "true"], "no span of time"),
         (&["--timeout=-3s", "--", "true"], "negative"),
-        (&["--retries", "-1", "--", "true"], "--retries"),
+        (&["--retries=-1", "--", "true"], "not in 0..=4294967295"),
         (&["--only", "running", "--", "true"], "possible values: failed, crashed, new"),
         (&["--only", "failed", "--no-retry", "--", "true"], "cannot be used with"),
         (&["--dry-run", "--status", "--", "true"], "cannot be used with"),
