@@ -33,7 +33,11 @@ pub(super) const HARNESS: Harness = Harness {
     run,
     controls: &[
         broken(Sabotage::SkipSync, 1000, &["but it must be one of", "was durable"]),
-        broken(Sabotage::TrustCache, 3000, &["but it must be one of", "was durable"]),
+        broken(
+            Sabotage::TrustCache,
+            3000,
+            &["but it must be one of", "was durable", "the log has a gap"],
+        ),
     ],
 };
 
