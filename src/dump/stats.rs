@@ -47,7 +47,24 @@ impl Stats {
 }
 
 impl Inspection {
-    /// The owner's metadata, as far as it can be read. Reads all of the log.
+    /// The owner's metadata, by name, as far as it can be read: a damaged ledger shows what is whole, and
+    /// [`stats`](Self::stats) says what is not. Reads all of the log.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("ledger");
+    /// use taskledger::Ledger;
+    /// use taskledger::dump::Inspection;
+    ///
+    /// let ledger = Ledger::<u64>::open(&path).await?;
+    /// ledger.set_metadata("made-by", Some(b"the importer".to_vec())).await?;
+    /// ledger.close().await?;
+    /// assert_eq!(Inspection::open(&path)?.metadata()["made-by"], b"the importer");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, Vec<u8>> {
         self.whole().0.metadata.into_iter().collect()

@@ -195,6 +195,23 @@ fn stats_count_what_is_there() {
 }
 
 #[test]
+fn metadata_are_what_was_set_last_before_the_checkpoint_and_since() {
+    let mut made = Made::new(&IdShape::of_type::<String>());
+    let set = |name: &str, value: Option<&[u8]>| {
+        let (name, value) = (name.to_owned(), value.map(<[u8]>::to_vec));
+        Entry::Ledger(LedgerEvent::MetadataSet { name, value })
+    };
+    made.append([set("kept", Some(b"1")), set("changed", Some(b"1")), set("removed", Some(b"1"))]);
+    made.checkpoint();
+    made.append([set("changed", Some(b"2")), set("removed", None)]);
+    let (_dir, _, inspection) = made.look();
+    let mut metadata = inspection.metadata();
+    metadata.remove(ID_SHAPE_NAME);
+    let wanted = [("changed".to_owned(), b"2".to_vec()), ("kept".to_owned(), b"1".to_vec())];
+    assert_eq!(metadata, BTreeMap::from(wanted));
+}
+
+#[test]
 fn a_record_that_cannot_follow_is_found_and_believed() {
     let mut made = mixed();
     let seq = made.next;
