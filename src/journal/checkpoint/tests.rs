@@ -2,6 +2,8 @@ use super::*;
 use crate::state::{Attempt, Cell, Failure, Output, SuccessBy, Timestamp};
 use tempfile::TempDir;
 
+mod forged;
+
 const LEDGER: LedgerId = LedgerId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 const CHAIN: Chain = Chain(0x77);
 
