@@ -137,6 +137,12 @@ fn the_longest_id() {
         EncodedId::encode::<String, str>(&too_long),
         Err(IdError::TooLong { len: 1025, max: 1024 })
     );
+    // No one write of the encoding says it all.
+    let pieces = ["b".repeat(600), "c".repeat(700)];
+    assert_eq!(
+        EncodedId::encode::<[String; 2], [String; 2]>(&pieces),
+        Err(IdError::TooLong { len: 1306, max: 1024 })
+    );
     let far_too_long = vec![0_u64; 100_000];
     assert_eq!(
         EncodedId::encode::<Vec<u64>, [u64]>(&far_too_long),

@@ -492,6 +492,35 @@ fn whoever_submits_between_giving_up_and_poison_is_answered() {
     assert_eq!(shared.index.cell(id("a").as_bytes()), Cell::ABSENT, "nothing was published");
 }
 
+/// As before, but the store fails when it comes back: what was decided first stays the reason.
+#[test]
+fn a_store_that_fails_after_it_was_given_up_is_stuck() {
+    let watch = Watch::default();
+    let in_append = watch.clone();
+    let (given_up, group_in_flight) = std::sync::mpsc::channel();
+    let journal = Scripted::appending(move |_| {
+        in_append.run(Duration::ZERO, |group, _| given_up.send(Arc::clone(group)).unwrap());
+        Err(JournalError::Store("the disk is on fire".into()))
+    });
+    let (shared, writer) = writer(journal, &watch);
+    let first = shared.submissions.submit(start(1)).unwrap();
+    std::thread::spawn(move || writer.run());
+    let group = group_in_flight.recv().unwrap();
+    let between = shared.submissions.submit(start(2)).map(poll_bounded);
+    assert!(
+        matches!(
+            between,
+            Ok(Err(Poison::Stuck { .. }))
+                | Err(crate::error::Rejection::Poisoned(Poison::Stuck { .. }))
+        ),
+        "{between:?}"
+    );
+    assert!(matches!(shared.poisoned(), Some(Poison::Stuck { .. })), "{:?}", shared.poisoned());
+    let poison = Poison::Stuck { after: Duration::from_secs(60) };
+    shared.poison(&poison, Some((&group, &[start(1)])));
+    assert_eq!(poll_bounded(first), Err(poison));
+}
+
 /// A log to fold and a witness to sync, as an open leaves them, once waited for the first request.
 #[test]
 fn upkeep_waits_for_no_request() {

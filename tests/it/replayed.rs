@@ -1,6 +1,8 @@
 //! Logs that no ledger wrote, and opens that died half way.
 
-use crate::support::Tasks;
+use crate::support::{Call, Hooked, Tasks, Then};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use taskledger::{
     Attempt, Entry, Epoch, Event, Journal as _, LedgerEvent, MemoryJournal, OpenError, Output,
     Record, SeqNo, SuccessBy, TaskState, Timestamp,
@@ -69,5 +71,25 @@ async fn an_open_that_dies_among_its_resets() {
         assert_eq!(ledger.failed_tasks().len(), 5);
         assert_eq!(ledger.recovery().count(TaskState::Failed), 5);
         assert_eq!(ledger.recovery().crashed::<u8>().len(), 5 - cut.saturating_sub(7));
+    }
+}
+
+/// One write and one sync each would make an open after a crash as slow as the work that was cut off.
+#[tokio::test]
+async fn resets_are_written_together() {
+    for (running, most) in [(1_usize, 1), (4_095, 1), (4_096, 2), (9_000, 3)] {
+        let journal = MemoryJournal::new();
+        let records: Vec<Record> =
+            (1..=running as u64).map(|seq| task(seq, &seq.to_be_bytes(), 0, started(1))).collect();
+        journal.clone().append(&records).unwrap();
+        let appends = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&appends);
+        let hooked = Hooked::new(&journal, move |call| {
+            counted.fetch_add(usize::from(matches!(call, Call::Append(_))), Ordering::SeqCst);
+            Then::GoOn
+        });
+        let ledger = taskledger::Ledger::<[u8; 8]>::builder().open_journal(hooked).await.unwrap();
+        assert_eq!(ledger.recovery().count(TaskState::Failed), running);
+        assert_eq!(appends.load(Ordering::SeqCst), most, "of {running} and the epoch");
     }
 }

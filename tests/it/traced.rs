@@ -153,6 +153,22 @@ async fn open_replay_and_reset_are_told() {
     drop(ledger);
 }
 
+/// A clean end leaves nothing to reset, and nobody is alarmed.
+#[tokio::test]
+async fn nothing_is_told_of_a_reset_that_was_none() {
+    listen();
+    let (journal, _) = before(7_301);
+    for id in 0..2 {
+        let ledger = taskledger::Ledger::<u8>::builder().open_journal(journal.clone()).await;
+        let ledger = ledger.unwrap();
+        ledger.mark_succeeded(id).await.unwrap();
+        ledger.close().await.unwrap();
+    }
+    let resets = told("reset what the last process left running");
+    let of_nothing = |told: &&Told| told.has("crashed", 0) && told.has("interrupted_revokes", 0);
+    assert_eq!(resets.iter().filter(of_nothing).count(), 0, "{resets:?}");
+}
+
 #[tokio::test]
 async fn a_poison_is_told_once_and_as_an_error() {
     listen();

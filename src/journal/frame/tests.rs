@@ -264,3 +264,18 @@ fn the_limits_are_what_they_were() {
     assert_eq!((MAX_VALUE, MAX_RECORD, MAX_FRAME), (65_536, 49_152, 131_072));
     assert_eq!((HEAD, TAIL, MAX_BODY), (HEAD, TAIL, 131_072 - HEAD - TAIL));
 }
+
+/// The longest frame is one, however it is read, and a longer one is not written.
+#[test]
+fn the_longest_frame_is_one() {
+    let start =
+        FrameStart { kind: Kind::Entries, first: 0, lead: 0, count: 1, chain: Chain::START };
+    let mut bytes = Vec::new();
+    let body = vec![7; MAX_BODY];
+    seal(&mut bytes, LEDGER, &start, &body).unwrap();
+    assert_eq!(bytes.len(), MAX_FRAME);
+    assert_eq!(parse(LEDGER, &bytes).unwrap().1, body);
+    let refused = seal(&mut bytes, LEDGER, &start, &vec![7; MAX_BODY + 1]);
+    assert!(matches!(refused, Err(FrameError::TooLong(_))), "{refused:?}");
+    assert_eq!(bytes.len(), MAX_FRAME, "nothing was added");
+}
