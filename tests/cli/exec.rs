@@ -96,12 +96,20 @@ fn a_ledger_in_use_is_waited_for_if_that_is_wanted() {
 
 #[test]
 fn a_signal_reaches_the_command() {
-    let (_dir, ledger) = scratch();
-    let script = "trap 'echo told; exit 9' TERM; echo on; while :; do sleep 0.01; done";
-    let mut child = exec(&ledger, &["x", "--", "sh", "-c", script]).spawn().unwrap();
-    assert_eq!(line(&mut child), "on");
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(end(child).expect(9).out, "told\n");
+    for (name, signal) in [("TERM", Signal::TERM), ("INT", Signal::INT), ("HUP", Signal::HUP)] {
+        let (_dir, ledger) = scratch();
+        let script =
+            format!("trap 'echo told; exit 9' {name}; echo on; while :; do sleep 0.01; done");
+        // Without a terminal: from that, Ctrl-C reaches both by itself.
+        let plain = exec(&ledger, &["x", "--", "sh", "-c", &script]);
+        let mut command = Command::new("setsid");
+        command.arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        assert_eq!(line(&mut child), "on");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(end(child).expect(9).out, "told\n", "{name}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod damage;
 mod exec;
 mod formats;
+mod full;
 mod ids;
 mod map;
 mod refusals;

@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 /// Far more than anything here takes: only to tell slow from never.
 const NEVER: Duration = Duration::from_secs(60);
 
-fn scratch() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn scratch() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = dir.path().join("ledger");
     (dir, ledger)
 }
 
 /// `taskledger map -l LEDGER args..`, not yet started.
-fn map(ledger: &Path, args: &[&str]) -> Command {
+pub(crate) fn map(ledger: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskledger"));
     command.args(["map", "-l"]).arg(ledger).args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn feed(mut child: Child, input: &[u8]) -> Run {
+pub(crate) fn feed(mut child: Child, input: &[u8]) -> Run {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     // It may end before it has read all of it.
@@ -40,11 +40,11 @@ fn feed(mut child: Child, input: &[u8]) -> Run {
     }
 }
 
-fn mapped(ledger: &Path, input: &[u8], args: &[&str]) -> Run {
+pub(crate) fn mapped(ledger: &Path, input: &[u8], args: &[&str]) -> Run {
     feed(map(ledger, args).spawn().unwrap(), input)
 }
 
-fn numbers(count: u32) -> Vec<u8> {
+pub(crate) fn numbers(count: u32) -> Vec<u8> {
     (1..=count).map(|number| format!("{number}\n")).collect::<String>().into_bytes()
 }
 
@@ -524,7 +524,7 @@ fn a_kill_makes_nothing_run_twice_that_has_succeeded() {
 }
 
 /// What the ledger has as succeeded; nothing, if it is not one yet.
-fn succeeded(ledger: &Path) -> std::collections::BTreeSet<String> {
+pub(crate) fn succeeded(ledger: &Path) -> std::collections::BTreeSet<String> {
     let dumped = on("dump", ledger, &["--state", "succeeded", "--format", "csv"]);
     let mut reader = csv_ids(&dumped.out);
     reader.drain(..).collect()

@@ -116,26 +116,29 @@ async fn work(
     failure_of(status).map_or(Ok(()), |why| Err(Why(why)))
 }
 
-/// A signal that only we have got is handed on; Ctrl-C reaches the command by itself.
+/// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,
+/// if there is a keyboard.
 async fn until_it_ends(mut child: Child) -> io::Result<ExitStatus> {
     use rustix::process::{Pid, Signal, kill_process};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut others = [
+    let mut signals = [
+        (signal(SignalKind::interrupt())?, Signal::INT),
+        (signal(SignalKind::quit())?, Signal::QUIT),
         (signal(SignalKind::terminate())?, Signal::TERM),
         (signal(SignalKind::hangup())?, Signal::HUP),
-        (signal(SignalKind::quit())?, Signal::QUIT),
     ];
+    let keyboard = std::fs::File::open("/dev/tty").is_ok();
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let [terminate, hangup, quit] = &mut others;
+    let [interrupt, quit, terminate, hangup] = &mut signals;
     loop {
         let got = tokio::select! {
             status = child.wait() => return status,
-            _ = interrupt.recv() => continue,
+            _ = interrupt.0.recv() => interrupt.1,
+            _ = quit.0.recv() => quit.1,
             _ = terminate.0.recv() => terminate.1,
             _ = hangup.0.recv() => hangup.1,
-            _ = quit.0.recv() => continue,
         };
-        if let Some(pid) = pid {
+        let typed = keyboard && matches!(got, Signal::INT | Signal::QUIT);
+        if let Some(pid) = pid.filter(|_| !typed) {
             let _gone = kill_process(pid, got);
         }
     }

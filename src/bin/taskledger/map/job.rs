@@ -111,7 +111,11 @@ impl Shared {
         });
         let Ok((written, lost)) = written.await else { return };
         if let Some(lost) = lost {
-            complain(&format!("{id}: some of its output could not be kept: {lost}"));
+            complain(&format!(
+                "{id}: some of its output could not be kept in {}: {lost}",
+                std::env::temp_dir().display()
+            ));
+            self.stop(Stop::Broken);
         }
         if let Err(error) = written {
             let nobody = error.kind() == io::ErrorKind::BrokenPipe;
