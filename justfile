@@ -49,6 +49,7 @@ deny:
 
 # What it costs on this disk (never beside other work): just bench --rounds 7
 bench *args:
+    cargo build --release --features cli --bin taskledger
     cargo run --release -p taskledger-benches -- {{args}}
 
 # A small ledger of the present format, for tests/fixtures: once for every release

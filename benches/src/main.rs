@@ -4,6 +4,7 @@
 //! medians are printed with their spread. On a shared machine only the ratios mean much.
 
 mod flat;
+mod map;
 
 use clap::Parser;
 use flat::FlatJournal;
@@ -22,7 +23,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 #[derive(Debug, Parser)]
 #[command(after_help = "Example: taskledger-benches --rounds 7 throughput reopen query")]
 struct Options {
-    /// What to measure: throughput, reopen, query; all by default.
+    /// What to measure: throughput, reopen, query, map, skip; all by default. The last two need the
+    /// command, built for release, and `map` needs GNU parallel.
     what: Vec<String>,
     /// Rounds of each variant.
     #[arg(long, default_value_t = 7)]
@@ -30,7 +32,7 @@ struct Options {
     /// Where to put the ledgers; a temporary directory below it is used and removed.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Ids for reopening and querying.
+    /// Ids for reopening, querying and skipping.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000])]
     ids: Vec<u64>,
     /// Launchers at once, for the throughput.
@@ -69,6 +71,14 @@ fn main() -> Result<()> {
     if wants("reopen") || wants("query") {
         for ids in &options.ids {
             figures.extend(runtime.block_on(reopen_and_query(&options, *ids))?);
+        }
+    }
+    if wants("map") {
+        figures.extend(map::commands(&options)?);
+    }
+    if wants("skip") {
+        for ids in &options.ids {
+            figures.push(runtime.block_on(map::skipping(&options, *ids))?);
         }
     }
     if let Some(path) = &options.json {
