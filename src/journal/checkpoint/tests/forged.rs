@@ -16,9 +16,14 @@ struct Forger {
 
 impl Forger {
     fn new() -> Self {
+        Self::at(LAST.get())
+    }
+
+    /// One that stands at this record.
+    fn at(last: u64) -> Self {
         let mut bytes = HEAD_MAGIC.to_vec();
         bytes.extend_from_slice(&LEDGER.0);
-        bytes.extend_from_slice(&LAST.get().to_le_bytes());
+        bytes.extend_from_slice(&last.to_le_bytes());
         bytes.extend_from_slice(&CHAIN.0.to_le_bytes());
         let checksum = xxh3_64(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -336,5 +341,26 @@ fn ids_ascend_and_are_those_that_were_counted() {
         forger.name("a");
         forger.summary(&SummaryWire { counts, ..sound_summary() });
         unread(forger, "the summary counts other entries");
+    }
+}
+
+#[test]
+fn a_position_beyond_all_numbers_is_refused() {
+    let dir = TempDir::new().unwrap();
+    for (last, refused) in [(SeqNo::LAST, false), (SeqNo::LAST + 1, true)] {
+        let mut forger = Forger::at(last);
+        forger.begin_tail();
+        let counts = [0; TaskState::ALL.len()];
+        let (entry_frames, names) = (0, 0);
+        let summary =
+            SummaryWire { last_seq: last, counts, entry_frames, names, ..sound_summary() };
+        forger.summary(&summary);
+        let path = forger.file(&dir);
+        // As a salvage reads it, which knows of no position that it should have.
+        let (head, _) =
+            std::fs::read(&path).unwrap().split_first_chunk().map(|(h, r)| (*h, r.len())).unwrap();
+        assert_eq!(read_head(&head).is_err(), refused, "{last}");
+        let opened = Checkpoint::open(&path, LEDGER, SeqNo::new(last), CHAIN);
+        assert_eq!(opened.is_err(), refused, "{last}: {opened:?}");
     }
 }
