@@ -303,3 +303,25 @@ fn frames_are_no_longer_than_they_should_be() {
     let refused = Checkpoint::open(&path, LEDGER, SeqNo::new(20_000), CHAIN).unwrap_err();
     assert!(!refused.to_string().contains("bytes are no"), "{refused}");
 }
+
+/// The tail is read as a whole, so its frames are as long as frames may be, and not longer.
+#[test]
+fn the_frames_of_the_tail_are_full() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("checkpoint-1");
+    let last = SeqNo::new(9);
+    let writer = CheckpointWriter::create(&path, LEDGER, last, CHAIN).unwrap();
+    // Of the same length each, so that it can be told how many fit.
+    let names = (0..3_000).map(|number| (format!("name {number:08}"), vec![7; 100]));
+    drop(writer.finish(Epoch::new(1), &names.collect()).unwrap());
+    let scan = crate::journal::scan::scan_checkpoint(&path, LEDGER).unwrap();
+    let lengths: Vec<u64> = scan.frames().iter().map(|frame| frame.length()).collect();
+    let [full @ .., _rest, _summary] = &lengths[..] else { panic!("{lengths:?}") };
+    let item = 1 + 13 + 1 + 100;
+    let longest = frame::MAX_VALUE as u64;
+    assert!(full.len() > 3, "{lengths:?}");
+    assert!(
+        full.iter().all(|length| (longest - item + 1..=longest).contains(length)),
+        "{lengths:?}"
+    );
+}
