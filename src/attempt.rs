@@ -16,7 +16,9 @@ use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection, panic_
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
-use crate::state::{Cell, Event, Failure, NotKept, Output, SuccessBy, TaskState};
+use crate::state::{
+    Cell, Event, Failure, Fingerprint, NotKept, Output, SeqNo, SuccessBy, TaskState,
+};
 use crate::submission::{Answer, AttemptKey, Request, Ticket};
 use crate::sync::Arc;
 use crate::wake;
@@ -30,6 +32,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::unconstrained;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 /// Failure texts are cut at this many bytes.
@@ -50,6 +53,8 @@ pub(crate) fn is_within(shared: &Arc<Shared>) -> bool {
 pub(crate) struct Control {
     reason: OnceLock<String>,
     notify: Notify,
+    /// For the future itself, if it listens.
+    token: CancellationToken,
 }
 
 impl Control {
@@ -59,6 +64,11 @@ impl Control {
             // Keeps a permit for an attempt that does not listen yet.
             self.notify.notify_one();
         }
+    }
+
+    /// Cancelled when the attempt is asked to stop.
+    pub(crate) const fn token(&self) -> &CancellationToken {
+        &self.token
     }
 }
 
@@ -85,10 +95,11 @@ impl Live {
         shared: &Arc<Shared>,
         id: EncodedId,
         kind: Kind,
+        fingerprint: Option<Fingerprint>,
     ) -> Result<(Self, Ticket, Arc<Control>), Rejection> {
         let (key, control) = shared.register();
         let request = match kind {
-            Kind::Launch => Request::Start { id: id.clone(), key },
+            Kind::Launch => Request::Start { id: id.clone(), key, fingerprint },
             Kind::Revoke => Request::StartRevoke { id: id.clone(), key },
         };
         match shared.submissions.submit(request) {
@@ -177,11 +188,27 @@ pub(crate) struct Plan<F, V, E> {
     pub(crate) ticket: Ticket,
     pub(crate) control: Arc<Control>,
     pub(crate) timeout: Option<Duration>,
+    /// How long it may go on when it is asked to stop; `None` if it does not listen.
+    pub(crate) grace: Option<Duration>,
+    /// Called when its start is durable, before its future is polled.
+    pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
+    /// Within which it was launched.
+    pub(crate) parent: tracing::Span,
     /// What a success is recorded as.
     pub(crate) success: fn(&V, &Shared) -> Event,
     pub(crate) future: F,
     pub(crate) waiter: Waiter<F, V, E>,
     pub(crate) live: Live,
+}
+
+/// What an attempt is told of itself.
+#[derive(Debug)]
+pub(crate) struct Began {
+    pub(crate) cell: Cell,
+    /// Where the life of its id began.
+    pub(crate) since: SeqNo,
+    pub(crate) key: AttemptKey,
+    pub(crate) control: Arc<Control>,
 }
 
 /// The task of an attempt.
@@ -192,7 +219,8 @@ where
     E: fmt::Debug + Send + 'static,
 {
     // `live` is bound first: bindings are dropped in reverse.
-    let Plan { mut live, ticket, control, timeout, success, future, waiter } = plan;
+    let Plan { mut live, ticket, control, timeout, grace, began, parent, success, future, waiter } =
+        plan;
     let cell = match ticket.await {
         Ok(Answer::Done(cell)) => cell,
         Ok(Answer::Refused(state)) => {
@@ -201,15 +229,23 @@ where
         }
         Ok(Answer::Superseded | Answer::NoRoom) => {
             live.ended = true;
-            let state = live.shared.index.cell(live.id.as_bytes()).state;
+            let state = live.shared.index.state(live.id.as_bytes());
             return waiter.refuse(state, future);
+        }
+        Ok(Answer::Unreadable) => {
+            live.ended = true;
+            return waiter.reject(Rejection::Unreadable, future);
         }
         Err(poison) => {
             live.ended = true;
             return waiter.reject(Rejection::Poisoned(poison), future);
         }
     };
-    let span = span(&live, cell);
+    let span = span(&live, cell, &parent);
+    if let Some(began) = began {
+        let since = live.shared.index.since(live.id.as_bytes());
+        began(Began { cell, since, key: live.key, control: Arc::clone(&control) });
+    }
     let waiter = match waiter {
         Waiter::Start(reply) => {
             send(reply, Ok(()));
@@ -218,7 +254,8 @@ where
         Waiter::End(reply) => Some(reply),
     };
     let within = Arc::as_ptr(&live.shared).addr();
-    let outcome = WITHIN.scope(within, supervise(future, &control, timeout)).instrument(span).await;
+    let outcome =
+        WITHIN.scope(within, supervise(future, &control, timeout, grace)).instrument(span).await;
     let event = event_of(&live, &outcome, success);
     let ended = live.end(event);
     drop(live);
@@ -234,13 +271,13 @@ where
     }
 }
 
-fn span(live: &Live, cell: Cell) -> tracing::Span {
+fn span(live: &Live, cell: Cell, parent: &tracing::Span) -> tracing::Span {
     let id = || live.shared.id_text(&live.id);
     let epoch = live.shared.recovery.epoch().get();
     let attempt = cell.attempt.get();
     match live.kind {
-        Kind::Launch => tracing::info_span!("attempt", id = id(), attempt, epoch),
-        Kind::Revoke => tracing::info_span!("revoke", id = id(), attempt, epoch),
+        Kind::Launch => tracing::info_span!(parent: parent, "attempt", id = id(), attempt, epoch),
+        Kind::Revoke => tracing::info_span!(parent: parent, "revoke", id = id(), attempt, epoch),
     }
 }
 
@@ -257,7 +294,7 @@ fn told<F, V, E>(
             Outcome::Cancelled(text) => Err(AttemptError::Cancelled(text)),
             Outcome::TimedOut => Err(AttemptError::TimedOut),
         },
-        Ok(Answer::Superseded | Answer::Refused(_) | Answer::NoRoom) => {
+        Ok(Answer::Superseded | Answer::Refused(_) | Answer::NoRoom | Answer::Unreadable) => {
             Err(AttemptError::Superseded { outcome })
         }
         Err(poison) => Err(AttemptError::InDoubt { outcome, poison }),
@@ -269,6 +306,7 @@ async fn supervise<F, V, E>(
     future: F,
     control: &Control,
     timeout: Option<Duration>,
+    grace: Option<Duration>,
 ) -> Outcome<V, E>
 where
     F: Future<Output = Result<V, E>>,
@@ -281,15 +319,27 @@ where
     // Outside the budget: a future that uses it up in each poll would never be late.
     let mut late = pin!(timeout.map(|timeout| unconstrained(tokio::time::sleep(timeout))));
     let mut slot = pin!(Some(future));
+    // Once it is asked to stop: until when it may go on.
+    let mut leaving = pin!(None);
+    let reason = || control.reason.get().cloned().unwrap_or_default();
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {
             if let Poll::Ready(outcome) = poll_caught(future, context) {
-                return Poll::Ready(outcome);
+                // It did as it was asked.
+                let left = leaving.is_some() && matches!(outcome, Outcome::Failed(_));
+                return Poll::Ready(if left { Outcome::Cancelled(reason()) } else { outcome });
             }
         }
-        if cancelled.as_mut().poll(context).is_ready() {
-            let reason = control.reason.get().cloned().unwrap_or_default();
-            return Poll::Ready(Outcome::Cancelled(reason));
+        if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
+            let Some(grace) = grace else { return Poll::Ready(Outcome::Cancelled(reason())) };
+            leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
+            control.token.cancel();
+            // It hears of it in this poll, or is woken by it.
+            context.waker().wake_by_ref();
+        }
+        let over = leaving.as_mut().as_pin_mut();
+        if over.is_some_and(|over| over.poll(context).is_ready()) {
+            return Poll::Ready(Outcome::Cancelled(reason()));
         }
         let late = late.as_mut().as_pin_mut();
         if late.is_some_and(|late| late.poll(context).is_ready()) {
@@ -334,8 +384,13 @@ fn event_of<V, E: fmt::Debug>(
 
 /// What the success of a launch is recorded as.
 pub(crate) fn launch_succeeded<V: Serialize>(value: &V, shared: &Shared) -> Event {
+    Event::Succeeded { by: SuccessBy::Attempt, output: output_of(value, shared) }
+}
+
+/// What is kept of a value.
+pub(crate) fn output_of<V: Serialize>(value: &V, shared: &Shared) -> Output {
     let cap = shared.options.output_cap;
-    let output = match catch_unwind(AssertUnwindSafe(|| rmp_serde::to_vec_named(value))) {
+    match catch_unwind(AssertUnwindSafe(|| rmp_serde::to_vec_named(value))) {
         Ok(Ok(bytes)) if bytes.len() <= cap => Output::Kept(bytes),
         Ok(Ok(bytes)) => Output::NotKept(NotKept::TooLarge { size: bytes.len() as u64 }),
         Ok(Err(error)) => Output::NotKept(NotKept::NotSerializable(cut(error.to_string()))),
@@ -343,8 +398,7 @@ pub(crate) fn launch_succeeded<V: Serialize>(value: &V, shared: &Shared) -> Even
             let text = format!("its Serialize panicked: {}", panic_text(panic));
             Output::NotKept(NotKept::NotSerializable(cut(text)))
         }
-    };
-    Event::Succeeded { by: SuccessBy::Attempt, output }
+    }
 }
 
 /// What the success of a revoke is recorded as: its value is the caller's alone.
@@ -353,7 +407,7 @@ pub(crate) const fn revoke_succeeded<V>(_value: &V, _shared: &Shared) -> Event {
 }
 
 /// The `Debug` of a user's error, no longer than is kept.
-fn debug_text<E: fmt::Debug>(error: &E) -> String {
+pub(crate) fn debug_text<E: fmt::Debug>(error: &E) -> String {
     #[derive(Default)]
     struct Bounded {
         text: String,
@@ -377,8 +431,13 @@ fn debug_text<E: fmt::Debug>(error: &E) -> String {
     }
 }
 
-fn cut(mut text: String) -> String {
-    text.truncate(border(&text, MAX_FAILURE_BYTES));
+fn cut(text: String) -> String {
+    cut_at(text, MAX_FAILURE_BYTES)
+}
+
+/// The text, no longer than so many bytes.
+pub(crate) fn cut_at(mut text: String, bytes: usize) -> String {
+    text.truncate(border(&text, bytes));
     text
 }
 

@@ -283,10 +283,11 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
             sync_deadline: self.sync_deadline,
             max_pending: self.max_pending,
         };
-        let Recovered { index, core, base, recovery } = recovered;
+        let Recovered { index, core, base, recovery, newest } = recovered;
         tracing::info!(epoch = %recovery.epoch(), took = ?recovery.took(), "opened");
         let shared = Shared::new(options, index, recovery, base.metadata, IdShape::of_type::<K>());
         let shared = Arc::new(shared);
+        shared.dated(newest);
         let watch = Watch::default();
         let guarded = Arc::clone(&shared);
         let deadline = self.sync_deadline;

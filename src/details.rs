@@ -7,9 +7,23 @@
 use crate::error::JournalError;
 use crate::journal::{Entry, Record};
 use crate::state::{
-    Attempt, Cell, Epoch, Event, Failure, IllegalTransition, Output, SeqNo, SuccessBy, TaskState,
-    Timestamp,
+    Attempt, Cell, Epoch, Event, Failure, Fingerprint, IllegalTransition, Output, SeqNo, SuccessBy,
+    TaskState, Timestamp,
 };
+use std::collections::VecDeque;
+
+/// Notes of an attempt that are kept; older ones go.
+pub(crate) const MAX_NOTES: usize = 8;
+
+/// What an attempt has told of its progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Note {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub text: String,
+}
 
 /// All that is known of one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +49,15 @@ pub struct TaskDetails {
     pub succeeded_by: Option<SuccessBy>,
     /// The value of the success.
     pub output: Output,
+    /// The position of the first record since the id was last not found, unless it is succeeded or
+    /// revoking: what distinguishes one life of an id from the next.
+    pub since: SeqNo,
+    /// Of the request that the last attempt serves, if its caller gave one.
+    pub fingerprint: Option<Fingerprint>,
+    /// What the last attempt has told, oldest first: its last eight notes.
+    pub notes: VecDeque<Note>,
+    /// Whether it is not pruned by age.
+    pub pinned: bool,
     /// Whether a later change of this id could not be recorded: the ledger is poisoned, and only
     /// the next open knows what is on disk. Never stored.
     pub in_doubt: bool,
@@ -53,8 +76,18 @@ impl TaskDetails {
         revoke_failure: None,
         succeeded_by: None,
         output: Output::Absent,
+        since: SeqNo::ZERO,
+        fingerprint: None,
+        notes: VecDeque::new(),
+        pinned: false,
         in_doubt: false,
     };
+
+    /// Of a success that was pruned: nothing but that it was one.
+    pub(crate) fn buried() -> Self {
+        let cell = Cell { state: TaskState::Succeeded, attempt: Attempt::NONE, seq: SeqNo::ZERO };
+        Self { cell, ..Self::ABSENT }
+    }
 
     /// The state.
     #[must_use]
@@ -140,12 +173,14 @@ impl TaskDetails {
 
     fn told(self, cell: Cell, at: Timestamp, event: &Event) -> Self {
         match event {
-            Event::Queued => Self { cell, queued_at: Some(at), ..Self::ABSENT },
-            Event::Started { epoch, .. } => Self {
+            Event::Queued => Self { cell, queued_at: Some(at), since: cell.seq, ..Self::ABSENT },
+            Event::Started { epoch, since, fingerprint, .. } => Self {
                 cell,
                 epoch: Some(*epoch),
                 queued_at: self.queued_at.filter(|_| self.cell.state == TaskState::Queued),
                 started_at: Some(at),
+                since: if *since == SeqNo::ZERO { cell.seq } else { *since },
+                fingerprint: *fingerprint,
                 ..Self::ABSENT
             },
             Event::Succeeded { by, output } => Self {
@@ -154,18 +189,31 @@ impl TaskDetails {
                 failure: None,
                 succeeded_by: Some(*by),
                 output: output.clone(),
+                since: SeqNo::ZERO,
                 ..self
             },
             Event::Failed { failure } => {
                 Self { cell, ended_at: Some(at), failure: Some(failure.clone()), ..self }
             }
+            Event::Resolved { failure } => Self { cell, failure: Some(failure.clone()), ..self },
             Event::RevokeStarted => {
                 Self { cell, revoke_started_at: Some(at), revoke_failure: None, ..self }
             }
             Event::RevokeFailed { failure } => {
                 Self { cell, revoke_failure: Some(failure.clone()), ..self }
             }
-            Event::Revoked | Event::Forgotten => Self::ABSENT,
+            Event::Noted { note } => {
+                let mut notes = self.notes;
+                notes.push_back(Note { at, text: note.clone() });
+                if notes.len() > MAX_NOTES {
+                    notes.pop_front();
+                }
+                Self { cell, notes, ..self }
+            }
+            Event::Pinned => Self { cell, pinned: true, ..self },
+            Event::Unpinned => Self { cell, pinned: false, ..self },
+            Event::Exhumed { .. } => Self { cell, ..Self::ABSENT },
+            Event::Revoked | Event::Forgotten | Event::Buried { .. } => Self::ABSENT,
         }
     }
 }

@@ -5,11 +5,13 @@
 //! are `Debug` and `Error` without asking that of the future.
 
 mod open;
+mod run;
 
 pub(crate) use open::no_space;
 pub use open::{Damage, Holder, JournalError, OpenError};
+pub use run::RunError;
 
-use crate::state::TaskState;
+use crate::state::{TaskState, Timestamp};
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
@@ -99,6 +101,17 @@ pub enum Rejection {
     /// The metadata is only for a few small values.
     #[error("the metadata does not take this: {0}")]
     Metadata(&'static str),
+    /// The output was said to be larger than what is kept of one.
+    #[error(
+        "an output of this size would not be kept, at most {cap} bytes are; keep it elsewhere and return where"
+    )]
+    Output {
+        /// The cap.
+        cap: usize,
+    },
+    /// What the ledger has to know of the id before it goes on with it cannot be read from disk.
+    #[error("what is known of the id cannot be read from disk; `taskledger verify` says why")]
+    Unreadable,
 }
 
 /// Why [`launch`](crate::Ledger::launch) or [`revoke_task`](crate::Ledger::revoke_task) did not
@@ -243,6 +256,23 @@ pub enum Outcome<V, E> {
     TimedOut,
 }
 
+impl<F, V, E> AttemptError<F, V, E> {
+    /// The same without the future that came back.
+    pub(crate) fn without_future(self) -> AttemptError<(), V, E> {
+        match self {
+            Self::Refused { state, .. } => AttemptError::Refused { state, future: () },
+            Self::Rejected { reason, .. } => AttemptError::Rejected { reason, future: () },
+            Self::Failed(error) => AttemptError::Failed(error),
+            Self::Panicked(text) => AttemptError::Panicked(text),
+            Self::Cancelled(text) => AttemptError::Cancelled(text),
+            Self::TimedOut => AttemptError::TimedOut,
+            Self::InDoubt { outcome, poison } => AttemptError::InDoubt { outcome, poison },
+            Self::Superseded { outcome } => AttemptError::Superseded { outcome },
+            Self::Lost => AttemptError::Lost,
+        }
+    }
+}
+
 impl<F, V, E> fmt::Display for AttemptError<F, V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -345,6 +375,27 @@ pub enum WaitError {
     /// The id cannot be one.
     #[error(transparent)]
     Id(#[from] IdError),
+}
+
+/// Why nothing more was [pruned](crate::Ledger::prune).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PruneError {
+    /// The clock stands before the newest record, so nobody knows how old anything is. Nothing was
+    /// pruned.
+    #[error("the clock says {now}, but the newest record is of {newest}; set the clock first")]
+    Clock {
+        /// What the clock says.
+        now: Timestamp,
+        /// When the newest record was made.
+        newest: Timestamp,
+    },
+    /// What is known of a task cannot be read.
+    #[error("the age of a task cannot be read")]
+    Read(#[from] ReadError),
+    /// It could not be recorded.
+    #[error("it could not be recorded")]
+    Change(#[from] ChangeError),
 }
 
 /// Why details or an output could not be read. The state itself is not in question.

@@ -11,12 +11,16 @@
 //! complete: counts are linearizable with everything else.
 
 use crate::id::EncodedId;
-use crate::state::{Cell, TaskState};
+use crate::sabotage::{self, Sabotage};
+use crate::seal::Seal;
+use crate::state::{Cell, Grave, SeqNo, TaskState, Tombstone};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use crate::writer::Found;
 use scc::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::hash::RandomState;
+use std::hash::{BuildHasherDefault, Hasher, RandomState};
+use std::sync::OnceLock;
 use tokio::sync::Notify;
 
 /// Parts of the map. A view of all ids copies one part at a time: no lock is held between items,
@@ -31,12 +35,39 @@ pub(crate) struct Change {
     pub(crate) cell: Cell,
     /// Who runs, when the cell says that somebody does.
     pub(crate) key: Option<AttemptKey>,
+    /// Where its life began, as far as that is known.
+    pub(crate) since: SeqNo,
+    /// What became of its tombstone, if anything.
+    pub(crate) moved: Option<Grave>,
+}
+
+/// Tombstones are hashes already, under a key that nobody outside has.
+#[derive(Debug, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    }
+
+    fn write_usize(&mut self, _: usize) {}
 }
 
 /// The published state of all ids.
 #[derive(Debug)]
 pub(crate) struct Index {
     parts: Box<[scc::HashMap<EncodedId, Cell, RandomState>]>,
+    tombstones: scc::HashSet<Tombstone, BuildHasherDefault<AsItIs>>,
+    /// How many there are; and how often one was opened, so that whoever looks for an id in both
+    /// places knows that it may have moved from the one to the other.
+    buried: AtomicUsize,
+    opened: AtomicUsize,
+    /// Tells the tombstone of an id; set when the journal is replayed.
+    seal: OnceLock<Seal>,
     /// The publication lock. Not an async lock: held for one batch of map updates.
     published: Mutex<Published>,
     waiting: AtomicUsize,
@@ -56,8 +87,10 @@ struct Waiters {
 struct Published {
     counts: [usize; TaskState::ALL.len()],
     queued: HashSet<EncodedId>,
-    failed: HashSet<EncodedId>,
-    running: HashMap<EncodedId, Option<AttemptKey>>,
+    /// Where the life of each began; zero if nobody has asked.
+    failed: HashMap<EncodedId, SeqNo>,
+    /// Who runs, and where the life of the id began.
+    running: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
     revoking: HashMap<EncodedId, Option<AttemptKey>>,
 }
 
@@ -66,6 +99,10 @@ impl Index {
         let hasher = RandomState::new();
         Self {
             parts: (0..PARTS).map(|_| scc::HashMap::with_hasher(hasher.clone())).collect(),
+            tombstones: scc::HashSet::default(),
+            buried: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
+            seal: OnceLock::new(),
             published: Mutex::default(),
             waiting: AtomicUsize::new(0),
             waiters: Mutex::default(),
@@ -73,9 +110,81 @@ impl Index {
         }
     }
 
-    /// The published cell of an id.
+    /// Under which key ids are hashed, from now on.
+    pub(crate) fn set_seal(&self, seal: Seal) {
+        // Set once, by the open.
+        let _ = self.seal.set(seal);
+    }
+
+    pub(crate) fn seal(&self) -> &Seal {
+        self.seal.get_or_init(Seal::default)
+    }
+
+    /// The published cell of an id; absent also when all that is left of it is a tombstone.
     pub(crate) fn cell(&self, id: &[u8]) -> Cell {
         self.part(id).and_then(|part| part.read_sync(id, |_, cell| *cell)).unwrap_or(Cell::ABSENT)
+    }
+
+    /// The state of an id as callers see it: what has a tombstone has succeeded.
+    pub(crate) fn state(&self, id: &[u8]) -> TaskState {
+        let (cell, tombstone) = self.look(id);
+        if tombstone.is_some() { TaskState::Succeeded } else { cell.state }
+    }
+
+    /// The cell of an id, or its tombstone.
+    pub(crate) fn look(&self, id: &[u8]) -> (Cell, Option<Tombstone>) {
+        loop {
+            let opened = self.opened.load(Ordering::SeqCst);
+            let cell = self.cell(id);
+            if cell.state != TaskState::NotFound {
+                return (cell, None);
+            }
+            let tombstone = (self.tombstones() > 0).then(|| self.seal().tombstone(id));
+            let tombstone = tombstone.filter(|tombstone| self.tombstones.contains_sync(tombstone));
+            // It may have been in the other place while we looked into each.
+            if tombstone.is_some() || opened == self.opened.load(Ordering::SeqCst) {
+                return (cell, tombstone);
+            }
+        }
+    }
+
+    /// All that the writer has to know of an id.
+    pub(crate) fn find(&self, id: &EncodedId) -> Found {
+        let (cell, tombstone) = self.look(id.as_bytes());
+        let since = if cell.state == TaskState::Failed {
+            lock(&self.published).failed.get(id).copied().unwrap_or_default()
+        } else {
+            SeqNo::ZERO
+        };
+        Found { cell, since, tombstone }
+    }
+
+    /// Whether there is this one.
+    pub(crate) fn has(&self, tombstone: &Tombstone) -> bool {
+        self.tombstones.contains_sync(tombstone)
+    }
+
+    /// How many successes are left as tombstones only.
+    pub(crate) fn tombstones(&self) -> usize {
+        self.buried.load(Ordering::SeqCst)
+    }
+
+    /// Takes in what became of a tombstone.
+    pub(crate) fn put_grave(&self, grave: Grave) {
+        match grave {
+            Grave::Dug(tombstone) => {
+                if self.tombstones.insert_sync(tombstone).is_ok() {
+                    self.buried.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            Grave::Opened(tombstone) => {
+                // Before it goes: whoever misses it then looks once more.
+                self.opened.fetch_add(1, Ordering::SeqCst);
+                if self.tombstones.remove_sync(&tombstone).is_some() {
+                    self.buried.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        }
     }
 
     /// Publishes a batch in log order, then wakes who waits for an id that has settled.
@@ -84,12 +193,21 @@ impl Index {
         let anyone = self.waiting.load(Ordering::SeqCst) > 0;
         {
             let mut published = lock(&self.published);
-            for Change { id, cell, key } in changes {
+            for Change { id, cell, key, since, moved } in changes {
                 if anyone && cell.state.is_settled() {
                     settled.push(id.clone());
                 }
+                // At every moment it is in one of the two places: the tombstone comes before the cell
+                // goes, and goes after the cell has come.
+                let early = sabotage::is(Sabotage::OpenFirst);
+                if let Some(grave) = moved.filter(|grave| early || matches!(grave, Grave::Dug(_))) {
+                    self.put_grave(grave);
+                }
                 let before = self.put(&id, cell);
-                published.moved(id, before, cell.state, key);
+                if let Some(grave @ Grave::Opened(_)) = moved {
+                    self.put_grave(grave);
+                }
+                published.moved(id, before, cell.state, key, since);
             }
         }
         if anyone {
@@ -109,7 +227,7 @@ impl Index {
         let mut published = lock(&self.published);
         for (id, cell) in cells {
             let before = self.put(&id, cell);
-            published.moved(id, before, cell.state, None);
+            published.moved(id, before, cell.state, None, SeqNo::ZERO);
         }
     }
 
@@ -154,7 +272,7 @@ impl Index {
                     | TaskState::Running
                     | TaskState::Failed
                     | TaskState::Revoking => {
-                        anew.moved(id.clone(), TaskState::NotFound, cell.state, None);
+                        anew.moved(id.clone(), TaskState::NotFound, cell.state, None, SeqNo::ZERO);
                     }
                 }
                 true
@@ -199,7 +317,13 @@ impl Index {
     /// The attempt or revoke that runs for an id.
     pub(crate) fn runs(&self, id: &[u8]) -> Option<AttemptKey> {
         let published = lock(&self.published);
-        published.running.get(id).or_else(|| published.revoking.get(id)).copied().flatten()
+        let running = published.running.get(id).map(|(key, _)| *key);
+        running.or_else(|| published.revoking.get(id).copied()).flatten()
+    }
+
+    /// Where the life of a running id began.
+    pub(crate) fn since(&self, id: &[u8]) -> SeqNo {
+        lock(&self.published).running.get(id).map(|(_, since)| *since).unwrap_or_default()
     }
 
     /// The ids in a state that is kept as an exact set, at one moment; `None` for the others.
@@ -207,7 +331,7 @@ impl Index {
         let published = lock(&self.published);
         match state {
             TaskState::Queued => Some(published.queued.iter().cloned().collect()),
-            TaskState::Failed => Some(published.failed.iter().cloned().collect()),
+            TaskState::Failed => Some(published.failed.keys().cloned().collect()),
             TaskState::Running => Some(published.running.keys().cloned().collect()),
             TaskState::Revoking => Some(published.revoking.keys().cloned().collect()),
             TaskState::NotFound | TaskState::Succeeded => None,
@@ -307,7 +431,14 @@ const fn slot(state: TaskState) -> usize {
 }
 
 impl Published {
-    fn moved(&mut self, id: EncodedId, from: TaskState, to: TaskState, key: Option<AttemptKey>) {
+    fn moved(
+        &mut self,
+        id: EncodedId,
+        from: TaskState,
+        to: TaskState,
+        key: Option<AttemptKey>,
+        since: SeqNo,
+    ) {
         match from {
             TaskState::NotFound | TaskState::Succeeded => {}
             TaskState::Queued => _ = self.queued.remove(&id),
@@ -322,8 +453,8 @@ impl Published {
             TaskState::NotFound => return,
             TaskState::Succeeded => {}
             TaskState::Queued => _ = self.queued.insert(id),
-            TaskState::Failed => _ = self.failed.insert(id),
-            TaskState::Running => _ = self.running.insert(id, key),
+            TaskState::Failed => _ = self.failed.insert(id, since),
+            TaskState::Running => _ = self.running.insert(id, (key, since)),
             TaskState::Revoking => _ = self.revoking.insert(id, key),
         }
         self.count(to, |count| count + 1);

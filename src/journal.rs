@@ -43,7 +43,7 @@ pub use memory::MemoryJournal;
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
-use crate::state::{Cell, Epoch, Event, SeqNo, Timestamp};
+use crate::state::{Cell, Epoch, Event, SeqNo, Timestamp, Tombstone};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -100,14 +100,16 @@ pub enum LedgerEvent {
     },
 }
 
-/// What [`Journal::replay`] hands over, in this order: any number of `Base`, then any number of
-/// `Records`. They come in chunks of at most a few thousand, so that one thread can read while
+/// What [`Journal::replay`] hands over, in this order: any number of `Base` and of `Tombstones`, then
+/// any number of `Records`. They come in chunks of at most a few thousand, so that one thread can read while
 /// another applies.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Replayed {
     /// What the last checkpoint says of some ids, each id once in the whole replay.
     Base(Vec<(EncodedId, Cell)>),
+    /// What the last checkpoint keeps of pruned successes. Comes before the records.
+    Tombstones(Vec<Tombstone>),
     /// Records after the last checkpoint, dense and in order over all chunks.
     Records(Vec<Record>),
 }
@@ -116,6 +118,8 @@ pub enum Replayed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Base {
+    /// The random identity of the ledger: the same at every open, and of no other ledger.
+    pub ledger: [u8; 16],
     /// The last record that is folded into the checkpoint; [`SeqNo::ZERO`] without one.
     pub last_seq: SeqNo,
     /// The last epoch folded into the checkpoint.

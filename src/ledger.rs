@@ -1,21 +1,25 @@
 //! The handle.
 
 mod admin;
+mod bulk;
 mod read;
+mod retain;
 
 pub use admin::Health;
 pub(crate) use admin::MAX_METADATA_ENTRY;
+pub use retain::{Pruned, Retention};
 
 use crate::attempt::{self, Kind, Waiter};
 use crate::builder::Builder;
 use crate::error::{
-    AttemptError, CancelError, ChangeError, IdError, LaunchError, OpenError, Rejection, WaitError,
+    AttemptError, CancelError, ChangeError, IdError, LaunchError, OpenError, Poison, Rejection,
+    WaitError,
 };
 use crate::id::{EncodedId, IdShape, Lookup, TaskId};
 use crate::recovery::Recovery;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{ID_SHAPE, Shared};
-use crate::state::{Cell, TaskState};
+use crate::state::TaskState;
 use crate::submission::{Answer, Request};
 use crate::sync::Arc;
 use crate::task::{Start, Task};
@@ -257,7 +261,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Ok(()) }
     /// ```
     #[must_use = "does nothing until it is launched"]
-    pub const fn task(&self, id: K) -> Task<'_, K, V> {
+    pub fn task(&self, id: K) -> Task<'_, K, V> {
         Task::new(self, id)
     }
 
@@ -318,8 +322,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn query_task_state_quick<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> TaskState {
-        let cell = |id: &[u8]| self.shared().index.cell(id);
-        EncodedId::with_bytes::<K, Q, _>(id, cell).map_or(TaskState::NotFound, |cell| cell.state)
+        let state = |id: &[u8]| self.shared().index.state(id);
+        EncodedId::with_bytes::<K, Q, _>(id, state).unwrap_or(TaskState::NotFound)
     }
 
     /// Takes a success back: runs `future`, which undoes it, and then forgets the id. Returns the
@@ -370,8 +374,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let (reply, end) = oneshot::channel();
-        let plan =
-            Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
+        let plan = Start::new(&id, Kind::Revoke, attempt::revoke_succeeded);
         match self.start(plan, future, Waiter::End(reply)).await {
             Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
@@ -417,8 +420,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let (reply, began) = oneshot::channel();
-        let plan =
-            Start { id, kind: Kind::Revoke, timeout: None, success: attempt::revoke_succeeded };
+        let plan = Start::new(&id, Kind::Revoke, attempt::revoke_succeeded);
         match self.start(plan, future, Waiter::Start(reply)).await {
             Ok(()) => began.await.unwrap_or(Err(LaunchError::Lost)),
             Err(not) => Err(not.into_launch_error()),
@@ -460,7 +462,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     pub async fn mark_succeeded(&self, id: K) -> Result<(), ChangeError> {
         let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
         self.check_new(&id, &encoded).await?;
-        self.change(Request::Mark { id: encoded }).await
+        self.change(Request::mark(encoded)).await
     }
 
     /// Drops all that is known of an id: it is not found afterwards, and may run again. Only a
@@ -497,7 +499,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// ```
     pub async fn forget<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<(), ChangeError> {
         let id = EncodedId::encode::<K, Q>(id).map_err(Rejection::Id)?;
-        self.change(Request::Forget { id }).await
+        self.change(Request::forget(id)).await
     }
 
     /// Asks the running attempt, or the running revoke, of an id to stop: its future is dropped
@@ -540,7 +542,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ) -> Result<(), CancelError> {
         let id = EncodedId::encode::<K, Q>(id)?;
         let Some(key) = self.shared().index.runs(id.as_bytes()) else {
-            return Err(CancelError::NotRunning { state: self.cell(&id).state });
+            return Err(CancelError::NotRunning { state: self.state(&id) });
         };
         // Without a control it is ending by itself at this moment.
         if let Some(control) = self.shared().control(key) {
@@ -583,11 +585,16 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// ```
     pub async fn wait<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<TaskState, WaitError> {
         let id = EncodedId::encode::<K, Q>(id)?;
+        self.settled(&id).await.map_err(WaitError::InDoubt)
+    }
+
+    /// As [`wait`](Self::wait).
+    pub(crate) async fn settled(&self, id: &EncodedId) -> Result<TaskState, Poison> {
         let settled = |shared: &Shared| {
-            let state = shared.index.cell(id.as_bytes()).state;
+            let state = shared.index.state(id.as_bytes());
             match shared.poisoned() {
                 Some(poison) if !state.is_settled() || shared.index.in_doubt(id.as_bytes()) => {
-                    Some(Err(WaitError::InDoubt(poison)))
+                    Some(Err(poison))
                 }
                 _ => state.is_settled().then_some(Ok(state)),
             }
@@ -595,7 +602,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if let Some(settled) = settled(self.shared()) {
             return settled;
         }
-        let registered = self.shared().index.register(&id);
+        let registered = self.shared().index.register(id);
         loop {
             let mut notified = pin!(registered.notified());
             notified.as_mut().enable();
@@ -610,14 +617,14 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         &self.handle.shared
     }
 
-    pub(crate) fn cell(&self, id: &EncodedId) -> Cell {
-        self.shared().index.cell(id.as_bytes())
+    pub(crate) fn state(&self, id: &EncodedId) -> TaskState {
+        self.shared().index.state(id.as_bytes())
     }
 
     /// An id that is about to become known must come back as itself. The first one tells what ids
     /// look like where the type could not.
     pub(crate) async fn check_new(&self, id: &K, encoded: &EncodedId) -> Result<(), Rejection> {
-        if self.cell(encoded) != Cell::ABSENT {
+        if self.state(encoded) != TaskState::NotFound {
             return Ok(());
         }
         encoded.check_round_trip::<K>()?;
@@ -639,12 +646,18 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     pub(crate) async fn change(&self, request: Request) -> Result<(), ChangeError> {
         self.shared().permit().await?;
         let ticket = self.shared().submissions.submit(request)?;
-        match ticket.await {
+        Self::answered(ticket.await)
+    }
+
+    /// What the answer to a change says.
+    pub(crate) fn answered(answer: Result<Answer, Poison>) -> Result<(), ChangeError> {
+        match answer {
             Ok(Answer::Done(_)) => Ok(()),
             Ok(Answer::Refused(state)) => Err(ChangeError::Refused { state }),
             Ok(Answer::NoRoom) => {
                 Err(Rejection::Metadata("all names and values are at most 64 KiB").into())
             }
+            Ok(Answer::Unreadable) => Err(Rejection::Unreadable.into()),
             Ok(Answer::Superseded) => Err(ChangeError::Refused { state: TaskState::Running }),
             Err(poison) => Err(ChangeError::InDoubt(poison)),
         }

@@ -98,12 +98,14 @@ mod builder;
 mod details;
 pub mod dump;
 mod error;
+mod guard;
 mod id;
 mod index;
 mod journal;
 mod ledger;
 mod recovery;
 mod sabotage;
+mod seal;
 mod shared;
 mod state;
 mod submission;
@@ -118,13 +120,14 @@ mod writer;
 pub mod internals;
 
 pub use builder::{AcceptLoss, Builder};
-pub use ledger::{Health, Ledger, TaskOutput};
+pub use ledger::{Health, Ledger, Pruned, Retention, TaskOutput};
 pub use recovery::Recovery;
-pub use task::Task;
+pub use task::{Retrying, Task};
 pub use views::{View, ViewIter};
 
-pub use details::TaskDetails;
+pub use details::{Note, TaskDetails};
 pub use error::*;
+pub use guard::{Claim, ClaimKind, Context, EffectKey, Landed, OnCrash, OnFailure, Retry, Verdict};
 pub use id::{ByteId, EncodedId, IdShape, Lookup, MAX_ID_BYTES, ParseByteIdError, TaskId};
 pub use journal::{
     Base, Entry, Journal, LedgerEvent, MemoryJournal, Record, Replayed, Upkeep, Visit,

@@ -12,7 +12,8 @@ use crate::id::{EncodedId, TaskId};
 use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record, Replayed};
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Cell, Epoch, Event, Failure, SeqNo, TaskState, Timestamp};
+use crate::seal::Seal;
+use crate::state::{Cell, Epoch, Event, Failure, Grave, SeqNo, TaskState, Timestamp};
 use crate::writer::Core;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -111,6 +112,8 @@ pub(crate) struct Recovered {
     pub(crate) core: Core,
     pub(crate) base: Base,
     pub(crate) recovery: Recovery,
+    /// When the newest record was made.
+    pub(crate) newest: Timestamp,
 }
 
 /// What the attempts of one open have found running so far. One that fails, because the disk is full,
@@ -136,10 +139,12 @@ pub(crate) fn recover(
         ids: 0,
         records: 0,
         at: Timestamp::default(),
+        newest: Timestamp::default(),
     };
     let mut base = replay.run(journal)?;
+    index.set_seal(Seal::new(base.ledger));
     index.recount();
-    let Replay { span, told, ids, records, .. } = replay;
+    let Replay { span, told, ids, records, newest, .. } = replay;
     told.iter().for_each(|event| base.told(event));
     let (first, last) = span.unwrap_or_else(|| (base.last_seq.next(), base.last_seq));
     if first != base.last_seq.next() {
@@ -149,6 +154,7 @@ pub(crate) fn recover(
 
     let mut reset =
         Reset { journal, at: SystemTime::now().into(), next: last.next(), batch: Vec::new() };
+    let newest = newest.max(reset.at);
     let epoch = base.epoch.next();
     reset.push(Entry::Ledger(LedgerEvent::EpochOpened { epoch }))?;
     let FoundRunning { crashed, interrupted_revokes } = found;
@@ -177,7 +183,8 @@ pub(crate) fn recover(
         report,
         took: began.elapsed(),
     };
-    Ok(Recovered { core: Core::new(last, epoch, &base.metadata), index, base, recovery })
+    let core = Core::new(last, epoch, &base.metadata);
+    Ok(Recovered { core, index, base, recovery, newest })
 }
 
 struct Replay<'a> {
@@ -190,6 +197,8 @@ struct Replay<'a> {
     records: u64,
     /// When the last record was written. Nothing rests on it.
     at: Timestamp,
+    /// When the newest record was written: clocks may have been set back.
+    newest: Timestamp,
 }
 
 impl Replay<'_> {
@@ -215,6 +224,13 @@ impl Replay<'_> {
                 self.ids += cells.len() as u64;
                 cells.into_iter().try_for_each(|(id, cell)| self.index.replay(id, |_| Ok(cell)))
             }
+            Replayed::Tombstones(tombstones) => {
+                tombstones
+                    .into_iter()
+                    .map(Grave::Dug)
+                    .for_each(|grave| self.index.put_grave(grave));
+                Ok(())
+            }
             Replayed::Records(records) => {
                 records.into_iter().try_for_each(|record| self.apply_record(record))
             }
@@ -229,15 +245,31 @@ impl Replay<'_> {
         }
         self.span = Some((first, seq));
         self.records += 1;
+        self.newest = self.newest.max(record.at);
         let earlier = record.at < std::mem::replace(&mut self.at, record.at);
         if earlier && sabotage::is(Sabotage::TrustClock) {
             return Ok(());
         }
         match record.entry {
-            Entry::Task { id, prev, event } => self
-                .index
-                .replay(id, |cell| cell.apply(seq, prev, &event))
-                .map_err(|source| JournalError::Illegal { seq, source }),
+            Entry::Task { id, prev, event } => {
+                self.index
+                    .replay(id, |cell| cell.apply(seq, prev, &event))
+                    .map_err(|source| JournalError::Illegal { seq, source })?;
+                match event.grave() {
+                    Some(Grave::Opened(tombstone)) if !self.index.has(&tombstone) => {
+                        Err(JournalError::Damaged(Damage {
+                            place: "log".into(),
+                            what: format!("record {seq} opens a tombstone that is not there"),
+                            lost: None,
+                        }))
+                    }
+                    Some(grave) => {
+                        self.index.put_grave(grave);
+                        Ok(())
+                    }
+                    None => Ok(()),
+                }
+            }
             Entry::Ledger(event) => {
                 self.told.push(event);
                 Ok(())

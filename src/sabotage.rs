@@ -51,6 +51,8 @@ pub enum Sabotage {
     StayOpen,
     /// The watchdog outlives its writer.
     StayBehind,
+    /// A tombstone goes before the cell of its id is there again.
+    OpenFirst,
 }
 
 /// Whether this is done wrong.

@@ -2,10 +2,12 @@
 
 use crate::attempt::Control;
 use crate::error::{CloseError, Poison, Rejection};
+use crate::guard::Flights;
 use crate::id::{EncodedId, IdShape};
 use crate::index::Index;
 use crate::recovery::Recovery;
-use crate::submission::{AttemptKey, Group, Phase, Request, Submissions};
+use crate::state::Timestamp;
+use crate::submission::{AttemptKey, Group, Phase, Request, Submissions, Ticket};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::wake;
 use std::collections::{BTreeMap, HashMap};
@@ -46,8 +48,12 @@ pub(crate) struct Shared {
     /// How to reach what runs. Held for a look-up.
     controls: Mutex<HashMap<AttemptKey, Arc<Control>>>,
     metadata: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Who is at which id with a run.
+    pub(crate) flights: Flights,
     next_key: AtomicU64,
     superseded: AtomicU64,
+    /// When the newest record was made, in microseconds.
+    newest: AtomicU64,
     closed: OnceLock<Result<(), CloseError>>,
     closing: Notify,
 }
@@ -71,8 +77,10 @@ impl Shared {
             shape: shape.map_or_else(OnceLock::new, OnceLock::from),
             controls: Mutex::default(),
             metadata: Mutex::new(metadata),
+            flights: Flights::default(),
             next_key: AtomicU64::new(0),
             superseded: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             closed: OnceLock::new(),
             closing: Notify::new(),
         }
@@ -189,6 +197,33 @@ impl Shared {
             }
             None => Err(self.submissions.rejection().unwrap_or(Rejection::Closed)),
         }
+    }
+
+    /// How many requests may be submitted together: never all the room there is.
+    pub(crate) fn together(&self) -> usize {
+        (self.options.max_pending / 2).clamp(1, 1024)
+    }
+
+    /// Submits requests together, no more than [`together`](Self::together): they are recorded by one
+    /// group commit.
+    pub(crate) async fn submit_all(&self, requests: &[Request]) -> Result<Vec<Ticket>, Rejection> {
+        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        let permits = wake::guarded(self.permits.acquire_many(count)).await;
+        match permits {
+            Ok(permits) => permits.forget(),
+            Err(_) => return Err(self.submissions.rejection().unwrap_or(Rejection::Closed)),
+        }
+        self.submissions.submit_all(requests)
+    }
+
+    /// A record was made at this time.
+    pub(crate) fn dated(&self, at: Timestamp) {
+        self.newest.fetch_max(at.as_micros(), Ordering::Relaxed);
+    }
+
+    /// When the newest record was made.
+    pub(crate) fn newest(&self) -> Timestamp {
+        Timestamp::from_micros(self.newest.load(Ordering::Relaxed))
     }
 
     /// So many requests are answered: there is room again.

@@ -7,7 +7,13 @@
 //!  Failed   --Queued---> Queued        Running --Failed(cause)--> Failed
 //!  Succeeded | Failed | Queued --Forgotten--> NotFound
 //!  NotFound | Failed --Succeeded (marked from outside, no attempt)--> Succeeded
+//!  Failed --Resolved(failure)--> Failed       Failed --Succeeded (resolved)--> Succeeded
+//!  Running --Noted--> Running                 Succeeded | Failed --Pinned, Unpinned--> the same
+//!  Succeeded --Buried--> NotFound, and a tombstone        NotFound, of a tombstone --Exhumed--> Succeeded
 //! ```
+//!
+//! A *tombstone* is what a pruned success leaves: a keyed hash of its id, which goes on counting as
+//! succeeded. The records carry it, so neither the log nor a checkpoint needs the key.
 //!
 //! [`apply`] is the only place that knows these arrows. It is pure: no clock,
 //! no I/O, no async, nothing but `std`. It judges live requests and replays the
@@ -16,8 +22,10 @@
 //! [`Cell`] adds the two numbers that fence and count attempts, with the same
 //! function deciding live and in replay.
 
+mod digest;
 mod number;
 
+pub use digest::{Fingerprint, Grave, Tombstone};
 pub use number::{Attempt, Epoch, SeqNo, Timestamp};
 
 use std::fmt;
@@ -96,6 +104,18 @@ pub enum Failure {
     /// The process ended while it was running; found by the next open. Its effect may or may not
     /// have happened.
     Crashed,
+    /// It was tried as often as it may be, and is left alone.
+    GaveUp {
+        /// How many attempts there were, those that crashed included.
+        attempts: u32,
+        /// Why the last of them failed.
+        last: String,
+    },
+    /// Somebody found out that it did not happen, and [said so](crate::Ledger::resolve). The text is
+    /// theirs.
+    Resolved(String),
+    /// Somebody [said](crate::Ledger::resolve) that it may be tried again. The text is theirs.
+    Released(String),
 }
 
 impl Failure {
@@ -108,6 +128,9 @@ impl Failure {
             Self::Cancelled(_) => "cancelled",
             Self::TimedOut => "timed out",
             Self::Crashed => "crashed",
+            Self::GaveUp { .. } => "gave up",
+            Self::Resolved(_) => "resolved",
+            Self::Released(_) => "released",
         }
     }
 
@@ -115,7 +138,12 @@ impl Failure {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Error(text) | Self::Panicked(text) | Self::Cancelled(text) => Some(text),
+            Self::Error(text)
+            | Self::Panicked(text)
+            | Self::Cancelled(text)
+            | Self::GaveUp { last: text, .. }
+            | Self::Resolved(text)
+            | Self::Released(text) => Some(text),
             Self::TimedOut | Self::Crashed => None,
         }
     }
@@ -123,9 +151,12 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.text() {
-            Some(text) => write!(f, "{}: {text}", self.name()),
-            None => f.write_str(self.name()),
+        match (self, self.text()) {
+            (Self::GaveUp { attempts, last }, _) => {
+                write!(f, "gave up after {attempts} attempts: {last}")
+            }
+            (_, Some(text)) if !text.is_empty() => write!(f, "{}: {text}", self.name()),
+            _ => f.write_str(self.name()),
         }
     }
 }
@@ -173,6 +204,9 @@ pub enum SuccessBy {
     Attempt,
     /// Somebody outside, by [`mark_succeeded`](crate::Ledger::mark_succeeded).
     Mark,
+    /// Somebody who found out that a failed attempt had its effect after all, by
+    /// [`resolve`](crate::Ledger::resolve).
+    Resolve,
 }
 
 /// What happened to one id.
@@ -187,6 +221,16 @@ pub enum Event {
         attempt: Attempt,
         /// The open in which it ran.
         epoch: Epoch,
+        /// The position of the first record since the id was last not found; [`SeqNo::ZERO`] says
+        /// that it is this one.
+        since: SeqNo,
+        /// Of the request that it serves, if its caller gave one.
+        fingerprint: Option<Fingerprint>,
+    },
+    /// The attempt has told how far it has got.
+    Noted {
+        /// Its own words.
+        note: String,
     },
     /// It succeeded.
     Succeeded {
@@ -211,6 +255,25 @@ pub enum Event {
     Revoked,
     /// All that was known of the id was dropped on request.
     Forgotten,
+    /// Somebody, or the rule about attempts, has decided what the failure counts as from now on.
+    Resolved {
+        /// As that.
+        failure: Failure,
+    },
+    /// It is not pruned by age, until it is launched again.
+    Pinned,
+    /// It is pruned by age again.
+    Unpinned,
+    /// It was pruned: all that is left of the success is a tombstone.
+    Buried {
+        /// Which one.
+        tombstone: Tombstone,
+    },
+    /// A tombstone became a success again whose id is known, to be revoked or forgotten.
+    Exhumed {
+        /// Which one.
+        tombstone: Tombstone,
+    },
 }
 
 impl Event {
@@ -226,20 +289,58 @@ impl Event {
             Self::RevokeFailed { .. } => "revoke failed",
             Self::Revoked => "revoked",
             Self::Forgotten => "forgotten",
+            Self::Noted { .. } => "noted",
+            Self::Resolved { .. } => "resolved",
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
+            Self::Buried { .. } => "buried",
+            Self::Exhumed { .. } => "exhumed",
         }
     }
 
-    /// The state that this event leaves behind wherever it is legal. Only the repair of a damaged
-    /// log, which has to go on over a gap, uses it without [`apply`].
+    /// What becomes of a tombstone by it, if anything.
     #[must_use]
-    pub const fn target(&self) -> TaskState {
+    pub const fn grave(&self) -> Option<Grave> {
+        match self {
+            Self::Buried { tombstone } => Some(Grave::Dug(*tombstone)),
+            Self::Exhumed { tombstone } => Some(Grave::Opened(*tombstone)),
+            Self::Queued
+            | Self::Started { .. }
+            | Self::Succeeded { .. }
+            | Self::Failed { .. }
+            | Self::RevokeStarted
+            | Self::RevokeFailed { .. }
+            | Self::Revoked
+            | Self::Forgotten
+            | Self::Noted { .. }
+            | Self::Resolved { .. }
+            | Self::Pinned
+            | Self::Unpinned => None,
+        }
+    }
+
+    /// The state that this event leaves behind in `state`, wherever it is legal. Only the repair of a
+    /// damaged log, which has to go on over a gap, uses it without [`apply`].
+    #[must_use]
+    pub const fn target(&self, state: TaskState) -> TaskState {
         match self {
             Self::Queued => TaskState::Queued,
-            Self::Started { .. } => TaskState::Running,
-            Self::Succeeded { .. } | Self::RevokeFailed { .. } => TaskState::Succeeded,
-            Self::Failed { .. } => TaskState::Failed,
+            Self::Started { .. } | Self::Noted { .. } => TaskState::Running,
+            Self::Succeeded { .. } | Self::RevokeFailed { .. } | Self::Exhumed { .. } => {
+                TaskState::Succeeded
+            }
+            Self::Failed { .. } | Self::Resolved { .. } => TaskState::Failed,
             Self::RevokeStarted => TaskState::Revoking,
-            Self::Revoked | Self::Forgotten => TaskState::NotFound,
+            Self::Revoked | Self::Forgotten | Self::Buried { .. } => TaskState::NotFound,
+            // Whoever was pinned over a gap is at rest, and only a success is sure to be kept.
+            Self::Pinned | Self::Unpinned => match state {
+                TaskState::Failed => TaskState::Failed,
+                TaskState::NotFound
+                | TaskState::Queued
+                | TaskState::Running
+                | TaskState::Succeeded
+                | TaskState::Revoking => TaskState::Succeeded,
+            },
         }
     }
 }
@@ -260,9 +361,17 @@ pub const fn apply(state: TaskState, event: &Event) -> Result<TaskState, Illegal
         Event::RevokeStarted => matches!(state, Succeeded),
         Event::RevokeFailed { .. } | Event::Revoked => matches!(state, Revoking),
         Event::Forgotten => matches!(state, Succeeded | Failed | Queued),
+        Event::Noted { .. } => matches!(state, Running),
+        Event::Succeeded { by: SuccessBy::Resolve, .. } | Event::Resolved { .. } => {
+            matches!(state, Failed)
+        }
+        Event::Pinned | Event::Unpinned => matches!(state, Succeeded | Failed),
+        Event::Buried { .. } => matches!(state, Succeeded),
+        // Whether there is such a tombstone is not for one id to know.
+        Event::Exhumed { .. } => matches!(state, NotFound),
     };
     if legal {
-        Ok(event.target())
+        Ok(event.target(state))
     } else {
         Err(IllegalTransition { state, event: event.name(), why: WhyIllegal::State })
     }
@@ -319,7 +428,13 @@ impl Cell {
                 | Event::RevokeStarted
                 | Event::RevokeFailed { .. }
                 | Event::Revoked
-                | Event::Forgotten => return Ok(self.moved(seq, state, event)),
+                | Event::Forgotten
+                | Event::Noted { .. }
+                | Event::Resolved { .. }
+                | Event::Pinned
+                | Event::Unpinned
+                | Event::Buried { .. }
+                | Event::Exhumed { .. } => return Ok(self.moved(seq, state, event)),
             }
         };
         Err(IllegalTransition { state: self.state, event: event.name(), why })
@@ -329,18 +444,23 @@ impl Cell {
     /// log with a gap.
     #[must_use]
     pub const fn forced(self, seq: SeqNo, event: &Event) -> Self {
-        self.moved(seq, event.target(), event)
+        self.moved(seq, event.target(self.state), event)
     }
 
     const fn moved(self, seq: SeqNo, state: TaskState, event: &Event) -> Self {
         let attempt = match event {
             Event::Started { attempt, .. } => *attempt,
-            Event::Revoked | Event::Forgotten => return Self::ABSENT,
+            Event::Revoked | Event::Forgotten | Event::Buried { .. } => return Self::ABSENT,
             Event::Queued
             | Event::Succeeded { .. }
             | Event::Failed { .. }
             | Event::RevokeStarted
-            | Event::RevokeFailed { .. } => self.attempt,
+            | Event::RevokeFailed { .. }
+            | Event::Noted { .. }
+            | Event::Resolved { .. }
+            | Event::Pinned
+            | Event::Unpinned
+            | Event::Exhumed { .. } => self.attempt,
         };
         Self { state, attempt, seq }
     }

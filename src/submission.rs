@@ -17,11 +17,15 @@
 //! Writer and watchdog race for the decision of a group in flight; one
 //! compare-and-swap settles it, so a group is never both published and given up.
 
+mod request;
+
+pub(crate) use request::{AttemptKey, Request};
+
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, JournalError, Poison, Rejection};
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Cell, Event, TaskState};
+use crate::state::{Cell, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use crate::wake;
 use std::future::Future;
@@ -31,62 +35,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Names one attempt (or revoke) within this process, from its submission to its end. The writer
-/// knows which fencing token belongs to it, so an end can be submitted by one that has not heard
-/// of its own acceptance yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AttemptKey(pub(crate) u64);
-
-/// A change that somebody asks for.
-#[derive(Clone, Debug)]
-pub(crate) enum Request {
-    /// Start an attempt.
-    Start { id: EncodedId, key: AttemptKey },
-    /// Start taking a success back.
-    StartRevoke { id: EncodedId, key: AttemptKey },
-    /// The attempt or revoke with this key ended in this event.
-    End { id: EncodedId, key: AttemptKey, event: Event },
-    /// It succeeded, says somebody outside.
-    Mark { id: EncodedId },
-    /// Drop all that is known of it.
-    Forget { id: EncodedId },
-    /// Set or remove a name of the metadata.
-    SetMetadata { name: String, value: Option<Vec<u8>> },
-}
-
 impl Errand {
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Read { reply, .. } => reply.is_closed(),
             Self::Checkpoint { reply } => reply.is_closed(),
-        }
-    }
-}
-
-impl Request {
-    /// The id that it would change.
-    pub(crate) const fn id(&self) -> Option<&EncodedId> {
-        match self {
-            Self::Start { id, .. }
-            | Self::StartRevoke { id, .. }
-            | Self::End { id, .. }
-            | Self::Mark { id }
-            | Self::Forget { id } => Some(id),
-            Self::SetMetadata { .. } => None,
-        }
-    }
-
-    /// Whether its submitter took a permit for it, freed with its answer. The ends of attempts
-    /// need none: they are bounded by what runs.
-    pub(crate) const fn holds_permit(&self) -> bool {
-        match self {
-            Self::Start { .. }
-            | Self::StartRevoke { .. }
-            | Self::Mark { .. }
-            | Self::Forget { .. }
-            | Self::SetMetadata { .. } => true,
-            Self::End { .. } => false,
         }
     }
 }
@@ -102,6 +56,8 @@ pub(crate) enum Answer {
     Superseded,
     /// There is no room for it among the metadata.
     NoRoom,
+    /// What is known of the id, which is needed for it, cannot be read.
+    Unreadable,
 }
 
 /// Work of the writer that records nothing, done between groups, after the one it was submitted with.
@@ -306,6 +262,19 @@ impl Submissions {
         Ok(self.push(forming, request))
     }
 
+    /// Submits changes, all in one group.
+    pub(crate) fn submit_all(&self, requests: &[Request]) -> Result<Vec<Ticket>, Rejection> {
+        let mut forming = lock(&self.forming);
+        if let Some(rejection) = forming.rejection() {
+            return Err(rejection);
+        }
+        let place = forming.requests.len();
+        forming.requests.extend_from_slice(requests);
+        self.wake(&mut forming);
+        let ticket = |place| Ticket { group: Arc::clone(&forming.group), place, waker: None };
+        Ok((place..place + requests.len()).map(ticket).collect())
+    }
+
     /// Submits the end of a live attempt: never waits, is taken while closing.
     pub(crate) fn submit_end(&self, end: Request) -> Result<Ticket, Poison> {
         let forming = lock(&self.forming);
@@ -388,8 +357,8 @@ impl Submissions {
                 Request::End { id, .. } => Some(id),
                 Request::Start { .. }
                 | Request::StartRevoke { .. }
-                | Request::Mark { .. }
-                | Request::Forget { .. }
+                | Request::Note { .. }
+                | Request::Change { .. }
                 | Request::SetMetadata { .. } => None,
             })
             .collect()

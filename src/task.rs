@@ -1,38 +1,164 @@
 //! Starting something for an id: what may start, and what comes back if it may not.
 
-use crate::attempt::{self, Kind, Live, Plan, Waiter};
-use crate::error::{AttemptError, LaunchError, Rejection};
+use crate::attempt::{self, Began, Kind, Live, Plan, Waiter};
+use crate::error::{AttemptError, LaunchError, Rejection, RunError};
+use crate::guard::{Claim, Context, Landed, OnCrash, OnFailure, Options, Retry};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
 use crate::shared::Shared;
-use crate::state::{Event, TaskState};
+use crate::state::{Event, Fingerprint, TaskState};
 use std::fmt;
 use std::future::Future;
+use std::num::NonZero;
 use std::panic::catch_unwind;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-/// A launch with options, made by [`Ledger::task`].
-#[must_use = "does nothing until it is launched"]
+/// A launch, or a run, with options, made by [`Ledger::task`].
+#[must_use = "does nothing until it is launched or run"]
 pub struct Task<'a, K, V> {
     ledger: &'a Ledger<K, V>,
     id: K,
-    timeout: Option<Duration>,
+    options: Options<K, V>,
+}
+
+/// A run that is tried again when it fails, made by [`Task::retry`].
+#[must_use = "does nothing until it is run"]
+pub struct Retrying<'a, K, V, E> {
+    task: Task<'a, K, V>,
+    retry: Retry<E>,
 }
 
 impl<'a, K, V> Task<'a, K, V> {
-    pub(crate) const fn new(ledger: &'a Ledger<K, V>, id: K) -> Self {
-        Self { ledger, id, timeout: None }
+    pub(crate) fn new(ledger: &'a Ledger<K, V>, id: K) -> Self {
+        Self { ledger, id, options: Options::new() }
     }
 }
 
-impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
+impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// Drops the future after this time, counted from when it starts, and records
-    /// [`TimedOut`](crate::Failure::TimedOut). Needs a runtime with its time
-    /// driver enabled; without one the launch is rejected.
+    /// [`TimedOut`](crate::Failure::TimedOut). Of a run, each attempt has this time. Needs a runtime
+    /// with its time driver enabled; without one the launch is rejected.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.options.timeout = Some(timeout);
         self
+    }
+
+    /// Of a run: no attempt goes on after this moment, and none begins. Default: none.
+    pub const fn deadline(mut self, deadline: Instant) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// Of a run: how long an attempt may go on when it is [cancelled](Ledger::cancel), before its future
+    /// is dropped. Its [token](crate::Context::cancellation) tells it. Default 5 s; zero drops it at
+    /// once. (The future of a launch is told nothing, and is dropped at once.)
+    pub const fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.options.grace = grace;
+        self
+    }
+
+    /// Of a run: what the request is about. The same id with another fingerprint is refused with
+    /// [`OtherRequest`](crate::RunError::OtherRequest). Only a keyed hash of it is kept, with the
+    /// attempt; an id whose last attempt had none takes any.
+    pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
+        let seal = self.ledger.shared().index.seal();
+        self.options.fingerprint = Some(seal.fingerprint(request.as_ref()));
+        self
+    }
+
+    /// Of a run: what to do if the last attempt failed. Default: run it again.
+    pub const fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.options.on_failure = policy;
+        self
+    }
+
+    /// Of a run: what to do if the last attempt crashed, so that its effect may have happened. Default:
+    /// run it again.
+    pub const fn on_crash(mut self, policy: OnCrash) -> Self {
+        self.options.on_crash = policy;
+        self
+    }
+
+    /// Of a run: if the last attempt crashed, asks this whether it has happened after all. Its context
+    /// has the effect key that the attempt had.
+    pub fn probe<P, F>(mut self, probe: P) -> Self
+    where
+        P: FnOnce(Context<K>) -> F + Send + 'static,
+        F: Future<Output = Landed<V>> + Send + 'static,
+    {
+        self.options.ask(probe);
+        self
+    }
+
+    /// Of a run: gives the id up after so many attempts, those that crashed included, so that what kills
+    /// its process does not kill every next one: it is failed, and left alone, until it is
+    /// [resolved](Ledger::resolve). Default: no bound.
+    pub const fn max_attempts(mut self, attempts: NonZero<u32>) -> Self {
+        self.options.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Of a run: says how large its output will be at most, serialized; if that is more than is kept, it
+    /// is rejected before anything runs. Default: an output that is too large is not kept.
+    pub const fn output_at_most(mut self, bytes: usize) -> Self {
+        self.options.output_bytes = Some(bytes);
+        self
+    }
+
+    /// Of a run: if the caller that executes it is dropped, it is cancelled, and goes to exactly one of
+    /// those that have joined. Default: it goes on.
+    pub const fn cancel_with_caller(mut self) -> Self {
+        self.options.cancel_with_caller = true;
+        self
+    }
+
+    /// Of a run: tries it again when it fails. Every attempt is recorded.
+    pub const fn retry<E>(self, retry: Retry<E>) -> Retrying<'a, K, V, E> {
+        Retrying { task: self, retry }
+    }
+
+    /// As [`Ledger::run`], with what was asked for.
+    ///
+    /// # Durability
+    ///
+    /// As [`Ledger::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Ledger::run`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::run`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, RunError};
+    /// # let ledger = Ledger::<u64, u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let pay = |amount: u64| {
+    ///     let task = ledger.task(7).fingerprint(amount.to_be_bytes());
+    ///     task.run(move |_| async move { Ok::<_, String>(amount) })
+    /// };
+    /// assert_eq!(pay(100).await?.value, Some(100));
+    /// assert_eq!(pay(100).await?.value, Some(100)); // replayed
+    /// assert!(matches!(pay(200).await, Err(RunError::OtherRequest { .. })));
+    /// # Ok(()) }
+    /// ```
+    pub async fn run<W, F, E>(self, work: W) -> Result<Claim<V>, RunError<V, E>>
+    where
+        W: FnMut(Context<K>) -> F + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        self.retry(Retry::never()).run(work).await
     }
 
     /// As [`Ledger::launch`].
@@ -73,8 +199,8 @@ impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let (reply, began) = oneshot::channel();
-        let Self { ledger, id, timeout } = self;
-        let plan = Start { id, kind: Kind::Launch, timeout, success: attempt::launch_succeeded };
+        let Self { ledger, id, options: Options { timeout, .. } } = self;
+        let plan = Start { timeout, ..Start::new(&id, Kind::Launch, attempt::launch_succeeded) };
         match ledger.start(plan, future, Waiter::Start(reply)).await {
             Ok(()) => began.await.unwrap_or(Err(LaunchError::Lost)),
             Err(not) => Err(not.into_launch_error()),
@@ -118,8 +244,8 @@ impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let (reply, end) = oneshot::channel();
-        let Self { ledger, id, timeout } = self;
-        let plan = Start { id, kind: Kind::Launch, timeout, success: attempt::launch_succeeded };
+        let Self { ledger, id, options: Options { timeout, .. } } = self;
+        let plan = Start { timeout, ..Start::new(&id, Kind::Launch, attempt::launch_succeeded) };
         match ledger.start(plan, future, Waiter::End(reply)).await {
             Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
@@ -131,7 +257,64 @@ impl<K: fmt::Debug, V> fmt::Debug for Task<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("id", &self.id)
-            .field("timeout", &self.timeout)
+            .field("timeout", &self.options.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: TaskId, V: TaskOutput, E: fmt::Debug + Send + 'static> Retrying<'_, K, V, E> {
+    /// As [`Ledger::run`], with what was asked for.
+    ///
+    /// # Durability
+    ///
+    /// As [`Ledger::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Ledger::run`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::run`]; the error of the last attempt.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::num::NonZero;
+    /// # use std::time::Duration;
+    /// # use taskledger::{Context, Ledger, MemoryJournal, Retry};
+    /// # let ledger = Ledger::<u64, u32>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let three = NonZero::new(3).ok_or("zero")?;
+    /// let retry = Retry::attempts(three)
+    ///     .min_delay(Duration::from_millis(1))
+    ///     .when(|error: &&str| *error == "busy");
+    /// let work = |cx: Context<u64>| async move {
+    ///     if cx.attempt().get() < 3 { Err("busy") } else { Ok(cx.attempt().get()) }
+    /// };
+    /// let claim = ledger.task(7).retry(retry).run(work).await?;
+    /// assert_eq!(claim.value, Some(3));
+    /// # Ok(()) }
+    /// ```
+    pub async fn run<W, F>(self, work: W) -> Result<Claim<V>, RunError<V, E>>
+    where
+        W: FnMut(Context<K>) -> F + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let Self { task: Task { ledger, id, options }, retry } = self;
+        ledger.run_with(id, options, retry, work).await
+    }
+}
+
+impl<K: fmt::Debug, V, E> fmt::Debug for Retrying<'_, K, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retrying")
+            .field("task", &self.task)
+            .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
 }
@@ -141,7 +324,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// between: whoever is dropped has either done both or nothing.
     pub(crate) async fn start<F, R, E>(
         &self,
-        start: Start<K, R>,
+        start: Start<'_, K, R>,
         future: F,
         waiter: Waiter<F, R, E>,
     ) -> Result<(), NotStarted<F>>
@@ -159,10 +342,22 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             self.shared().permits.add_permits(1);
             return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
         };
-        let Start { kind, timeout, success, .. } = start;
-        match Live::submit(self.shared(), id, kind) {
+        let Start { kind, timeout, success, fingerprint, grace, began, .. } = start;
+        match Live::submit(self.shared(), id, kind, fingerprint) {
             Ok((live, ticket, control)) => {
-                let plan = Plan { ticket, control, timeout, success, future, waiter, live };
+                let parent = tracing::Span::current();
+                let plan = Plan {
+                    ticket,
+                    control,
+                    timeout,
+                    grace,
+                    began,
+                    parent,
+                    success,
+                    future,
+                    waiter,
+                    live,
+                };
                 drop(runtime.spawn(attempt::run(plan)));
                 Ok(())
             }
@@ -171,28 +366,28 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     /// Answers what memory is sure of, and takes a permit for the rest.
-    async fn admit<R>(&self, start: &Start<K, R>) -> Result<EncodedId, Turned> {
-        let id = EncodedId::encode::<K, K>(&start.id).map_err(Rejection::Id)?;
-        let cell = self.cell(&id);
+    async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
+        let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
+        let state = self.state(&id);
         let sure = !self.shared().index.in_doubt(id.as_bytes());
-        if start.kind == Kind::Launch && cell.state == TaskState::Succeeded && sure {
-            return Err(Turned::Refused(cell.state));
+        if start.kind == Kind::Launch && state == TaskState::Succeeded && sure {
+            return Err(Turned::Refused(state));
         }
         if let Some(rejection) = self.shared().submissions.rejection() {
             return Err(rejection.into());
         }
         let startable = match start.kind {
-            Kind::Launch => matches!(cell.state, TaskState::NotFound | TaskState::Failed),
-            Kind::Revoke => cell.state == TaskState::Succeeded,
+            Kind::Launch => matches!(state, TaskState::NotFound | TaskState::Failed),
+            Kind::Revoke => state == TaskState::Succeeded,
         };
         if !startable {
-            return Err(Turned::Refused(cell.state));
+            return Err(Turned::Refused(state));
         }
-        self.check_new(&start.id, &id).await?;
+        self.check_new(start.id, &id).await?;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Rejection::NoRuntime.into());
         }
-        if start.timeout.is_some() && !has_timer() {
+        if (start.timeout.is_some() || start.grace.is_some()) && !has_timer() {
             return Err(Rejection::NoTimer.into());
         }
         self.shared().permit().await?;
@@ -206,11 +401,22 @@ fn has_timer() -> bool {
 }
 
 /// What is to be started.
-pub(crate) struct Start<K, R> {
-    pub(crate) id: K,
+pub(crate) struct Start<'a, K, R> {
+    pub(crate) id: &'a K,
     pub(crate) kind: Kind,
-    pub(crate) timeout: Option<Duration>,
     pub(crate) success: fn(&R, &Shared) -> Event,
+    pub(crate) timeout: Option<Duration>,
+    /// See [`Plan`].
+    pub(crate) grace: Option<Duration>,
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// See [`Plan`].
+    pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
+}
+
+impl<'a, K, R> Start<'a, K, R> {
+    pub(crate) const fn new(id: &'a K, kind: Kind, success: fn(&R, &Shared) -> Event) -> Self {
+        Self { id, kind, success, timeout: None, grace: None, fingerprint: None, began: None }
+    }
 }
 
 enum Turned {

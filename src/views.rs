@@ -98,7 +98,7 @@ impl<K: TaskId> View<K> {
         let Ok(id) = EncodedId::encode::<K, Q>(id) else {
             return false;
         };
-        let state = self.shared.index.cell(id.as_bytes()).state;
+        let state = self.shared.index.state(id.as_bytes());
         match self.state {
             Some(wanted) => state == wanted,
             None => state != TaskState::NotFound,

@@ -13,188 +13,27 @@
 //!               -> answer everybody, acceptances and refusals (callers know it)
 //! ```
 
+mod core;
+
+pub(crate) use core::{Core, Found};
+
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
 use crate::id::EncodedId;
-use crate::index::Change;
-use crate::journal::{Entry, Journal, LedgerEvent, Record};
+use crate::journal::Journal;
 use crate::sabotage::{self, Sabotage};
-use crate::shared::{MAX_METADATA, RESERVED, Shared};
-use crate::state::{
-    Cell, Epoch, Event, IllegalTransition, Output, SeqNo, SuccessBy, TaskState, Timestamp,
-    WhyIllegal,
-};
-use crate::submission::{Answer, AttemptKey, Errand, Group, Request, Taken};
+use crate::shared::Shared;
+use crate::state::{Cell, SeqNo};
+use crate::submission::{Answer, Errand, Group, Request, Taken};
 use crate::sync::Arc;
 use crate::wake;
 use crate::watch::Watch;
-use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 /// A group that takes longer than this to become durable is worth a warning.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
-
-/// What a group of requests became.
-#[derive(Debug, Default)]
-pub(crate) struct Step {
-    /// In log order.
-    pub(crate) changes: Vec<Change>,
-    /// One for each request, in their order.
-    pub(crate) answers: Vec<Answer>,
-    /// Changes of the metadata.
-    pub(crate) metadata: Vec<(String, Option<Vec<u8>>)>,
-}
-
-/// The writer's rule.
-#[derive(Debug)]
-pub(crate) struct Core {
-    next: SeqNo,
-    epoch: Epoch,
-    /// The fencing token of every attempt and revoke that runs in this process.
-    tokens: HashMap<AttemptKey, SeqNo>,
-    /// The bytes of every name in the metadata with its value, but for our own.
-    metadata: HashMap<String, usize>,
-    /// Empty but for a sabotage.
-    held_back: Vec<Record>,
-}
-
-impl Core {
-    /// Goes on after the record at `last`.
-    pub(crate) fn new(last: SeqNo, epoch: Epoch, metadata: &BTreeMap<String, Vec<u8>>) -> Self {
-        let metadata = metadata.iter().filter(|(name, _)| !name.starts_with(RESERVED));
-        let metadata = metadata.map(|(name, value)| (name.clone(), name.len() + value.len()));
-        Self {
-            next: last.next(),
-            epoch,
-            tokens: HashMap::new(),
-            metadata: metadata.collect(),
-            held_back: Vec::new(),
-        }
-    }
-
-    /// The last record that was appended.
-    pub(crate) const fn last(&self) -> SeqNo {
-        SeqNo::new(self.next.get() - 1)
-    }
-
-    /// Judges the requests in their order, each over what is published and the ones before it, and
-    /// appends what is legal as one batch.
-    ///
-    /// # Errors
-    ///
-    /// The journal's. Nothing may be published or appended after one.
-    pub(crate) fn step(
-        &mut self,
-        requests: &[Request],
-        at: Timestamp,
-        published: impl Fn(&EncodedId) -> Cell,
-        journal: &mut dyn Journal,
-    ) -> Result<Step, JournalError> {
-        let mut step = Step::default();
-        let mut records = Vec::with_capacity(requests.len());
-        let mut ahead: HashMap<&EncodedId, Cell> = HashMap::new();
-        for request in requests {
-            let own = |id| ahead.get(id).copied().filter(|_| !sabotage::is(Sabotage::ForgetBatch));
-            let before = request.id().map(|id| own(id).unwrap_or_else(|| published(id)));
-            let answer = match self.judge(request, before.unwrap_or(Cell::ABSENT)) {
-                Ok((entry, cell)) => {
-                    records.push(Record { seq: self.next, at, entry });
-                    self.next = self.next.next();
-                    match request {
-                        Request::SetMetadata { name, value } => {
-                            step.metadata.push((name.clone(), value.clone()));
-                        }
-                        Request::Start { id, key } | Request::StartRevoke { id, key } => {
-                            ahead.insert(id, cell);
-                            self.tokens.insert(*key, cell.seq);
-                            step.changes.push(Change { id: id.clone(), cell, key: Some(*key) });
-                        }
-                        Request::End { id, .. } | Request::Mark { id } | Request::Forget { id } => {
-                            ahead.insert(id, cell);
-                            step.changes.push(Change { id: id.clone(), cell, key: None });
-                        }
-                    }
-                    Answer::Done(cell)
-                }
-                Err(answer) => answer,
-            };
-            step.answers.push(answer);
-        }
-        if sabotage::is(Sabotage::HoldBack) {
-            std::mem::swap(&mut records, &mut self.held_back);
-        }
-        if !records.is_empty() {
-            match journal.append(&records) {
-                Err(_) if sabotage::is(Sabotage::SwallowFailure) => {}
-                appended => appended?,
-            }
-        }
-        Ok(step)
-    }
-
-    /// The entry that the request becomes, and the cell it leaves; or why not.
-    fn judge(&mut self, request: &Request, before: Cell) -> Result<(Entry, Cell), Answer> {
-        let (id, prev, event) = match request {
-            Request::Start { id, .. } => {
-                let attempt = before.attempt.next();
-                // The queue's own runner is the only one to start what is queued.
-                if before.state == TaskState::Queued {
-                    return Err(Answer::Refused(before.state));
-                }
-                (id, before.seq, Event::Started { attempt, epoch: self.epoch })
-            }
-            Request::StartRevoke { id, .. } => (id, before.seq, Event::RevokeStarted),
-            Request::Mark { id } => {
-                let event = Event::Succeeded { by: SuccessBy::Mark, output: Output::Absent };
-                (id, before.seq, event)
-            }
-            Request::Forget { id } => (id, before.seq, Event::Forgotten),
-            Request::End { id, key, event } => {
-                let token = match self.tokens.remove(key) {
-                    None if sabotage::is(Sabotage::SkipFencing) => before.seq,
-                    token => token.ok_or(Answer::Superseded)?,
-                };
-                let fenced = !sabotage::is(Sabotage::SkipFencing);
-                (id, if fenced { token } else { before.seq }, event.clone())
-            }
-            Request::SetMetadata { name, value } => {
-                self.make_room(name, value.as_deref())?;
-                let event = LedgerEvent::MetadataSet { name: name.clone(), value: value.clone() };
-                return Ok((Entry::Ledger(event), Cell::ABSENT));
-            }
-        };
-        match before.apply(self.next, prev, &event) {
-            Ok(cell) => Ok((Entry::Task { id: id.clone(), prev, event }, cell)),
-            Err(IllegalTransition { why: WhyIllegal::State, .. })
-                if !matches!(request, Request::End { .. }) =>
-            {
-                Err(Answer::Refused(before.state))
-            }
-            // The end of an attempt that is not the current one: fenced off.
-            Err(_) => Err(Answer::Superseded),
-        }
-    }
-
-    /// Sees to it that the metadata as a whole stays small: who asks knows only what is published.
-    fn make_room(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Answer> {
-        let Some(value) = value else {
-            self.metadata.remove(name);
-            return Ok(());
-        };
-        if name.starts_with(RESERVED) {
-            return Ok(());
-        }
-        let size = name.len() + value.len();
-        let others = self.metadata.iter().filter(|(other, _)| *other != name);
-        if others.map(|(_, size)| size).sum::<usize>() + size > MAX_METADATA {
-            return Err(Answer::NoRoom);
-        }
-        self.metadata.insert(name.to_owned(), size);
-        Ok(())
-    }
-}
 
 /// The loop around [`Core`].
 pub(crate) struct Writer {
@@ -256,9 +95,11 @@ impl Writer {
         self.in_hand = Some((Arc::clone(group), Arc::clone(&requests)));
         let began = Instant::now();
         let watched = self.watch.arm(Arc::clone(group), Arc::clone(&requests));
+        let at = SystemTime::now().into();
+        shared.dated(at);
         let step = guarded(|| {
-            let published = |id: &EncodedId| shared.index.cell(id.as_bytes());
-            self.core.step(&requests, SystemTime::now().into(), published, &mut *self.journal)
+            let published = |id: &EncodedId| shared.index.find(id);
+            self.core.step(&requests, at, published, &mut *self.journal)
         });
         drop(watched);
         let took = began.elapsed();
@@ -316,9 +157,9 @@ impl Writer {
     ) -> Result<Result<Option<TaskDetails>, JournalError>, Poison> {
         // The cell of this very moment: one that the caller has seen may be older than the
         // checkpoint, which then tells of another state than the cell.
-        let cell = self.shared.index.cell(id.as_bytes());
+        let (cell, tombstone) = self.shared.index.look(id.as_bytes());
         if cell == Cell::ABSENT {
-            return Ok(Ok(None));
+            return Ok(Ok(tombstone.map(|_| TaskDetails::buried())));
         }
         let turn = Group::new();
         let watched = self.watch.arm(Arc::clone(&turn), Arc::default());

@@ -1,7 +1,7 @@
 use super::*;
 use crate::id::EncodedId;
 use crate::journal::LedgerEvent;
-use crate::state::{SeqNo, apply};
+use crate::state::{SeqNo, Tombstone, apply};
 use proptest::prelude::*;
 
 /// One id's life: each event follows the one before it, at time 10 * seq.
@@ -37,7 +37,12 @@ impl Life {
 
     fn started(&mut self) -> TaskDetails {
         let attempt = self.details.attempt().next();
-        self.then(Event::Started { attempt, epoch: Epoch::new(5) })
+        self.then(Event::Started {
+            attempt,
+            epoch: Epoch::new(5),
+            since: SeqNo::ZERO,
+            fingerprint: None,
+        })
     }
 }
 
@@ -59,6 +64,7 @@ fn a_full_life() {
     let queued = TaskDetails {
         cell: cell(TaskState::Queued, 0, 1),
         queued_at: at(10),
+        since: SeqNo::new(1),
         ..TaskDetails::ABSENT
     };
     assert_eq!(life.then(Event::Queued), queued);
@@ -66,6 +72,7 @@ fn a_full_life() {
         cell: cell(TaskState::Running, 1, 2),
         epoch: Some(Epoch::new(5)),
         started_at: at(20),
+        since: SeqNo::new(2),
         ..queued
     };
     assert_eq!(life.started(), running);
@@ -82,6 +89,7 @@ fn a_full_life() {
         cell: cell(TaskState::Running, 2, 4),
         epoch: Some(Epoch::new(5)),
         started_at: at(40),
+        since: SeqNo::new(4),
         ..TaskDetails::ABSENT
     };
     assert_eq!(life.started(), retried);
@@ -90,6 +98,7 @@ fn a_full_life() {
         ended_at: at(50),
         succeeded_by: Some(SuccessBy::Attempt),
         output: Output::Kept(vec![1]),
+        since: SeqNo::ZERO,
         ..retried
     };
     assert_eq!(life.then(kept()), succeeded);
@@ -124,11 +133,49 @@ fn queueing_again_forgets_the_failure_but_not_the_count() {
     let queued = TaskDetails {
         cell: cell(TaskState::Queued, 1, 3),
         queued_at: at(30),
+        since: SeqNo::new(3),
         ..TaskDetails::ABSENT
     };
     assert_eq!(life.then(Event::Queued), queued);
     assert_eq!(life.started().queued_at, at(30));
     assert_eq!(life.details.attempt(), Attempt::new(2));
+}
+
+/// What an attempt says of where its life began is believed; notes are its own, and bounded.
+#[test]
+fn a_life_of_several_attempts() {
+    let mut life = Life::new();
+    life.started();
+    let first = life.details.since;
+    life.then(Event::Noted { note: "half".into() });
+    life.then(Event::Failed { failure: Failure::Crashed });
+    let pinned = life.then(Event::Pinned);
+    assert!(pinned.pinned && pinned.failure == Some(Failure::Crashed));
+    let released = life.then(Event::Resolved { failure: Failure::Released("seen".into()) });
+    assert_eq!(
+        (released.failure, released.ended_at),
+        (Some(Failure::Released("seen".into())), at(30))
+    );
+    let fingerprint = Some(Fingerprint::from_bytes([3; 16]));
+    let (attempt, epoch) = (Attempt::new(2), Epoch::new(5));
+    let again = life.then(Event::Started { attempt, epoch, since: first, fingerprint });
+    assert_eq!((again.since, again.fingerprint), (first, fingerprint));
+    assert!(again.notes.is_empty() && !again.pinned);
+    for number in 0..MAX_NOTES + 2 {
+        life.then(Event::Noted { note: number.to_string() });
+    }
+    let texts: Vec<&str> = life.details.notes.iter().map(|note| note.text.as_str()).collect();
+    assert_eq!(texts, ["2", "3", "4", "5", "6", "7", "8", "9"]);
+    assert_eq!(life.details.notes.back().map(|note| note.at), at(10 * life.seq));
+    let done = life.then(kept());
+    assert_eq!(
+        (done.since, done.fingerprint, done.notes.len()),
+        (SeqNo::ZERO, fingerprint, MAX_NOTES)
+    );
+    let tombstone = Tombstone::from_bytes([1; 16]);
+    assert_eq!(life.then(Event::Buried { tombstone }), TaskDetails::ABSENT);
+    let exhumed = life.then(Event::Exhumed { tombstone });
+    assert_eq!((exhumed.state(), exhumed.succeeded_by), (TaskState::Succeeded, None));
 }
 
 #[test]
@@ -179,7 +226,12 @@ fn forced_goes_on_over_a_gap() {
     let forced = TaskDetails::ABSENT.forced(&life.record(kept()));
     assert_eq!(forced.cell, cell(TaskState::Succeeded, 0, 1));
     assert_eq!(forced.output, Output::Kept(vec![1]));
-    let record = life.record(Event::Started { attempt: Attempt::new(7), epoch: Epoch::new(2) });
+    let record = life.record(Event::Started {
+        attempt: Attempt::new(7),
+        epoch: Epoch::new(2),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    });
     let forced = forced.forced(&record);
     assert_eq!(forced.cell, cell(TaskState::Running, 7, 2));
     assert_eq!((forced.output, forced.ended_at), (Output::Absent, None));
@@ -189,12 +241,24 @@ fn any_event() -> impl Strategy<Value = Event> {
     let failure =
         prop_oneof![any::<String>().prop_map(Failure::Error), Just(Failure::Crashed)].boxed();
     let output = prop_oneof![Just(Output::Absent), any::<Vec<u8>>().prop_map(Output::Kept)];
-    let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark)];
+    let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark), Just(SuccessBy::Resolve)];
     prop_oneof![
         Just(Event::Queued),
         // The attempt is put right where the event is used.
-        (1..9_u64)
-            .prop_map(|epoch| Event::Started { attempt: Attempt::NONE, epoch: Epoch::new(epoch) }),
+        (1..9_u64, 0..3_u64, any::<bool>()).prop_map(|(epoch, since, fingerprint)| {
+            Event::Started {
+                attempt: Attempt::NONE,
+                epoch: Epoch::new(epoch),
+                since: SeqNo::new(since),
+                fingerprint: fingerprint.then_some(Fingerprint::from_bytes([7; 16])),
+            }
+        }),
+        any::<String>().prop_map(|note| Event::Noted { note }),
+        any::<String>().prop_map(|text| Event::Resolved { failure: Failure::Released(text) }),
+        Just(Event::Pinned),
+        Just(Event::Unpinned),
+        Just(Event::Buried { tombstone: Tombstone::from_bytes([1; 16]) }),
+        Just(Event::Exhumed { tombstone: Tombstone::from_bytes([1; 16]) }),
         (by, output).prop_map(|(by, output)| Event::Succeeded { by, output }),
         failure.clone().prop_map(|failure| Event::Failed { failure }),
         Just(Event::RevokeStarted),
@@ -234,7 +298,8 @@ fn consistent(details: &TaskDetails) -> Result<(), TestCaseError> {
     let state = details.state();
     let succeeded = matches!(state, TaskState::Succeeded | TaskState::Revoking);
     prop_assert_eq!(details.failure.is_some(), state == TaskState::Failed);
-    prop_assert_eq!(details.succeeded_by.is_some(), succeeded);
+    // Of an exhumed success nothing is known but that it was one.
+    prop_assert!(succeeded || details.succeeded_by.is_none());
     prop_assert!(succeeded || details.output == Output::Absent);
     prop_assert!(succeeded || details.revoke_started_at.is_none());
     prop_assert!(state == TaskState::Succeeded || details.revoke_failure.is_none());

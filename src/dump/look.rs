@@ -86,6 +86,11 @@ fn read_manifest(path: &Path) -> Result<(Manifest, Vec<Damage>), OpenError> {
             let (path, supported) = (path.to_owned(), FORMAT_VERSION);
             return Err(OpenError::Newer { path, found, supported });
         }
+        // What it has is read as it is: nothing that is in it has changed since.
+        (None, Judged::Older(1, body)) => match Manifest::from_body(&body) {
+            Ok(manifest) => return Ok((manifest, Vec::new())),
+            Err(what) => found(manifest::NAME, what),
+        },
         (_, Judged::Older(version, _)) => {
             return Err(OpenError::Journal(JournalError::Store(format!(
                 "it has format version {version}, which is read only by opening it, and that migrates it to {FORMAT_VERSION}"

@@ -2,8 +2,11 @@
 
 use super::{Inspection, Source, last_change};
 use crate::error::JournalError;
-use crate::state::{Epoch, SeqNo, TaskState, Timestamp};
-use std::collections::BTreeMap;
+use crate::id::EncodedId;
+use crate::journal::Entry;
+use crate::seal::Seal;
+use crate::state::{Epoch, Grave, SeqNo, TaskState, Timestamp, Tombstone};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What there is, in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ use std::collections::BTreeMap;
 pub struct Stats {
     /// Tasks by state, as [`TaskState::ALL`].
     pub counts: [u64; TaskState::ALL.len()],
+    /// Successes of which only a tombstone is left: their ids are gone.
+    pub tombstones: u64,
     /// Attempts of all tasks.
     pub attempts: u64,
     /// The most attempts of one task.
@@ -70,6 +75,41 @@ impl Inspection {
         self.whole().0.metadata.into_iter().collect()
     }
 
+    /// Whether a tombstone is all that is left of a success of this id. Reads all of the log.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading.
+    pub fn is_tombstone(&self, id: &EncodedId) -> Result<bool, JournalError> {
+        let tombstone = Seal::new(self.manifest.ledger.0).tombstone(id.as_bytes());
+        Ok(self.tombstones()?.contains(&tombstone))
+    }
+
+    /// Every tombstone.
+    pub(super) fn tombstones(&self) -> Result<BTreeSet<Tombstone>, JournalError> {
+        let mut all = BTreeSet::new();
+        match &self.source {
+            Source::Nothing => {}
+            Source::Checkpoint(checkpoint) => {
+                let mut tombstones = checkpoint.tombstones();
+                while let Some(tombstone) = tombstones.next()? {
+                    all.insert(tombstone);
+                }
+            }
+            Source::Salvaged(salvage) => all.extend(salvage.tombstones.keys()),
+        }
+        // What cannot be read of the log is told by whoever reads the tasks.
+        for record in self.records(SeqNo::ZERO).flatten() {
+            let Entry::Task { event, .. } = &record.entry else { continue };
+            match event.grave() {
+                Some(Grave::Dug(tombstone)) => _ = all.insert(tombstone),
+                Some(Grave::Opened(tombstone)) => _ = all.remove(&tombstone),
+                None => {}
+            }
+        }
+        Ok(all)
+    }
+
     /// Counts everything; reads all of the ledger.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -81,6 +121,7 @@ impl Inspection {
             .flat_map(|log| log.frames.iter().filter_map(|number| log.scan.frames().get(*number)));
         let mut stats = Stats {
             counts: [0; TaskState::ALL.len()],
+            tombstones: 0,
             attempts: 0,
             most_attempts: 0,
             oldest_running: None,
@@ -103,6 +144,10 @@ impl Inspection {
             errors: errors.iter().map(text).collect(),
         };
         stats.log_records = self.records(SeqNo::ZERO).filter(Result::is_ok).count() as u64;
+        match self.tombstones() {
+            Ok(tombstones) => stats.tombstones = tombstones.len() as u64,
+            Err(error) => stats.errors.push(text(&error)),
+        }
         for task in self.tasks() {
             let details = match task {
                 Ok((_, details)) => details,

@@ -20,7 +20,12 @@ fn id(number: u64) -> EncodedId {
 }
 
 fn started(attempt: u32) -> Event {
-    Event::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(1) }
+    Event::Started {
+        attempt: Attempt::new(attempt),
+        epoch: Epoch::new(1),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    }
 }
 
 fn succeeded() -> Event {

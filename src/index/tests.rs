@@ -20,7 +20,8 @@ fn cell(state: TaskState) -> Cell {
 
 fn change(number: u16, state: TaskState) -> Change {
     let key = (state == TaskState::Running).then_some(AttemptKey(u64::from(number)));
-    Change { id: id(number), cell: cell(state), key }
+    let since = SeqNo::ZERO;
+    Change { id: id(number), cell: cell(state), key, since, moved: None }
 }
 
 /// All that a look at the whole index tells must agree with a plain map.

@@ -11,7 +11,7 @@ use crate::id::EncodedId;
 use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, MemoryJournal, OpenReport, Record, Visit};
 use crate::recovery::{FoundRunning, recover};
-use crate::state::{Cell, Event, Failure, Output, SuccessBy, Timestamp};
+use crate::state::{Cell, Event, Failure, Output, SeqNo, SuccessBy, Timestamp};
 use crate::submission::{Answer, AttemptKey, Request};
 use crate::writer::Core;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,11 @@ const IDS: u64 = 4;
 struct Plain {
     state: Option<&'static str>,
     by: Option<AttemptKey>,
+    /// All that is left is a tombstone.
+    buried: bool,
+    pinned: bool,
+    /// The first record of its life, while that is not over.
+    since: SeqNo,
 }
 
 struct Simulation {
@@ -98,17 +103,17 @@ impl Simulation {
     fn take(&mut self) {
         let key = AttemptKey(self.attempts.len() as u64);
         let n = self.id();
-        let request = match self.below(18) {
+        let request = match self.below(24) {
             0..4 => {
                 self.attempts.push((n, key, false));
-                Request::Start { id: number(n), key }
+                Request::Start { id: number(n), key, fingerprint: None }
             }
             4..6 => {
                 self.attempts.push((n, key, true));
                 Request::StartRevoke { id: number(n), key }
             }
-            6 => Request::Mark { id: number(n) },
-            7 => Request::Forget { id: number(n) },
+            6 => Request::mark(number(n)),
+            7 => Request::forget(number(n)),
             8..14 => {
                 if self.attempts.is_empty() {
                     return;
@@ -126,7 +131,27 @@ impl Simulation {
                 };
                 Request::End { id: number(n), key, event }
             }
-            14..17 => return self.sync(),
+            14 | 15 => {
+                if self.attempts.is_empty() {
+                    return;
+                }
+                let which = usize::try_from(self.below(self.attempts.len() as u64)).unwrap();
+                let (n, key, _) = self.attempts[which];
+                Request::Note { id: number(n), key, note: "on its way".to_owned() }
+            }
+            16..20 => {
+                let tombstone = self.index.seal().tombstone(&[n]);
+                let events = [
+                    Event::Resolved { failure: Failure::Released(String::new()) },
+                    Event::Succeeded { by: SuccessBy::Resolve, output: Output::Absent },
+                    Event::Buried { tombstone },
+                    Event::Pinned,
+                    Event::Unpinned,
+                ];
+                let event = events[usize::try_from(self.below(5)).unwrap()].clone();
+                Request::Change { id: number(n), event, after: None }
+            }
+            20..23 => return self.sync(),
             _ => return self.crash(),
         };
         self.requests += 1;
@@ -136,7 +161,7 @@ impl Simulation {
     fn sync(&mut self) {
         let group = std::mem::take(&mut self.group);
         let index = &self.index;
-        let look = |id: &EncodedId| index.cell(id.as_bytes());
+        let look = |id: &EncodedId| index.find(id);
         let step = self.core.step(&group, Timestamp::default(), look, &mut self.journal).unwrap();
         self.index.publish(step.changes);
         let mut changed = BTreeSet::new();
@@ -146,7 +171,8 @@ impl Simulation {
             // Whether its own batch had a say in it tells what went wrong.
             let behind = changed.contains(&request.id().unwrap().as_bytes()[0]);
             let behind = if behind { ", behind another one of its id" } else { "" };
-            let accepted = self.expect(request);
+            let cell = if let Answer::Done(cell) = answer { *cell } else { Cell::ABSENT };
+            let accepted = self.expect(request, cell.seq);
             assert!(
                 taken == accepted,
                 "{verdict} against the rule{behind}: {request:?}: {answer:?}"
@@ -159,21 +185,52 @@ impl Simulation {
     }
 
     /// What a request does to the plain map; whether it is taken.
-    fn expect(&mut self, request: &Request) -> bool {
+    fn expect(&mut self, request: &Request, seq: SeqNo) -> bool {
         let n = request.id().unwrap().as_bytes()[0];
         let plain = self.plain.entry(n).or_default();
         let was = plain.clone();
         match (request, was.state) {
             (Request::Start { key, .. }, None | Some("failed")) => {
-                *plain = Plain { state: Some("running"), by: Some(*key) };
+                let since = if was.state.is_none() { seq } else { was.since };
+                *plain =
+                    Plain { state: Some("running"), by: Some(*key), since, ..Plain::default() };
             }
             (Request::StartRevoke { key, .. }, Some("succeeded")) => {
-                *plain = Plain { state: Some("revoking"), by: Some(*key) };
+                *plain = Plain {
+                    state: Some("revoking"),
+                    by: Some(*key),
+                    pinned: was.pinned && !was.buried,
+                    ..Plain::default()
+                };
             }
-            (Request::Mark { .. }, None | Some("failed")) => {
-                *plain = Plain { state: Some("succeeded"), by: None };
+            (
+                Request::Change { event: Event::Succeeded { by: SuccessBy::Resolve, .. }, .. },
+                None,
+            ) => {
+                return false;
             }
-            (Request::Forget { .. }, Some("succeeded" | "failed")) => *plain = Plain::default(),
+            (Request::Change { event: Event::Succeeded { .. }, .. }, None | Some("failed")) => {
+                let (state, pinned) = (Some("succeeded"), was.pinned);
+                *plain = Plain { state, pinned, ..Plain::default() };
+            }
+            (Request::Change { event: Event::Resolved { .. }, .. }, Some("failed")) => {}
+            (Request::Change { event: Event::Buried { .. }, .. }, Some("succeeded"))
+                if !was.buried =>
+            {
+                let state = Some("succeeded");
+                *plain = Plain { state, buried: true, ..Plain::default() };
+                return true;
+            }
+            (Request::Change { event, .. }, Some("succeeded" | "failed"))
+                if !was.buried && matches!(event, Event::Pinned | Event::Unpinned) =>
+            {
+                plain.pinned = matches!(event, Event::Pinned);
+                return true;
+            }
+            (Request::Note { key, .. }, Some("running")) if was.by == Some(*key) => return true,
+            (Request::Change { event: Event::Forgotten, .. }, Some("succeeded" | "failed")) => {
+                *plain = Plain::default()
+            }
             (Request::End { key, event, .. }, _) if was.by == Some(*key) => {
                 let state = match event {
                     Event::Revoked => None,
@@ -181,7 +238,9 @@ impl Simulation {
                     Event::Failed { .. } => Some("failed"),
                     _ => Some("succeeded"),
                 };
-                *plain = Plain { state, by: None };
+                let since = if state == Some("failed") { was.since } else { SeqNo::ZERO };
+                let pinned = was.pinned && state.is_some();
+                *plain = Plain { state, since, pinned, ..Plain::default() };
             }
             _ => return false,
         }
@@ -203,7 +262,7 @@ impl Simulation {
         let durable = self.journal.records().len();
         let group = std::mem::take(&mut self.group);
         let index = &self.index;
-        let look = |id: &EncodedId| index.cell(id.as_bytes());
+        let look = |id: &EncodedId| index.find(id);
         let mut failing = Failing(self.journal.clone());
         // Nothing is published or answered after it, whatever of it is on the disk.
         let failed = self.core.step(&group, Timestamp::default(), look, &mut failing);
@@ -211,8 +270,7 @@ impl Simulation {
         assert!(failed.is_err() || all.len() == durable, "a failure is told");
         let more = self.below((all.len() - durable + 1) as u64);
         let kept = durable + usize::try_from(more).unwrap();
-        let survivor = MemoryJournal::new();
-        survivor.clone().append(&all[..kept]).unwrap();
+        let survivor = self.journal.fork_at(kept);
         for record in &all[durable..kept] {
             self.replay_plainly(record);
         }
@@ -231,13 +289,15 @@ impl Simulation {
         let interrupted = recovered.recovery.interrupted_revokes::<u8>().count();
         assert_eq!(interrupted, revoking.len(), "what was being revoked is found interrupted");
         for n in running {
-            self.plain.insert(n, Plain { state: Some("failed"), by: None });
+            let plain = self.plain.entry(n).or_default();
+            (plain.state, plain.by) = (Some("failed"), None);
             let cell = recovered.index.cell(&[n]);
             let details = journal.read(&number(n), cell).unwrap();
             assert_eq!(details.failure, Some(Failure::Crashed), "and says so of itself");
         }
         for n in revoking {
-            self.plain.insert(n, Plain { state: Some("succeeded"), by: None });
+            let plain = self.plain.entry(n).or_default();
+            (plain.state, plain.by) = (Some("succeeded"), None);
         }
         self.journal = journal;
         self.index = recovered.index;
@@ -254,7 +314,13 @@ impl Simulation {
             Event::Started { .. } => Some("running"),
             Event::RevokeStarted => Some("revoking"),
             Event::Succeeded { .. } | Event::RevokeFailed { .. } => Some("succeeded"),
-            Event::Failed { .. } => Some("failed"),
+            Event::Failed { .. } | Event::Resolved { .. } => Some("failed"),
+            Event::Buried { .. } | Event::Exhumed { .. } => Some("succeeded"),
+            Event::Noted { .. } => return,
+            Event::Pinned | Event::Unpinned => {
+                self.plain.entry(n).or_default().pinned = matches!(event, Event::Pinned);
+                return;
+            }
             _ => None,
         };
         match event {
@@ -262,7 +328,16 @@ impl Simulation {
             Event::Revoked | Event::Forgotten => _ = self.successes.remove(&n),
             _ => {}
         }
-        self.plain.insert(n, Plain { state, by: None });
+        let was = self.plain.get(&n).cloned().unwrap_or_default();
+        let since = match (state, was.state) {
+            (Some("running"), None) => record.seq,
+            (Some("running" | "failed"), _) => was.since,
+            _ => SeqNo::ZERO,
+        };
+        let buried = matches!(event, Event::Buried { .. });
+        let gone = buried || state.is_none() || state == Some("running");
+        let pinned = was.pinned && !gone && !matches!(event, Event::Exhumed { .. });
+        self.plain.insert(n, Plain { state, since, buried, pinned, ..Plain::default() });
     }
 
     fn in_state(&self, state: &str) -> BTreeSet<u8> {
@@ -272,12 +347,20 @@ impl Simulation {
 
     fn check(&self) {
         for n in 0..u8::try_from(IDS).unwrap() {
-            let expected = self.plain.get(&n).and_then(|plain| plain.state);
-            let cell = self.index.cell(&[n]);
-            assert_eq!(cell.state.name(), expected.unwrap_or("not found"), "memory shows it");
+            let plain = self.plain.get(&n).cloned().unwrap_or_default();
+            let shown = self.index.state(&[n]).name();
+            assert_eq!(shown, plain.state.unwrap_or("not found"), "memory shows it");
+            let (cell, tombstone) = self.index.look(&[n]);
+            assert_eq!(
+                tombstone.is_some(),
+                plain.buried,
+                "what was buried is there as a tombstone"
+            );
             if cell != Cell::ABSENT {
                 let details = self.journal.clone().read(&number(n), cell).unwrap();
                 assert_eq!(details.cell, cell, "the journal tells of the same state");
+                assert_eq!(details.since, plain.since, "a life begins once");
+                assert_eq!(details.pinned, plain.pinned, "it is pinned, or not");
             }
         }
     }

@@ -3,11 +3,12 @@
 use crate::id::EncodedId;
 use crate::journal::{Entry, LedgerEvent, Record};
 use crate::state::{
-    Attempt, Cell, Epoch, Event, Failure, NotKept, Output, SeqNo, SuccessBy, TaskState, Timestamp,
+    Attempt, Cell, Epoch, Event, Failure, Fingerprint, Grave, NotKept, Output, SeqNo, SuccessBy,
+    TaskState, Timestamp, Tombstone,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An id of any bytes, the empty one and the longest among them.
 pub(crate) fn id() -> impl Strategy<Value = EncodedId> {
@@ -26,6 +27,9 @@ pub(crate) fn failure() -> impl Strategy<Value = Failure> {
         ".{0,40}".prop_map(Failure::Cancelled),
         Just(Failure::TimedOut),
         Just(Failure::Crashed),
+        (any::<u32>(), ".{0,40}").prop_map(|(attempts, last)| Failure::GaveUp { attempts, last }),
+        ".{0,40}".prop_map(Failure::Resolved),
+        ".{0,40}".prop_map(Failure::Released),
     ]
 }
 
@@ -42,12 +46,16 @@ pub(crate) fn output() -> impl Strategy<Value = Output> {
 
 /// Any event.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
-    let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark)];
+    let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark), Just(SuccessBy::Resolve)];
+    let started =
+        (any::<u32>(), any::<u64>(), any::<u64>(), proptest::option::of(any::<[u8; 16]>()));
     prop_oneof![
         Just(Event::Queued),
-        (any::<u32>(), any::<u64>()).prop_map(|(attempt, epoch)| Event::Started {
+        started.prop_map(|(attempt, epoch, since, fingerprint)| Event::Started {
             attempt: Attempt::new(attempt),
             epoch: Epoch::new(epoch),
+            since: SeqNo::new(since % SeqNo::LAST),
+            fingerprint: fingerprint.map(Fingerprint::from_bytes),
         }),
         (by, output()).prop_map(|(by, output)| Event::Succeeded { by, output }),
         failure().prop_map(|failure| Event::Failed { failure }),
@@ -55,6 +63,14 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         failure().prop_map(|failure| Event::RevokeFailed { failure }),
         Just(Event::Revoked),
         Just(Event::Forgotten),
+        ".{0,40}".prop_map(|note| Event::Noted { note }),
+        failure().prop_map(|failure| Event::Resolved { failure }),
+        Just(Event::Pinned),
+        Just(Event::Unpinned),
+        any::<[u8; 16]>()
+            .prop_map(|bytes| Event::Buried { tombstone: Tombstone::from_bytes(bytes) }),
+        any::<[u8; 16]>()
+            .prop_map(|bytes| Event::Exhumed { tombstone: Tombstone::from_bytes(bytes) }),
     ]
 }
 
@@ -110,6 +126,7 @@ pub(crate) fn history(
     let step = (0_u8..12, any::<prop::sample::Index>(), output(), failure(), ledger_event());
     vec(step, count).prop_map(|steps| {
         let mut cells = BTreeMap::new();
+        let mut buried = BTreeSet::new();
         let mut records = Vec::new();
         for (number, choice, output, failure, told) in steps {
             let seq = SeqNo::new(records.len() as u64 + 1);
@@ -118,8 +135,18 @@ pub(crate) fn history(
             } else {
                 let id = EncodedId::from_bytes(format!("id-{number}").as_bytes());
                 let cell: &mut Cell = cells.entry(id.clone()).or_insert(Cell::ABSENT);
-                let legal = legal_events(*cell, seq, &output, &failure);
+                let tombstone = Tombstone::from_bytes([number; 16]);
+                let legal = if buried.contains(&tombstone) {
+                    vec![Event::Exhumed { tombstone }]
+                } else {
+                    legal_events(*cell, seq, &output, &failure, tombstone)
+                };
                 let event = choice.get(&legal).clone();
+                match event.grave() {
+                    Some(Grave::Dug(tombstone)) => _ = buried.insert(tombstone),
+                    Some(Grave::Opened(tombstone)) => _ = buried.remove(&tombstone),
+                    None => {}
+                }
                 let prev = cell.seq;
                 *cell = cell.apply(seq, prev, &event).expect("chosen among the legal ones");
                 Entry::Task { id, prev, event }
@@ -131,17 +158,48 @@ pub(crate) fn history(
     })
 }
 
-fn legal_events(cell: Cell, seq: SeqNo, output: &Output, failure: &Failure) -> Vec<Event> {
-    let started = Event::Started { attempt: cell.attempt.next(), epoch: Epoch::new(seq.get() / 9) };
+fn legal_events(
+    cell: Cell,
+    seq: SeqNo,
+    output: &Output,
+    failure: &Failure,
+    tombstone: Tombstone,
+) -> Vec<Event> {
+    let started = Event::Started {
+        attempt: cell.attempt.next(),
+        epoch: Epoch::new(seq.get() / 9),
+        since: SeqNo::new(if cell.state == TaskState::Failed { cell.seq.get() / 2 } else { 0 }),
+        fingerprint: (seq.get() % 3 == 0).then(|| Fingerprint::from_bytes([7; 16])),
+    };
+    let noted = Event::Noted { note: format!("at {seq}") };
+    let resolved = Event::Resolved { failure: Failure::Released(String::new()) };
     let succeeded = |by| Event::Succeeded { by, output: output.clone() };
     let failure = failure.clone();
     match cell.state {
         TaskState::NotFound => vec![Event::Queued, started, succeeded(SuccessBy::Mark)],
         TaskState::Queued => vec![started, Event::Forgotten],
-        TaskState::Running => vec![succeeded(SuccessBy::Attempt), Event::Failed { failure }],
-        TaskState::Succeeded => vec![Event::RevokeStarted, Event::Forgotten],
+        TaskState::Running => {
+            vec![succeeded(SuccessBy::Attempt), Event::Failed { failure }, noted]
+        }
+        TaskState::Succeeded => {
+            vec![
+                Event::RevokeStarted,
+                Event::Forgotten,
+                Event::Pinned,
+                Event::Unpinned,
+                Event::Buried { tombstone },
+            ]
+        }
         TaskState::Failed => {
-            vec![Event::Queued, started, succeeded(SuccessBy::Mark), Event::Forgotten]
+            vec![
+                Event::Queued,
+                started,
+                succeeded(SuccessBy::Mark),
+                Event::Forgotten,
+                succeeded(SuccessBy::Resolve),
+                resolved,
+                Event::Pinned,
+            ]
         }
         TaskState::Revoking => vec![Event::Revoked, Event::RevokeFailed { failure }],
     }

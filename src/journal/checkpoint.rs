@@ -11,6 +11,7 @@
 //!              kind 4: metadata { name text, value bytes }, ascending by name
 //!              kind 5: { last record u64, chain u64, epoch u64, ids per state 6 * u64,
 //!                      frames of entries u64, names u64 }
+//!              kind 6: tombstones of 16 bytes each, ascending (since format version 2)
 //! end       8  b"TLchkend"
 //!           8  u64 LE  where the tail begins
 //!           8  u64 LE  xxh3-64 of all bytes before it
@@ -30,16 +31,19 @@
 //!
 //! A checkpoint is valid if and only if head, frames and end follow each other without a gap to the
 //! last byte of the file, all their checksums and that of the whole are right, every frame links to
-//! the one before, ids ascend, the index names every frame of entries, and the summary counts what
-//! is there. [`Checkpoint::open`] reads and judges head, tail and end; [`Checkpoint::visit`] the rest.
+//! the one before, ids and tombstones ascend, the index names every frame of entries, and the summary
+//! counts what is there. [`Checkpoint::open`] reads and judges head, tail and end;
+//! [`Checkpoint::visit`] the rest.
 
 mod check;
 mod entry;
 mod salvage;
 mod stream;
+mod tombstones;
 mod writer;
 
 pub(crate) use salvage::{Salvage, SalvagedEntries, salvage};
+pub(crate) use tombstones::Graves;
 pub(crate) use writer::CheckpointWriter;
 
 use crate::details::TaskDetails;
@@ -78,6 +82,8 @@ pub(crate) struct Checkpoint {
     tail: u64,
     places: Vec<Place>,
     summary: Summary,
+    /// Where the tombstones begin.
+    graves: u64,
 }
 
 /// What a checkpoint says of itself.
@@ -134,11 +140,11 @@ impl Checkpoint {
         let tail = tail.filter(|tail| (HEAD_BYTES as u64..end_at).contains(tail));
         let tail = tail.ok_or_else(|| damaged(path, "its end is not one"))?;
         let mut stream = Stream::new(path, &file, ledger, tail, end_at);
-        let (places, summary) = read_tail(&mut stream)?;
+        let (places, summary, graves) = read_tail(&mut stream)?;
         if (summary.last_seq, summary.chain) != (last_seq, chain) {
             return Err(damaged(path, "head and summary differ"));
         }
-        Ok(Self { path: path.into(), file, ledger, bytes, head, tail, places, summary })
+        Ok(Self { path: path.into(), file, ledger, bytes, head, tail, places, summary, graves })
     }
 
     /// What the head of a checkpoint says when nothing else tells which ledger's it is and where
@@ -408,13 +414,16 @@ fn head_checksum(head: &[u8; HEAD_BYTES]) -> Chain {
     Chain(head.last_chunk().map_or(0, |checksum| u64::from_le_bytes(*checksum)))
 }
 
-/// Index, metadata and summary, in this order and nothing else.
-fn read_tail(stream: &mut Stream<'_>) -> Result<(Vec<Place>, Summary), JournalError> {
+/// Index, metadata, summary and tombstones, in this order and nothing else. Returns where the
+/// tombstones begin.
+fn read_tail(stream: &mut Stream<'_>) -> Result<(Vec<Place>, Summary, u64), JournalError> {
     let path = stream.path;
     let tail = stream.at;
     let mut offset = HEAD_BYTES as u64;
     let (mut places, mut metadata) = (Vec::<Place>::new(), BTreeMap::new());
     let mut before: Option<(Kind, Chain, u64)> = None;
+    let mut summary = None;
+    let (mut last, mut at) = (None, tail);
     while let Some(Whole { head, body, .. }) = stream.next()? {
         let wrong = |what: String| damaged(path, format!("frame {}: {what}", head.first));
         if before.is_some_and(|(kind, chain, number)| {
@@ -423,6 +432,7 @@ fn read_tail(stream: &mut Stream<'_>) -> Result<(Vec<Place>, Summary), JournalEr
             return Err(wrong("does not follow".into()));
         }
         before = Some((head.kind, head.checksum, head.first));
+        at += head.length as u64;
         let mut rest = body;
         match head.kind {
             Kind::Index => {
@@ -444,17 +454,20 @@ fn read_tail(stream: &mut Stream<'_>) -> Result<(Vec<Place>, Summary), JournalEr
                 let wire = wire.map_err(wrong)?;
                 let (frames, names) = (places.len() as u64, metadata.len() as u64);
                 let counted = (wire.entry_frames, wire.names) == (frames, names);
-                if offset != tail || !counted || !rest.is_empty() || stream.next()?.is_some() {
+                if offset != tail || !counted || !rest.is_empty() || summary.is_some() {
                     return Err(damaged(path, "index, metadata and summary do not fit together"));
                 }
-                let summary = Summary {
+                let told = Summary {
                     last_seq: SeqNo::new(wire.last_seq),
                     chain: Chain(wire.chain),
                     epoch: Epoch::new(wire.epoch),
                     counts: wire.counts,
-                    metadata,
+                    metadata: std::mem::take(&mut metadata),
                 };
-                return Ok((places, summary));
+                summary = Some((told, at));
+            }
+            Kind::Tombstones => {
+                last = tombstones::judge(&head, &mut rest, last).map_err(wrong)?;
             }
             Kind::Records | Kind::Entries => return Err(wrong("not expected in the tail".into())),
         }
@@ -462,7 +475,8 @@ fn read_tail(stream: &mut Stream<'_>) -> Result<(Vec<Place>, Summary), JournalEr
             return Err(wrong(format!("{} bytes too many", rest.len())));
         }
     }
-    Err(damaged(path, "it has no summary"))
+    let (summary, graves) = summary.ok_or_else(|| damaged(path, "it has no summary"))?;
+    Ok((places, summary, graves))
 }
 
 fn read_place(rest: &mut &[u8], offset: u64, before: Option<&Place>) -> Result<Place, String> {

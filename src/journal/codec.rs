@@ -36,8 +36,8 @@ fn with_long_id<T: Serialize + ?Sized, R>(
     match bincode::serde::encode_into_slice(id, &mut buffer, ID) {
         Ok(len) => Ok(then(buffer.get(..len).unwrap_or_default())),
         Err(EncodeError::UnexpectedEnd) => {
-            let mut count = CountBytes(0);
-            match bincode::serde::encode_into_std_write(id, &mut count, ID) {
+            // Only to learn how long it is.
+            match bincode::serde::encode_into_std_write(id, &mut std::io::sink(), ID) {
                 Ok(len) => Err(IdError::TooLong { len, max: MAX_ID_BYTES }),
                 Err(error) => Err(IdError::NotSerializable(error.to_string())),
             }
@@ -103,17 +103,4 @@ pub(crate) fn decode_front<'a, T: Deserialize<'a>, const LIMIT: usize>(
         bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|e| e.to_string())?;
     *bytes = bytes.get(used..).unwrap_or_default();
     Ok(value)
-}
-
-struct CountBytes(usize);
-
-impl std::io::Write for CountBytes {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -9,9 +9,10 @@ use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::state::{
-    Attempt, Cell, Epoch, Event, Failure, NotKept, Output, SeqNo, SuccessBy, TaskState, Timestamp,
+    Attempt, Cell, Epoch, Event, Failure, Grave, NotKept, Output, SeqNo, SuccessBy, TaskState,
+    Timestamp, Tombstone,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Opens, or opens again, one store.
 pub(crate) type Opener = Box<dyn Fn() -> Result<Box<dyn Journal>, JournalError>>;
@@ -321,6 +322,7 @@ impl Subject {
         let mut journal = (self.open)().unwrap();
         let mut cells: BTreeMap<EncodedId, Cell> = BTreeMap::new();
         let mut records: Vec<Record> = Vec::new();
+        let mut tombstones = BTreeSet::new();
         let mut base = journal
             .replay(&mut |found| {
                 match found {
@@ -331,6 +333,12 @@ impl Subject {
                             assert!(twice.is_none(), "{id:?} is in the checkpoint twice");
                         }
                     }
+                    Replayed::Tombstones(known) => {
+                        assert!(records.is_empty(), "the checkpoint comes first");
+                        for tombstone in known {
+                            assert!(tombstones.insert(tombstone), "{tombstone} is there twice");
+                        }
+                    }
                     Replayed::Records(found) => records.extend(found),
                 }
                 Ok(())
@@ -339,6 +347,9 @@ impl Subject {
         assert!(base.last_seq >= self.checkpointed, "a finished checkpoint is gone");
         let folded = usize::try_from(base.last_seq.get()).unwrap();
         assert_eq!(records, &self.records[folded..], "records after {folded}");
+        let mut left = BTreeSet::new();
+        buried_by(&self.records[..folded], &mut left);
+        assert_eq!(tombstones, left, "tombstones up to {folded}");
         self.replayed = records.len();
         self.ids_from_checkpoint = cells.len();
         for record in &records {
@@ -435,7 +446,12 @@ fn id(bytes: &[u8]) -> EncodedId {
 }
 
 fn started(attempt: u32) -> Event {
-    Event::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(3) }
+    Event::Started {
+        attempt: Attempt::new(attempt),
+        epoch: Epoch::new(3),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    }
 }
 
 fn succeeded(output: Output) -> Event {
@@ -485,3 +501,15 @@ fn lives() -> Vec<Vec<Event>> {
 }
 
 mod on_disk;
+
+/// The tombstones that are there after these records.
+fn buried_by(records: &[Record], left: &mut BTreeSet<Tombstone>) {
+    for record in records {
+        let Entry::Task { event, .. } = &record.entry else { continue };
+        match event.grave() {
+            Some(Grave::Dug(tombstone)) => _ = left.insert(tombstone),
+            Some(Grave::Opened(tombstone)) => _ = left.remove(&tombstone),
+            None => {}
+        }
+    }
+}

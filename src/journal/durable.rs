@@ -129,7 +129,7 @@ pub(crate) fn position_of(checkpoint: Option<&Checkpoint>) -> Position {
 
 impl Journal for SledJournal {
     fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
-        let mut base = Base::default();
+        let mut base = Base { ledger: self.manifest.ledger.0, ..Base::default() };
         if let Some(checkpoint) = &self.checkpoint {
             let mut entries = checkpoint.entries();
             loop {
@@ -149,6 +149,15 @@ impl Journal for SledJournal {
             base.last_seq = summary.last_seq;
             base.epoch = summary.epoch;
             base.metadata = summary.metadata.clone();
+            let mut tombstones = checkpoint.tombstones();
+            loop {
+                let next = std::iter::from_fn(|| tombstones.next().transpose()).take(CHUNK);
+                let chunk = next.collect::<Result<Vec<_>, _>>()?;
+                if chunk.is_empty() {
+                    break;
+                }
+                visit(Replayed::Tombstones(chunk))?;
+            }
         }
         let mut records = |records| visit(Replayed::Records(records));
         if let Some(Frozen { reader: FrozenReader::Scan(scan, run), .. }) = &self.frozen {

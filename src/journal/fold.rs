@@ -16,11 +16,11 @@
 
 use crate::error::JournalError;
 use crate::journal::chain::{Chain, LedgerId};
-use crate::journal::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::journal::checkpoint::{Checkpoint, CheckpointWriter, Graves};
 use crate::journal::merge::{Changes, Known, Merge, Told};
 use crate::journal::scan::Scan;
 use crate::journal::{Entry, LedgerEvent, Record};
-use crate::state::{Epoch, SeqNo, TaskState};
+use crate::state::{Epoch, Grave, SeqNo, TaskState, Tombstone};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,6 +117,8 @@ struct Round {
     records: u64,
     epoch: Epoch,
     metadata: BTreeMap<String, Vec<u8>>,
+    /// Tombstones that came and went: of each, whether it is there now.
+    graves: BTreeMap<Tombstone, bool>,
 }
 
 impl Round {
@@ -129,6 +131,7 @@ impl Round {
             records: 0,
             epoch: summary.map(|summary| summary.epoch).unwrap_or_default(),
             metadata: summary.map(|summary| summary.metadata.clone()).unwrap_or_default(),
+            graves: BTreeMap::new(),
         }
     }
 
@@ -148,6 +151,11 @@ impl Round {
         self.records += 1;
         match record.entry {
             Entry::Task { id, prev, event } => {
+                match event.grave() {
+                    Some(Grave::Dug(tombstone)) => _ = self.graves.insert(tombstone, true),
+                    Some(Grave::Opened(tombstone)) => _ = self.graves.insert(tombstone, false),
+                    None => {}
+                }
                 self.changes.take(record.seq, record.at, id, prev, &event);
             }
             Entry::Ledger(LedgerEvent::EpochOpened { epoch }) => self.epoch = epoch,
@@ -190,7 +198,8 @@ impl Round {
                 | TaskState::Revoking => writer.push(&id, &details)?,
             }
         }
-        writer.finish(self.epoch, &self.metadata)
+        let graves = Graves::new(old, std::mem::take(&mut self.graves));
+        writer.finish(self.epoch, &self.metadata, graves)
     }
 }
 

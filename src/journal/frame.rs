@@ -85,6 +85,8 @@ pub(crate) enum Kind {
     Metadata = 4,
     /// What a checkpoint says of itself.
     Summary = 5,
+    /// What is left of pruned successes in a checkpoint.
+    Tombstones = 6,
 }
 
 /// What a frame says of itself before its body is sealed.
@@ -364,6 +366,7 @@ const fn kind_of(byte: u8) -> Option<Kind> {
         3 => Some(Kind::Index),
         4 => Some(Kind::Metadata),
         5 => Some(Kind::Summary),
+        6 => Some(Kind::Tombstones),
         _ => None,
     }
 }

@@ -152,7 +152,7 @@ impl Manifest {
         body
     }
 
-    pub(super) fn from_body(body: &[u8]) -> Result<Self, String> {
+    pub(crate) fn from_body(body: &[u8]) -> Result<Self, String> {
         let body: Body = codec::decode::<_, { MAX_BODY + 4096 }>(body)?;
         let manifest = Self::from(body);
         manifest.check()?;

@@ -4,9 +4,9 @@ use super::{Base, Entry, Journal, LedgerEvent, Record, Replayed, Upkeep, Visit};
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
-use crate::state::{Cell, SeqNo, TaskState};
+use crate::state::{Cell, Grave, SeqNo, TaskState, Tombstone};
 use crate::sync::{Arc, Mutex, lock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Records kept beside the checkpoint before it is made anew, at least.
 const RECORDS_AT_LEAST: usize = 100_000;
@@ -28,6 +28,7 @@ struct Disk {
     held: bool,
     base: Base,
     checkpoint: BTreeMap<EncodedId, TaskDetails>,
+    tombstones: BTreeSet<Tombstone>,
     /// Dense, the first one follows `base.last_seq`.
     records: Vec<Record>,
 }
@@ -36,7 +37,10 @@ impl MemoryJournal {
     /// An empty journal.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let journal = Self::default();
+        // Without random numbers it is the identity of no ledger, like all zeros.
+        let _ = getrandom::fill(&mut lock(&journal.disk).base.ledger);
+        journal
     }
 
     /// An independent copy of what is recorded at this instant, held by nobody: what the next
@@ -45,6 +49,15 @@ impl MemoryJournal {
     pub fn fork(&self) -> Self {
         let disk = Disk { held: false, ..lock(&self.disk).clone() };
         Self { disk: Arc::new(Mutex::new(disk)), holds: false }
+    }
+
+    /// As [`fork`](Self::fork), of a disk that has only the first so many records since the last
+    /// checkpoint.
+    #[cfg(feature = "internals")]
+    pub(crate) fn fork_at(&self, records: usize) -> Self {
+        let fork = self.fork();
+        lock(&fork.disk).records.truncate(records);
+        fork
     }
 
     /// The records since the last checkpoint.
@@ -81,6 +94,7 @@ impl Journal for MemoryJournal {
         }
         let base = disk.checkpoint.iter().map(|(id, details)| (id.clone(), details.cell));
         visit(Replayed::Base(base.collect()))?;
+        visit(Replayed::Tombstones(disk.tombstones.iter().copied().collect()))?;
         visit(Replayed::Records(disk.records.clone()))?;
         disk.held = true;
         self.holds = true;
@@ -127,7 +141,12 @@ impl Disk {
     fn fold(&mut self) -> Result<(), JournalError> {
         for record in std::mem::take(&mut self.records) {
             match &record.entry {
-                Entry::Task { id, .. } => {
+                Entry::Task { id, event, .. } => {
+                    match event.grave() {
+                        Some(Grave::Dug(tombstone)) => _ = self.tombstones.insert(tombstone),
+                        Some(Grave::Opened(tombstone)) => _ = self.tombstones.remove(&tombstone),
+                        None => {}
+                    }
                     let before = self.checkpoint.remove(id).unwrap_or(TaskDetails::ABSENT);
                     let details = before
                         .after(&record)

@@ -16,11 +16,13 @@
 
 #[path = "../../migrations/v1.rs"]
 mod v1;
+#[path = "../../migrations/v2.rs"]
+mod v2;
 
 #[cfg(feature = "internals")]
 pub(crate) mod synthetic;
 
-pub(crate) use v1::FORMAT_VERSION;
+pub(crate) use v2::FORMAT_VERSION;
 
 use super::{files, manifest};
 use crate::error::{JournalError, OpenError};
@@ -31,6 +33,7 @@ use std::path::Path;
 pub(crate) const STEPS: &[Step] = &[
     #[cfg(feature = "internals")]
     synthetic::STEP,
+    v2::STEP,
 ];
 
 /// Leads from one format version to the next.
@@ -47,9 +50,12 @@ pub(crate) struct Step {
 
 /// What a step works on.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "internals"), expect(dead_code, reason = "no step was released yet"))]
 pub(crate) struct StepInput<'a> {
     /// The directory of the ledger, whose lock is held.
+    #[cfg_attr(
+        not(feature = "internals"),
+        expect(dead_code, reason = "no released step has written a file yet")
+    )]
     pub(crate) dir: &'a Path,
     /// The body of the manifest, in the version that the step starts from.
     pub(crate) body: &'a [u8],

@@ -27,7 +27,7 @@
 
 use super::aside;
 use super::chain::LedgerId;
-use super::checkpoint::{self, Checkpoint, CheckpointWriter};
+use super::checkpoint::{self, Checkpoint, CheckpointWriter, Graves};
 use super::directory::{self, Name};
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
 use super::judge::{self, Position};
@@ -222,8 +222,8 @@ fn old_checkpoint(
         own.map_or((at.last_seq, at.chain), |(_, last_seq, chain)| (last_seq, chain));
     let salvaged = dir.join(directory::checkpoint(opening.manifest.next_number));
     let mut writer = CheckpointWriter::create(&salvaged, ledger, last_seq, chain)?;
-    let (epoch, metadata) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;
-    let checkpoint = writer.finish(epoch, &metadata)?;
+    let (epoch, metadata, tombstones) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;
+    let checkpoint = writer.finish(epoch, &metadata, Graves::new(None, tombstones))?;
     // It stays readable until it is dropped, and never becomes part of the ledger.
     super::files::remove(&salvaged)?;
     Ok(Some(checkpoint))

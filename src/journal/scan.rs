@@ -391,12 +391,13 @@ impl Wanted {
             (Kind::Records, Self::Records { after }) => head.last() > after.get(),
             (Kind::Records, Self::Checkpoint) => false,
             (
-                Kind::Entries | Kind::Index | Kind::Metadata | Kind::Summary,
+                Kind::Entries | Kind::Index | Kind::Metadata | Kind::Summary | Kind::Tombstones,
                 Self::Records { .. },
             ) => false,
-            (Kind::Entries | Kind::Index | Kind::Metadata | Kind::Summary, Self::Checkpoint) => {
-                true
-            }
+            (
+                Kind::Entries | Kind::Index | Kind::Metadata | Kind::Summary | Kind::Tombstones,
+                Self::Checkpoint,
+            ) => true,
         }
     }
 }

@@ -12,12 +12,20 @@
 //!              2 Succeeded { by, output }                3 Failed { failure }
 //!              4 RevokeStarted                           5 RevokeFailed { failure }
 //!              6 Revoked                                 7 Forgotten
+//!              8 StartedFor { attempt u32, epoch u64, since u64, fingerprint option of 16 bytes }
+//!              9 Noted { note text }                    10 Resolved { failure }
+//!             11 Pinned                                 12 Unpinned
+//!             13 Buried { tombstone 16 bytes }          14 Exhumed { tombstone 16 bytes }
 //! Failure      0 Error(text)   1 Panicked(text)   2 Cancelled(text)   3 TimedOut   4 Crashed
+//!              5 GaveUp { attempts u32, last text }     6 Resolved(text)   7 Released(text)
 //! Output       0 Absent        1 Kept(bytes)      2 NotKept(NotKept)
 //! NotKept      0 TooLarge { size u64 }            1 NotSerializable(text)
-//! SuccessBy    0 Attempt       1 Mark
+//! SuccessBy    0 Attempt       1 Mark       2 Resolve
 //! LedgerEvent  0 EpochOpened { epoch u64 }        1 LossAccepted { what text }
 //!              2 MetadataSet { name text, value option of bytes }
+//!
+//! What is numbered from 8, 5 and 2 on came with format version 2. `Started` is the short form of
+//! `StartedFor` with since 0 and no fingerprint.
 //!
 //! Started, attempt 1, epoch 300:           01 01 fb 2c 01
 //! Succeeded by the attempt, Kept [0xc0]:   02 00 01 01 c0
@@ -28,7 +36,9 @@
 //! left over.
 
 use crate::journal::LedgerEvent;
-use crate::state::{Attempt, Epoch, Event, Failure, NotKept, Output, SuccessBy};
+use crate::state::{
+    Attempt, Epoch, Event, Failure, Fingerprint, NotKept, Output, SeqNo, SuccessBy, Tombstone,
+};
 use serde::{Deserialize, Serialize};
 
 /// Bytes, written in one piece and borrowed when read; a plain slice would go element by element.
@@ -79,6 +89,26 @@ pub(crate) enum EventWire<'a> {
     },
     Revoked,
     Forgotten,
+    StartedFor {
+        attempt: u32,
+        epoch: u64,
+        since: u64,
+        fingerprint: Option<[u8; 16]>,
+    },
+    Noted {
+        note: &'a str,
+    },
+    Resolved {
+        failure: FailureWire<'a>,
+    },
+    Pinned,
+    Unpinned,
+    Buried {
+        tombstone: [u8; 16],
+    },
+    Exhumed {
+        tombstone: [u8; 16],
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,6 +118,9 @@ pub(crate) enum FailureWire<'a> {
     Cancelled(&'a str),
     TimedOut,
     Crashed,
+    GaveUp { attempts: u32, last: &'a str },
+    Resolved(&'a str),
+    Released(&'a str),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,6 +140,7 @@ pub(crate) enum NotKeptWire<'a> {
 pub(crate) enum SuccessByWire {
     Attempt,
     Mark,
+    Resolve,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -128,9 +162,15 @@ impl<'a> From<&'a Event> for EventWire<'a> {
     fn from(event: &'a Event) -> Self {
         match event {
             Event::Queued => Self::Queued,
-            Event::Started { attempt, epoch } => {
+            Event::Started { attempt, epoch, since: SeqNo::ZERO, fingerprint: None } => {
                 Self::Started { attempt: attempt.get(), epoch: epoch.get() }
             }
+            Event::Started { attempt, epoch, since, fingerprint } => Self::StartedFor {
+                attempt: attempt.get(),
+                epoch: epoch.get(),
+                since: since.get(),
+                fingerprint: fingerprint.map(Fingerprint::to_bytes),
+            },
             Event::Succeeded { by, output } => {
                 Self::Succeeded { by: (*by).into(), output: output.into() }
             }
@@ -139,6 +179,12 @@ impl<'a> From<&'a Event> for EventWire<'a> {
             Event::RevokeFailed { failure } => Self::RevokeFailed { failure: failure.into() },
             Event::Revoked => Self::Revoked,
             Event::Forgotten => Self::Forgotten,
+            Event::Noted { note } => Self::Noted { note },
+            Event::Resolved { failure } => Self::Resolved { failure: failure.into() },
+            Event::Pinned => Self::Pinned,
+            Event::Unpinned => Self::Unpinned,
+            Event::Buried { tombstone } => Self::Buried { tombstone: tombstone.to_bytes() },
+            Event::Exhumed { tombstone } => Self::Exhumed { tombstone: tombstone.to_bytes() },
         }
     }
 }
@@ -147,9 +193,18 @@ impl From<EventWire<'_>> for Event {
     fn from(wire: EventWire<'_>) -> Self {
         match wire {
             EventWire::Queued => Self::Queued,
-            EventWire::Started { attempt, epoch } => {
-                Self::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(epoch) }
-            }
+            EventWire::Started { attempt, epoch } => Self::Started {
+                attempt: Attempt::new(attempt),
+                epoch: Epoch::new(epoch),
+                since: SeqNo::ZERO,
+                fingerprint: None,
+            },
+            EventWire::StartedFor { attempt, epoch, since, fingerprint } => Self::Started {
+                attempt: Attempt::new(attempt),
+                epoch: Epoch::new(epoch),
+                since: SeqNo::new(since),
+                fingerprint: fingerprint.map(Fingerprint::from_bytes),
+            },
             EventWire::Succeeded { by, output } => {
                 Self::Succeeded { by: by.into(), output: output.into() }
             }
@@ -158,6 +213,16 @@ impl From<EventWire<'_>> for Event {
             EventWire::RevokeFailed { failure } => Self::RevokeFailed { failure: failure.into() },
             EventWire::Revoked => Self::Revoked,
             EventWire::Forgotten => Self::Forgotten,
+            EventWire::Noted { note } => Self::Noted { note: note.into() },
+            EventWire::Resolved { failure } => Self::Resolved { failure: failure.into() },
+            EventWire::Pinned => Self::Pinned,
+            EventWire::Unpinned => Self::Unpinned,
+            EventWire::Buried { tombstone } => {
+                Self::Buried { tombstone: Tombstone::from_bytes(tombstone) }
+            }
+            EventWire::Exhumed { tombstone } => {
+                Self::Exhumed { tombstone: Tombstone::from_bytes(tombstone) }
+            }
         }
     }
 }
@@ -170,6 +235,9 @@ impl<'a> From<&'a Failure> for FailureWire<'a> {
             Failure::Cancelled(text) => Self::Cancelled(text),
             Failure::TimedOut => Self::TimedOut,
             Failure::Crashed => Self::Crashed,
+            Failure::GaveUp { attempts, last } => Self::GaveUp { attempts: *attempts, last },
+            Failure::Resolved(text) => Self::Resolved(text),
+            Failure::Released(text) => Self::Released(text),
         }
     }
 }
@@ -182,6 +250,9 @@ impl From<FailureWire<'_>> for Failure {
             FailureWire::Cancelled(text) => Self::Cancelled(text.into()),
             FailureWire::TimedOut => Self::TimedOut,
             FailureWire::Crashed => Self::Crashed,
+            FailureWire::GaveUp { attempts, last } => Self::GaveUp { attempts, last: last.into() },
+            FailureWire::Resolved(text) => Self::Resolved(text.into()),
+            FailureWire::Released(text) => Self::Released(text.into()),
         }
     }
 }
@@ -229,6 +300,7 @@ impl From<SuccessBy> for SuccessByWire {
         match by {
             SuccessBy::Attempt => Self::Attempt,
             SuccessBy::Mark => Self::Mark,
+            SuccessBy::Resolve => Self::Resolve,
         }
     }
 }
@@ -238,6 +310,7 @@ impl From<SuccessByWire> for SuccessBy {
         match wire {
             SuccessByWire::Attempt => Self::Attempt,
             SuccessByWire::Mark => Self::Mark,
+            SuccessByWire::Resolve => Self::Resolve,
         }
     }
 }
@@ -289,15 +362,24 @@ mod tests {
         Event::Succeeded { by, output }
     }
 
+    fn started(epoch: u64, since: u64, fingerprint: Option<[u8; 16]>) -> Event {
+        Event::Started {
+            attempt: Attempt::new(1),
+            epoch: Epoch::new(epoch),
+            since: SeqNo::new(since),
+            fingerprint: fingerprint.map(Fingerprint::from_bytes),
+        }
+    }
+
     /// Whatever changes one of these bytes breaks every ledger that exists.
     #[test]
     fn every_event_has_its_golden_bytes() {
+        let tombstone = Tombstone::from_bytes([5; 16]);
         let golden: &[(Event, &[u8])] = &[
             (Event::Queued, &[0]),
-            (
-                Event::Started { attempt: Attempt::new(1), epoch: Epoch::new(300) },
-                &[1, 1, 0xfb, 0x2c, 1],
-            ),
+            (started(300, 0, None), &[1, 1, 0xfb, 0x2c, 1]),
+            (started(2, 7, None), &[8, 1, 2, 7, 0]),
+            (started(2, 0, Some([9; 16])), &[&[8, 1, 2, 0, 1][..], &[9; 16]].concat()),
             (succeeded(SuccessBy::Attempt, Output::Kept(vec![0xc0])), &[2, 0, 1, 1, 0xc0]),
             (succeeded(SuccessBy::Mark, Output::Absent), &[2, 1, 0]),
             (
@@ -320,6 +402,18 @@ mod tests {
             (Event::RevokeFailed { failure: Failure::Crashed }, &[5, 4]),
             (Event::Revoked, &[6]),
             (Event::Forgotten, &[7]),
+            (succeeded(SuccessBy::Resolve, Output::Absent), &[2, 2, 0]),
+            (
+                Event::Failed { failure: Failure::GaveUp { attempts: 3, last: "l".into() } },
+                &[3, 5, 3, 1, b'l'],
+            ),
+            (Event::Noted { note: "n".into() }, &[9, 1, b'n']),
+            (Event::Resolved { failure: Failure::Resolved("r".into()) }, &[10, 6, 1, b'r']),
+            (Event::Resolved { failure: Failure::Released(String::new()) }, &[10, 7, 0]),
+            (Event::Pinned, &[11]),
+            (Event::Unpinned, &[12]),
+            (Event::Buried { tombstone }, &[&[13][..], &[5; 16]].concat()),
+            (Event::Exhumed { tombstone }, &[&[14][..], &[5; 16]].concat()),
         ];
         for (event, bytes) in golden {
             assert_eq!(event_bytes(event), *bytes, "{event:?}");
@@ -347,10 +441,12 @@ mod tests {
     #[test]
     fn an_unknown_variant_and_a_hostile_length_are_refused() {
         let hostile: &[&[u8]] = &[
-            &[8],
-            &[2, 2, 0],
+            &[15],
+            &[2, 3, 0],
             &[2, 0, 3],
-            &[3, 5],
+            &[3, 8],
+            &[13, 1, 2],
+            &[8, 1, 2, 0, 2],
             &[3, 0, 1, 0xff],
             &[2, 0, 1, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
             &[2, 0, 1, 0xfc, 0xff, 0xff, 0xff, 0x7f],

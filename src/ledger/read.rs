@@ -2,9 +2,9 @@
 
 use super::{Ledger, TaskOutput};
 use crate::details::TaskDetails;
-use crate::error::ReadError;
+use crate::error::{JournalError, ReadError};
 use crate::id::{EncodedId, Lookup, TaskId};
-use crate::state::{Cell, Output};
+use crate::state::{Output, TaskState};
 use crate::submission::{Errand, Phase};
 use tokio::sync::oneshot;
 
@@ -50,7 +50,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         id: &Q,
     ) -> Result<Option<TaskDetails>, ReadError> {
         let id = EncodedId::encode::<K, Q>(id)?;
-        self.read(id).await
+        self.details(id).await
     }
 
     /// The stored output of a succeeded id; `None` if it has none: not succeeded, marked from
@@ -90,7 +90,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// ```
     pub async fn output<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<Option<V>, ReadError> {
         let id = EncodedId::encode::<K, Q>(id)?;
-        match self.read(id).await?.map(|details| details.output) {
+        match self.details(id).await?.map(|details| details.output) {
             Some(Output::Kept(bytes)) => rmp_serde::from_slice(&bytes)
                 .map(Some)
                 .map_err(|error| ReadError::Output(error.to_string())),
@@ -98,20 +98,42 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 
-    async fn read(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {
-        if self.cell(&id) == Cell::ABSENT {
+    pub(crate) async fn details(&self, id: EncodedId) -> Result<Option<TaskDetails>, ReadError> {
+        let read = self.ask_details(&id)?;
+        self.told_details(&id, read).await
+    }
+
+    /// Asks for the details of an id; `None` if nothing is known of it.
+    pub(crate) fn ask_details(&self, id: &EncodedId) -> Result<Option<Read>, ReadError> {
+        if self.state(id) == TaskState::NotFound {
             return Ok(None);
         }
         let (reply, read) = oneshot::channel();
-        let gone = |phase| match phase {
-            Phase::Poisoned(poison) => ReadError::Poisoned(poison),
-            Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,
-        };
         let errand = Errand::Read { id: id.clone(), reply };
         self.shared().submissions.send(errand).map_err(gone)?;
+        Ok(Some(read))
+    }
+
+    /// The details that were asked for.
+    pub(crate) async fn told_details(
+        &self,
+        id: &EncodedId,
+        read: Option<Read>,
+    ) -> Result<Option<TaskDetails>, ReadError> {
+        let Some(read) = read else { return Ok(None) };
         let details = self.shared().reply(read).await;
         let details = details.ok_or_else(|| gone(self.shared().submissions.phase()))??;
         let in_doubt = self.shared().index.in_doubt(id.as_bytes());
         Ok(details.map(|details| TaskDetails { in_doubt, ..details }))
+    }
+}
+
+/// Details on their way.
+type Read = oneshot::Receiver<Result<Option<TaskDetails>, JournalError>>;
+
+fn gone(phase: Phase) -> ReadError {
+    match phase {
+        Phase::Poisoned(poison) => ReadError::Poisoned(poison),
+        Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,
     }
 }

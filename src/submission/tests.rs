@@ -1,6 +1,7 @@
 //! The queue, its tickets and its poison, with the test as the writer.
 
 use super::*;
+use crate::state::{Event, SeqNo};
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
@@ -30,7 +31,7 @@ fn id(name: &str) -> EncodedId {
 }
 
 fn start(name: &str, key: u64) -> Request {
-    Request::Start { id: id(name), key: AttemptKey(key) }
+    Request::Start { id: id(name), key: AttemptKey(key), fingerprint: None }
 }
 
 fn end(name: &str, key: u64) -> Request {
@@ -93,7 +94,7 @@ fn everybody_gets_the_answer_of_its_own_place() {
     // Every second one is gone by now.
     let mut kept: Vec<(u64, Ticket)> = (0..).zip(tickets).filter(|(key, _)| key % 2 == 0).collect();
     assert!(group.decide_durable());
-    let answer = |seq| Cell { seq: crate::state::SeqNo::new(seq), ..Cell::ABSENT };
+    let answer = |seq| Cell { seq: SeqNo::new(seq), ..Cell::ABSENT };
     group.answer(Ok((0..100).map(|seq| Answer::Done(answer(seq))).collect()));
     for (key, ticket) in &mut kept {
         let counter = &counters[*key as usize];
@@ -190,7 +191,7 @@ fn a_closing_queue_takes_ends_alone_and_ends_with_the_last_live_one() {
 #[test]
 fn changes_without_an_attempt_keep_nobody_waiting() {
     let queue = Submissions::new();
-    drop(queue.submit(Request::Mark { id: id("a") }).unwrap());
+    drop(queue.submit(Request::mark(id("a"))).unwrap());
     queue.close();
     drop(take(&queue));
     assert!(matches!(queue.take(None), Taken::End));

@@ -15,12 +15,13 @@ use crate::attempt::{Kind, Live};
 use crate::details::TaskDetails;
 use crate::error::{ChangeError, CloseError, JournalError, Poison, Rejection, WaitError};
 use crate::id::{EncodedId, IdShape};
+use crate::index::{Change, Index};
 use crate::journal::{Base, Entry, Journal, OpenReport, Record, Visit};
 use crate::recovery::{FoundRunning, recover};
 #[cfg(feature = "internals")]
 use crate::sabotage::{Sabotage, sabotage};
 use crate::shared::{Options, Shared};
-use crate::state::{Cell, SeqNo, TaskState};
+use crate::state::{Cell, Grave, SeqNo, TaskState};
 use crate::submission::Answer;
 use crate::sync::lock;
 use crate::watch::Watch;
@@ -47,6 +48,7 @@ fn try_orders(name: &str, scene: fn()) {
         Some("AnswerFirst") => sabotage(Sabotage::AnswerFirst),
         Some("ForgetBatch") => sabotage(Sabotage::ForgetBatch),
         Some("NeverGiveUp") => sabotage(Sabotage::NeverGiveUp),
+        Some("OpenFirst") => sabotage(Sabotage::OpenFirst),
         Some(other) => panic!("nobody does {other} here"),
     }
     let usual = 1000;
@@ -310,7 +312,7 @@ impl Player {
     /// What `launch` does. `None` if it is refused.
     fn launch(&self, name: &str) -> Result<Option<Attempt>, Rejection> {
         block_on(self.shared.permit())?;
-        let (live, ticket, _control) = Live::submit(&self.shared, id(name), Kind::Launch)?;
+        let (live, ticket, _control) = Live::submit(&self.shared, id(name), Kind::Launch, None)?;
         let answer = block_on(ticket)?;
         let Answer::Done(cell) = answer else {
             assert!(matches!(answer, Answer::Refused(TaskState::Running)), "{answer:?}");
@@ -485,6 +487,43 @@ fn everybody_hears_of_the_close() {
 #[test]
 fn the_end_of_the_last_attempt_ends_the_writer() {
     try_orders("the_end_of_the_last_attempt_ends_the_writer", || scene_of_closing(1, 0, 0));
+}
+
+/// A success is buried, exhumed and buried again, while others ask for it: it is one at every moment.
+fn scene_of_moving() {
+    let index = Arc::new(Index::new());
+    let moved = id("a");
+    let tombstone = index.seal().tombstone(moved.as_bytes());
+    let change = |state, grave| Change {
+        id: moved.clone(),
+        cell: Cell { state, ..Cell::ABSENT },
+        key: None,
+        since: SeqNo::ZERO,
+        moved: grave,
+    };
+    index.publish(vec![change(TaskState::Succeeded, None)]);
+    let asking: Vec<_> = (0..2)
+        .map(|_| {
+            let (index, moved) = (Arc::clone(&index), moved.clone());
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let found = index.state(moved.as_bytes());
+                    assert_eq!(found, TaskState::Succeeded, "it was one all the time");
+                }
+            })
+        })
+        .collect();
+    index.publish(vec![change(TaskState::NotFound, Some(Grave::Dug(tombstone)))]);
+    index.publish(vec![change(TaskState::Succeeded, Some(Grave::Opened(tombstone)))]);
+    index.publish(vec![change(TaskState::NotFound, Some(Grave::Dug(tombstone)))]);
+    for asking in asking {
+        asking.join().unwrap();
+    }
+}
+
+#[test]
+fn a_success_is_one_while_it_is_buried() {
+    try_orders("a_success_is_one_while_it_is_buried", scene_of_moving);
 }
 
 #[test]

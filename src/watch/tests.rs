@@ -3,7 +3,7 @@ use crate::id::EncodedId;
 use std::sync::mpsc;
 
 fn request() -> Request {
-    Request::Mark { id: EncodedId::from_bytes(b"a") }
+    Request::mark(EncodedId::from_bytes(b"a"))
 }
 
 /// Runs the watchdog over one armed turn until it has looked, and tells whether it gave it up.

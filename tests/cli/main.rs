@@ -8,7 +8,9 @@ mod formats;
 mod full;
 mod ids;
 mod map;
+mod pruned;
 mod refusals;
+mod resolved;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

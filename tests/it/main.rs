@@ -6,9 +6,11 @@
 mod cancelled;
 mod counted;
 mod faults;
+mod guarded;
 mod model;
 mod porting;
 mod printed;
+mod pruned;
 mod refusals;
 mod replayed;
 mod stuck;

@@ -15,7 +15,12 @@ fn task(seq: u64, id: &[u8], prev: u64, event: Event) -> Record {
 }
 
 fn started(attempt: u32) -> Event {
-    Event::Started { attempt: Attempt::new(attempt), epoch: Epoch::new(1) }
+    Event::Started {
+        attempt: Attempt::new(attempt),
+        epoch: Epoch::new(1),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    }
 }
 
 /// What cannot follow is corruption in replay: nothing is guessed, and nothing is written.

@@ -133,7 +133,12 @@ async fn open_replay_and_reset_are_told() {
     listen();
     let (journal, epoch) = before(7_201);
     let running = 1_237;
-    let started = |epoch| Event::Started { attempt: Attempt::new(1), epoch: Epoch::new(epoch) };
+    let started = |epoch| Event::Started {
+        attempt: Attempt::new(1),
+        epoch: Epoch::new(epoch),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    };
     let records: Vec<Record> = (0..running)
         .map(|number: u64| {
             let id = EncodedId::from_bytes(&number.to_be_bytes());

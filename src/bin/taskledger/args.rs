@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     Verify(VerifyArgs),
     Repair(RepairArgs),
+    Resolve(ResolveArgs),
+    Prune(PruneArgs),
     Completions(CompletionsArgs),
 }
 
@@ -187,6 +189,68 @@ pub(crate) struct ExecArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// Records what somebody has found out about a task that has failed or crashed.
+///
+/// A task that was running when its process died may have had its effect. Whoever has found out says so
+/// here, and it is recorded as that.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  taskledger dump ledger --state failed
+  taskledger resolve ledger payment-17 --succeeded --note 'seen in the list of the bank'
+  taskledger resolve ledger payment-18 --retry")]
+pub(crate) struct ResolveArgs {
+    /// The directory of the ledger.
+    pub(crate) path: PathBuf,
+    /// The id, exactly as `dump` prints it.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) verdict: VerdictArgs,
+    /// Why: kept with it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+}
+
+/// What was found out.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct VerdictArgs {
+    /// It had its effect: it counts as succeeded.
+    #[arg(long)]
+    pub(crate) succeeded: bool,
+    /// It had none: it counts as failed, no longer as crashed.
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// It may be tried again, also if it was given up.
+    #[arg(long)]
+    pub(crate) retry: bool,
+}
+
+/// Drops tasks that finished longer ago than they are to be kept.
+///
+/// Of a success a tombstone stays: it goes on counting as succeeded, but its id, its output and its
+/// details are gone. A failure is forgotten, and may run again; one that crashed, or was given up, is kept
+/// until it is resolved. What is pinned is kept.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  taskledger prune ledger --succeeded 30d --failed 90d --dry-run
+  taskledger prune ledger --succeeded '2 weeks'")]
+pub(crate) struct PruneArgs {
+    /// The directory of the ledger.
+    pub(crate) path: PathBuf,
+    /// How long successes are kept (`12h`, `30d`, `2 weeks`); for ever if this is not given.
+    #[arg(long, value_name = "AGE", value_parser = age, required_unless_present = "failed")]
+    pub(crate) succeeded: Option<Duration>,
+    /// How long failures are kept; for ever if this is not given.
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub(crate) failed: Option<Duration>,
+    /// Changes nothing: says what would be dropped.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// Prints a completion script for a shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -211,6 +275,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         span.map_err(|error| format!("no span of time such as 90s, 10m or 1h30m: {error}"))?;
     let span = Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())?;
     if span.is_zero() { Err("longer than nothing".to_owned()) } else { Ok(span) }
+}
+
+/// An age; days have 24 hours, weeks have 7 days.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = |error: jiff::Error| format!("no age such as 12h, 30d or '2 weeks': {error}");
+    let span = text.parse::<jiff::Span>().map_err(wrong)?;
+    let age = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
+    Duration::try_from(age).map_err(|_| "an age is not negative".to_owned())
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -405,6 +477,16 @@ mod tests {
         for wrong in ["", "soon", "-3s", "0"] {
             duration(wrong).unwrap_err();
         }
+    }
+
+    #[test]
+    fn ages_are_spans_of_days() {
+        let of = |text| age(text).unwrap().as_secs();
+        assert_eq!((of("12h"), of("30d"), of("2 weeks")), (43_200, 2_592_000, 1_209_600));
+        for wrong in ["", "soon", "-3d", "2 months"] {
+            age(wrong).unwrap_err();
+        }
+        assert_eq!(of("0s"), 0);
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn table(rows: &mut Rows<'_>) -> Result<(), Failure> {
         let result = match (&row.failure, row.marked, &row.output_not_kept) {
             (Some(failure), ..) => failure.kind,
             (None, true, _) => "marked",
+            (None, false, _) if row.resolved => "resolved",
             (None, false, Some(_)) => "not kept",
             (None, false, None) => "-",
         };

@@ -32,6 +32,25 @@ pub(crate) struct Row {
     pub(crate) output_not_kept: Option<String>,
     /// Whether somebody else than the attempt says that it succeeded.
     pub(crate) marked: bool,
+    /// Whether somebody found out that a failed attempt had succeeded after all.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) resolved: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) pinned: bool,
+    /// What the last attempt has told of its progress.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<NoteRow>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct NoteRow {
+    pub(crate) at: String,
+    pub(crate) text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +87,13 @@ impl Row {
             output_bytes,
             output_not_kept,
             marked: details.succeeded_by == Some(SuccessBy::Mark),
+            resolved: details.succeeded_by == Some(SuccessBy::Resolve),
+            pinned: details.pinned,
+            notes: details
+                .notes
+                .iter()
+                .map(|note| NoteRow { at: note.at.to_string(), text: note.text.clone() })
+                .collect(),
         }
     }
 }

@@ -44,9 +44,23 @@ pub(crate) fn line(inspection: &Inspection, record: &Record) -> String {
 
 fn task(event: &Event) -> String {
     match event {
-        Event::Started { attempt, epoch } => format!("attempt={attempt} epoch={epoch}"),
+        Event::Started { attempt, epoch, since, fingerprint } => {
+            let mut text = format!("attempt={attempt} epoch={epoch}");
+            if *since != SeqNo::ZERO {
+                text.push_str(&format!(" since={since}"));
+            }
+            if fingerprint.is_some() {
+                text.push_str(" fingerprint");
+            }
+            text
+        }
         Event::Succeeded { by, output } => {
-            let by = if *by == SuccessBy::Mark { "mark" } else { "attempt" };
+            let by = match by {
+                SuccessBy::Mark => "mark",
+                SuccessBy::Resolve => "resolve",
+                SuccessBy::Attempt => "attempt",
+                _ => "unknown",
+            };
             match output {
                 Output::Kept(bytes) => match output::to_json(bytes) {
                     Ok(value) => format!("by={by} output={}", json::line(&value)),
@@ -60,7 +74,15 @@ fn task(event: &Event) -> String {
             }
         }
         Event::Failed { failure } | Event::RevokeFailed { failure } => clean(&failure.to_string()),
-        Event::Queued | Event::RevokeStarted | Event::Revoked | Event::Forgotten => String::new(),
+        Event::Noted { note } => clean(note),
+        Event::Resolved { failure } => clean(&failure.to_string()),
+        Event::Buried { tombstone } | Event::Exhumed { tombstone } => tombstone.to_string(),
+        Event::Queued
+        | Event::RevokeStarted
+        | Event::Revoked
+        | Event::Forgotten
+        | Event::Pinned
+        | Event::Unpinned => String::new(),
         _ => String::new(),
     }
 }

@@ -12,7 +12,10 @@ mod json;
 mod log;
 mod map;
 mod output;
+mod prune;
+mod raw;
 mod repair;
+mod resolve;
 mod show;
 mod stats;
 mod terminal;
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Resolve(args) => resolve::run(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::Completions(args) => {
             let mut command = Args::command();
             clap_complete::generate(args.shell, &mut command, "taskledger", &mut std::io::stdout());

@@ -21,6 +21,14 @@ pub(crate) fn run(args: &ShowArgs) -> Done {
         inspection.parse_id(&args.id).map_err(wrong)?
     };
     let Some(history) = inspection.task(&id)? else {
+        if inspection.is_tombstone(&id)? {
+            let text = inspection.id_text(&id);
+            writeln!(
+                out(),
+                "{text} has succeeded; it was pruned, and nothing else is known of it"
+            )?;
+            return Ok(ExitCode::SUCCESS);
+        }
         complain(&format!("the ledger knows nothing of the id {}", inspection.id_text(&id)));
         return Ok(ExitCode::FAILURE);
     };
@@ -43,6 +51,8 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         .map(|value| json::line(&value))
         .or_else(|| row.output_bytes.map(|bytes| format!("does not read, its bytes: {bytes}")))
         .or_else(|| row.output_not_kept.map(|why| format!("not kept: {}", clean(&why))));
+    let note = |note: &json::NoteRow| format!("{} {}", note.at, clean(&note.text));
+    let notes: Vec<String> = row.notes.iter().map(note).collect();
     let lines = [
         ("id", Some(row.id)),
         ("id bytes", Some(output::hex(id.as_bytes()))),
@@ -56,6 +66,9 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         ("failure", row.failure.map(failure)),
         ("revoke failure", row.revoke_failure.map(failure)),
         ("succeeded by", row.marked.then(|| "a mark, not an attempt".to_owned())),
+        ("resolved", row.resolved.then(|| "somebody found out that it had succeeded".to_owned())),
+        ("pinned", row.pinned.then(|| "it is not pruned by age".to_owned())),
+        ("notes", (!notes.is_empty()).then(|| notes.join("; "))),
         ("output", output),
     ];
     let mut out = out();

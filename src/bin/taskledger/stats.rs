@@ -43,6 +43,7 @@ fn table(inspection: &Inspection, stats: &Stats) -> Result<(), Failure> {
     for state in states() {
         line(&format!("  {state}"), &stats.count(state).to_string())?;
     }
+    line("tombstones", &stats.tombstones.to_string())?;
     line("attempts", &stats.attempts.to_string())?;
     line("  most of one task", &stats.most_attempts.to_string())?;
     line("oldest running since", &time(stats.oldest_running))?;
@@ -81,6 +82,7 @@ fn object(inspection: &Inspection, stats: &Stats) -> Value {
         "id_type": inspection.id_shape().to_string(),
         "epoch": stats.epoch.get(),
         "tasks": tasks,
+        "tombstones": stats.tombstones,
         "attempts": stats.attempts,
         "most_attempts": stats.most_attempts,
         "oldest_running": time(stats.oldest_running),

@@ -3,8 +3,10 @@
 //! ```text
 //! id         bytes, with their length in front
 //! shape      1   state (1 queued, 2 running, 3 succeeded, 4 failed, 5 revoking)
-//!                + 8 * succeeded by (0 nobody, 1 the attempt, 2 a mark)
+//!                + 8 * succeeded by (0 nobody, 1 the attempt, 2 a mark, 3 somebody who resolved it)
+//!                + 128 if there is a second byte of what is present (since format version 2)
 //! present    1   which of the optional fields follow, lowest bit first
+//! more       1   the second byte
 //! attempt    u32
 //! back       u64 distance from the entry's last record to the checkpoint's
 //! epoch      u64 (bit 0)
@@ -15,6 +17,10 @@
 //! failure        (bit 5)   as in wire.rs
 //! revoke failure (bit 6)
 //! output         (bit 7)   unless absent
+//! since      u64 (more, bit 0)   distance from the first record of its life to its last one
+//! fingerprint    (more, bit 1)   16 bytes
+//! notes          (more, bit 2)   their number u8, then of each its time, as the times above, and text
+//! pinned         (more, bit 3)   nothing follows
 //!
 //! id "\x01a" succeeded in attempt 1 of epoch 1, last record 7 of 9, from the base of
 //! the times for 2 us, output c0:    02 01 61  0b  8d  01  02  01  00 04  01 01 c0
@@ -23,13 +29,19 @@
 //! An entry is valid if and only if all its fields are there, state and nobody-or-who are known, the
 //! id is not longer than an id may be, and `back` leads to record 1 or later.
 
-use crate::details::TaskDetails;
+use crate::details::{MAX_NOTES, Note, TaskDetails};
 use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::codec;
 use crate::journal::frame::{FrameHead, ITEM_LIMIT};
 use crate::journal::wire::{BytesWire, FailureWire, OutputWire};
-use crate::state::{Attempt, Cell, Epoch, Failure, Output, SeqNo, SuccessBy, TaskState, Timestamp};
+use crate::state::{
+    Attempt, Cell, Epoch, Failure, Fingerprint, Output, SeqNo, SuccessBy, TaskState, Timestamp,
+};
 use serde::Deserialize;
+use std::collections::VecDeque;
+
+/// In the shape: what is present takes a second byte.
+const MORE: u8 = 128;
 
 /// What the entries of one frame are measured from.
 #[derive(Clone, Copy, Debug)]
@@ -83,10 +95,15 @@ pub(super) fn encode_entry(
     id: &EncodedId,
     details: &TaskDetails,
 ) -> Option<()> {
+    let more = more(details);
     let shape = state_code(details.cell.state)? | by_code(details.succeeded_by) << 3;
+    let shape = if more == 0 { shape } else { shape | MORE };
     let back = origin.last_seq.get().checked_sub(details.cell.seq.get())?;
     codec::encode_into(out, &BytesWire(id.as_bytes()));
     out.extend_from_slice(&[shape, present(details)]);
+    if more != 0 {
+        out.push(more);
+    }
     codec::encode_into(out, &details.cell.attempt.get());
     codec::encode_into(out, &back);
     if let Some(epoch) = details.epoch {
@@ -103,6 +120,21 @@ pub(super) fn encode_entry(
     if details.output != Output::Absent {
         codec::encode_into(out, &OutputWire::from(&details.output));
     }
+    if details.since != SeqNo::ZERO {
+        let back = details.cell.seq.get().checked_sub(details.since.get())?;
+        codec::encode_into(out, &back);
+    }
+    if let Some(fingerprint) = details.fingerprint {
+        out.extend_from_slice(&fingerprint.to_bytes());
+    }
+    if !details.notes.is_empty() {
+        out.push(u8::try_from(details.notes.len()).ok()?);
+    }
+    for note in &details.notes {
+        codec::encode_into(out, &(note.at.as_micros().wrapping_sub(before) as i64));
+        before = note.at.as_micros();
+        codec::encode_into(out, &note.text.as_str());
+    }
     Some(())
 }
 
@@ -114,24 +146,45 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
     }
     let (shape, present): (u8, u8) = (field(rest)?, field(rest)?);
     let has = |bit: u8| present & 1 << bit != 0;
+    let more: u8 = if shape & MORE == 0 { 0 } else { field(rest)? };
+    let has_more = |bit: u8| more & 1 << bit != 0;
+    if more > 0b1111 {
+        return Err(format!("an entry with {more:08b}"));
+    }
     let attempt = Attempt::new(field(rest)?);
     let back: u64 = field(rest)?;
     let seq = origin.last_seq.get().checked_sub(back).filter(|seq| *seq > 0);
     let seq = SeqNo::new(seq.ok_or_else(|| format!("an entry goes back {back}"))?);
     let epoch = has(0).then(|| field(rest)).transpose()?.map(Epoch::new);
     let mut before = origin.at;
-    let mut time = |bit| -> Result<Option<Timestamp>, String> {
-        if !has(bit) {
+    let mut time = |there: bool, rest: &mut &[u8]| -> Result<Option<Timestamp>, String> {
+        if !there {
             return Ok(None);
         }
         before = before.wrapping_add(field::<i64>(rest)? as u64);
         Ok(Some(Timestamp::from_micros(before)))
     };
-    let (queued_at, started_at, ended_at) = (time(1)?, time(2)?, time(3)?);
-    let revoke_started_at = time(4)?;
+    let queued_at = time(has(1), rest)?;
+    let started_at = time(has(2), rest)?;
+    let ended_at = time(has(3), rest)?;
+    let revoke_started_at = time(has(4), rest)?;
     let failure = has(5).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
     let revoke_failure = has(6).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
     let output = has(7).then(|| field::<OutputWire<'_>>(rest)).transpose()?;
+    let since = if has_more(0) { Some(field::<u64>(rest)?) } else { None };
+    let since =
+        since.map_or(Some(0), |back| seq.get().checked_sub(back).filter(|since| *since > 0));
+    let since = SeqNo::new(since.ok_or("an entry begins before the log")?);
+    let fingerprint = has_more(1).then(|| field::<[u8; 16]>(rest)).transpose()?;
+    let count: u8 = if has_more(2) { field(rest)? } else { 0 };
+    if usize::from(count) > MAX_NOTES || has_more(2) != (count > 0) {
+        return Err(format!("an entry with {count} notes"));
+    }
+    let mut notes = VecDeque::new();
+    for _ in 0..count {
+        let at = time(true, rest)?.unwrap_or_default();
+        notes.push_back(Note { at, text: field::<&str>(rest)?.to_owned() });
+    }
     let details = TaskDetails {
         cell: Cell { state: state_of(shape & 7)?, attempt, seq },
         epoch,
@@ -141,8 +194,12 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
         revoke_started_at,
         failure: failure.map(Failure::from),
         revoke_failure: revoke_failure.map(Failure::from),
-        succeeded_by: by_of(shape >> 3)?,
+        succeeded_by: by_of((shape & !MORE) >> 3)?,
         output: output.map_or(Output::Absent, Output::from),
+        since,
+        fingerprint: fingerprint.map(Fingerprint::from_bytes),
+        notes,
+        pinned: has_more(3),
         in_doubt: false,
     };
     Ok((EncodedId::from_bytes(id), details))
@@ -162,6 +219,15 @@ fn present(details: &TaskDetails) -> u8 {
     let (failure, revoke_failure) = (details.failure.is_some(), details.revoke_failure.is_some());
     let output = details.output != Output::Absent;
     [epoch, queued, started, ended, revoking, failure, revoke_failure, output]
+        .into_iter()
+        .rev()
+        .fold(0, |bits, bit| bits << 1 | u8::from(bit))
+}
+
+fn more(details: &TaskDetails) -> u8 {
+    let since = details.since != SeqNo::ZERO;
+    let (fingerprint, notes) = (details.fingerprint.is_some(), !details.notes.is_empty());
+    [since, fingerprint, notes, details.pinned]
         .into_iter()
         .rev()
         .fold(0, |bits, bit| bits << 1 | u8::from(bit))
@@ -194,6 +260,7 @@ const fn by_code(by: Option<SuccessBy>) -> u8 {
         None => 0,
         Some(SuccessBy::Attempt) => 1,
         Some(SuccessBy::Mark) => 2,
+        Some(SuccessBy::Resolve) => 3,
     }
 }
 
@@ -202,6 +269,7 @@ fn by_of(code: u8) -> Result<Option<SuccessBy>, String> {
         0 => Ok(None),
         1 => Ok(Some(SuccessBy::Attempt)),
         2 => Ok(Some(SuccessBy::Mark)),
+        3 => Ok(Some(SuccessBy::Resolve)),
         _ => Err(format!("succeeded by {code}")),
     }
 }

@@ -1,6 +1,6 @@
 //! What can still be read of a damaged checkpoint.
 
-use super::{CheckpointWriter, MetadataWire, SummaryWire, decode_entries};
+use super::{CheckpointWriter, MetadataWire, SummaryWire, decode_entries, tombstones};
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
@@ -10,7 +10,7 @@ use crate::journal::fault::damaged;
 use crate::journal::frame::{self, ITEM_LIMIT, Kind};
 use crate::journal::scan::{FrameAt, Reader, Scan, scan_checkpoint};
 use crate::journal::wire::BytesWire;
-use crate::state::{Epoch, SeqNo};
+use crate::state::{Epoch, SeqNo, Tombstone};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,8 @@ pub(crate) struct Salvage {
     pub(crate) epoch: Epoch,
     /// The metadata folded in, as far as it is still there.
     pub(crate) metadata: BTreeMap<String, Vec<u8>>,
+    /// The tombstones that are still there.
+    pub(crate) tombstones: BTreeMap<Tombstone, bool>,
 }
 
 impl Salvage {
@@ -41,6 +43,7 @@ impl Salvage {
     ) -> Result<Self, JournalError> {
         let scan = scan_checkpoint(path, ledger)?;
         let (mut epoch, mut metadata) = (Epoch::ZERO, BTreeMap::new());
+        let mut tombstones = BTreeMap::new();
         let mut reader = scan.reader();
         for frame in scan.frames() {
             let wrong = |what: String| damaged(path, format!("frame {}: {what}", frame.first));
@@ -59,11 +62,14 @@ impl Salvage {
                     let summary = codec::decode_front::<SummaryWire, ITEM_LIMIT>(&mut rest);
                     epoch = Epoch::new(summary.map_err(wrong)?.epoch);
                 }
+                Kind::Tombstones => {
+                    tombstones.extend(tombstones::all_in(rest).map(|tombstone| (tombstone, true)));
+                }
                 Kind::Entries | Kind::Index | Kind::Records => {}
             }
         }
         drop(reader);
-        Ok(Self { path: path.to_owned(), ledger, last_seq, scan, epoch, metadata })
+        Ok(Self { path: path.to_owned(), ledger, last_seq, scan, epoch, metadata, tombstones })
     }
 
     /// Bytes of the file.
@@ -117,14 +123,19 @@ impl SalvagedEntries<'_> {
                     let entries = decode_entries(*last_seq, &head, body).map_err(wrong)?;
                     self.current = entries.into_iter();
                 }
-                Kind::Index | Kind::Metadata | Kind::Summary | Kind::Records => {}
+                Kind::Index | Kind::Metadata | Kind::Summary | Kind::Tombstones | Kind::Records => {
+                }
             }
         }
     }
 }
 
+/// What is left beside the entries.
+type Salvaged = (Epoch, BTreeMap<String, Vec<u8>>, BTreeMap<Tombstone, bool>);
+
 /// Pushes into `writer` every entry of the damaged checkpoint at `path` that is in a whole frame.
-/// Returns epoch and metadata as far as they are still there, for [`CheckpointWriter::finish`].
+/// Returns epoch, metadata and tombstones as far as they are still there, for
+/// [`CheckpointWriter::finish`].
 ///
 /// A whole frame that does not decode is passed over: the loss has been accepted.
 ///
@@ -136,7 +147,7 @@ pub(crate) fn salvage(
     ledger: LedgerId,
     last_seq: SeqNo,
     writer: &mut CheckpointWriter,
-) -> Result<(Epoch, BTreeMap<String, Vec<u8>>), JournalError> {
+) -> Result<Salvaged, JournalError> {
     let salvage = Salvage::open(path, ledger, last_seq)?;
     let mut entries = salvage.entries();
     loop {
@@ -150,5 +161,5 @@ pub(crate) fn salvage(
         }
     }
     drop(entries);
-    Ok((salvage.epoch, salvage.metadata))
+    Ok((salvage.epoch, salvage.metadata, salvage.tombstones))
 }

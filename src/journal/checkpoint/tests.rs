@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::{Attempt, Cell, Failure, Output, SuccessBy, Timestamp};
+use crate::state::{Attempt, Cell, Failure, Output, SuccessBy, Timestamp, Tombstone};
 use tempfile::TempDir;
 
 mod forged;
@@ -54,7 +54,12 @@ fn made(dir: &TempDir, entries: &[(EncodedId, TaskDetails)], last: u64) -> Check
     for (id, details) in entries {
         writer.push(id, details).expect("in order");
     }
-    writer.finish(Epoch::new(3), &metadata()).expect("finished")
+    writer.finish(Epoch::new(3), &metadata(), none()).expect("finished")
+}
+
+/// No tombstones.
+fn none<'a>() -> Graves<'a> {
+    Graves::new(None, BTreeMap::new())
 }
 
 fn many(count: u64, last: u64) -> Vec<(EncodedId, TaskDetails)> {
@@ -130,7 +135,7 @@ fn a_whole_file_has_its_golden_bytes() {
         ..TaskDetails::ABSENT
     };
     writer.push(&EncodedId::from_bytes(b"\x01a"), &details).expect("in order");
-    writer.finish(Epoch::new(3), &BTreeMap::new()).expect("finished");
+    writer.finish(Epoch::new(3), &BTreeMap::new(), none()).expect("finished");
     let bytes = std::fs::read(&path).expect("readable");
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
@@ -226,7 +231,7 @@ fn a_large_tail_comes_back() {
     }
     let metadata: BTreeMap<_, _> =
         (0..20).map(|number| (format!("name {number}"), vec![number; 40_000])).collect();
-    let checkpoint = writer.finish(Epoch::new(1), &metadata).expect("finished");
+    let checkpoint = writer.finish(Epoch::new(1), &metadata, none()).expect("finished");
     assert_eq!(checkpoint.summary().metadata, metadata);
     assert_eq!(collected(&checkpoint).expect("sound").len(), 200);
 }
@@ -247,9 +252,11 @@ fn what_is_whole_in_a_damaged_checkpoint_is_salvaged() {
     assert!(judged(&path, 9_000).is_err(), "damaged");
     let (last, sound) = (SeqNo::new(9_000), dir.path().join("checkpoint-2"));
     let mut writer = CheckpointWriter::create(&sound, LEDGER, last, CHAIN).expect("created");
-    let (epoch, names) = salvage(&path, LEDGER, last, &mut writer).expect("readable");
+    let (epoch, names, graves) = salvage(&path, LEDGER, last, &mut writer).expect("readable");
     assert_eq!((epoch, &names), (Epoch::new(3), &metadata()));
-    let found = collected(&writer.finish(epoch, &names).expect("finished")).expect("sound");
+    let found =
+        collected(&writer.finish(epoch, &names, Graves::new(None, graves)).expect("finished"))
+            .expect("sound");
     assert!(found.iter().all(|entry| entries.contains(entry)), "nothing is made up");
     let least = entries.len() * (frames - 1) / frames - 100;
     assert!((least..entries.len()).contains(&found.len()), "{} of {frames} frames", found.len());
@@ -313,7 +320,7 @@ fn the_frames_of_the_tail_are_full() {
     let writer = CheckpointWriter::create(&path, LEDGER, last, CHAIN).unwrap();
     // Of the same length each, so that it can be told how many fit.
     let names = (0..3_000).map(|number| (format!("name {number:08}"), vec![7; 100]));
-    drop(writer.finish(Epoch::new(1), &names.collect()).unwrap());
+    drop(writer.finish(Epoch::new(1), &names.collect(), none()).unwrap());
     let scan = crate::journal::scan::scan_checkpoint(&path, LEDGER).unwrap();
     let lengths: Vec<u64> = scan.frames().iter().map(|frame| frame.length()).collect();
     let [full @ .., _rest, _summary] = &lengths[..] else { panic!("{lengths:?}") };
@@ -324,4 +331,38 @@ fn the_frames_of_the_tail_are_full() {
         full.iter().all(|length| (longest - item + 1..=longest).contains(length)),
         "{lengths:?}"
     );
+}
+
+/// Tombstones of a checkpoint come back, merged with what came and went since, over many frames.
+#[test]
+fn tombstones_are_merged_from_checkpoint_to_checkpoint() {
+    let of =
+        |number: u32| Tombstone::from_bytes([number.to_be_bytes(); 4].concat().try_into().unwrap());
+    let all = |checkpoint: &Checkpoint| {
+        let mut tombstones = checkpoint.tombstones();
+        std::iter::from_fn(|| tombstones.next().transpose()).collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let dir = TempDir::new().unwrap();
+    let made = |name: &str, old: Option<&Checkpoint>, changes: BTreeMap<Tombstone, bool>| {
+        let path = dir.path().join(name);
+        let writer = CheckpointWriter::create(&path, LEDGER, SeqNo::new(9), CHAIN).unwrap();
+        writer.finish(Epoch::new(1), &metadata(), Graves::new(old, changes)).unwrap()
+    };
+    let evens = made("one", None, (0..20_000).map(|number| (of(2 * number), true)).collect());
+    assert_eq!(all(&evens), (0..20_000).map(|number| of(2 * number)).collect::<Vec<_>>());
+    // Each is 16 bytes and its part of a frame.
+    assert!(evens.bytes() < 20_000 * 17, "{} bytes", evens.bytes());
+    // Before, between and behind; some that were there twice, some that were not there and go.
+    let changes = (0..60_000).filter(|number| number % 3 == 0);
+    let changes = changes.map(|number| (of(number), number % 6 != 0)).collect();
+    let merged = made("two", Some(&evens), changes);
+    let expected: Vec<Tombstone> =
+        (0..60_000)
+            .filter(|number| {
+                if number % 3 == 0 { number % 6 != 0 } else { number % 2 == 0 && *number < 40_000 }
+            })
+            .map(of)
+            .collect();
+    assert_eq!(all(&merged), expected);
+    assert_eq!(merged.summary().metadata, metadata());
 }

@@ -1,7 +1,7 @@
 //! Writing a checkpoint: sorted entries in, one durable file out.
 
 use super::entry::{Origin, encode_entry};
-use super::{Checkpoint, END_MAGIC, HEAD_MAGIC, MetadataWire, PlaceWire, SummaryWire};
+use super::{Checkpoint, END_MAGIC, Graves, HEAD_MAGIC, MetadataWire, PlaceWire, SummaryWire};
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
@@ -142,7 +142,8 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// Writes index, metadata and summary, makes the file durable, and puts it in its place.
+    /// Writes index, metadata, summary and tombstones, makes the file durable, and puts it in its
+    /// place.
     ///
     /// # Errors
     ///
@@ -152,6 +153,7 @@ impl CheckpointWriter {
         mut self,
         epoch: Epoch,
         metadata: &BTreeMap<String, Vec<u8>>,
+        mut graves: Graves<'_>,
     ) -> Result<Checkpoint, JournalError> {
         self.seal_entries()?;
         let tail = self.out.written;
@@ -175,6 +177,14 @@ impl CheckpointWriter {
         };
         self.list(Kind::Summary, &summary)?;
         self.out.seal(Kind::Summary, &mut self.body)?;
+        while let Some(tombstone) = graves.next()? {
+            if self.body.bytes.len() + tombstone.to_bytes().len() > MAX_VALUE - HEAD - TAIL {
+                self.out.seal(Kind::Tombstones, &mut self.body)?;
+            }
+            self.body.bytes.extend_from_slice(&tombstone.to_bytes());
+            self.body.count += 1;
+        }
+        self.out.seal(Kind::Tombstones, &mut self.body)?;
         let Self { path, unfinished, out, last_seq, chain, .. } = self;
         let ledger = out.ledger;
         let file = out.end(tail)?;

@@ -60,7 +60,12 @@ fn a_frame_has_its_golden_bytes() {
 
 #[test]
 fn a_frame_of_two_steps_of_an_id_has_its_golden_bytes() {
-    let started = Event::Started { attempt: Attempt::new(1), epoch: Epoch::new(3) };
+    let started = Event::Started {
+        attempt: Attempt::new(1),
+        epoch: Epoch::new(3),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    };
     let by = SuccessBy::Attempt;
     let succeeded = Event::Succeeded { by, output: Output::Kept(vec![0xc0]) };
     let records = [task(2, 0, started), task(3, 2, succeeded)];

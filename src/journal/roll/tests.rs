@@ -56,7 +56,12 @@ impl Subject {
         let mut details = TaskDetails::ABSENT;
         let output = Output::Kept(vec![self.known.len() as u8; bytes]);
         let events = [
-            Event::Started { attempt: Attempt::new(1), epoch: Epoch::new(1) },
+            Event::Started {
+                attempt: Attempt::new(1),
+                epoch: Epoch::new(1),
+                since: SeqNo::ZERO,
+                fingerprint: None,
+            },
             Event::Succeeded { by: SuccessBy::Attempt, output },
         ];
         for event in events {

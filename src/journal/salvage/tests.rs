@@ -26,7 +26,12 @@ fn options(path: &Path, accept_loss: bool) -> StoreOptions {
 }
 
 fn started(seq: u64) -> Record {
-    let event = Event::Started { attempt: Attempt::new(1), epoch: Epoch::new(1) };
+    let event = Event::Started {
+        attempt: Attempt::new(1),
+        epoch: Epoch::new(1),
+        since: SeqNo::ZERO,
+        fingerprint: None,
+    };
     let id = EncodedId::from_bytes(&seq.to_be_bytes());
     let entry = Entry::Task { id, prev: SeqNo::ZERO, event };
     Record { seq: SeqNo::new(seq), at: Timestamp::from_micros(seq), entry }
@@ -54,10 +59,11 @@ fn replayed(journal: &mut SledJournal) -> BTreeMap<EncodedId, TaskState> {
                 Replayed::Base(cells) => {
                     states.extend(cells.into_iter().map(|(id, cell)| (id, cell.state)));
                 }
+                Replayed::Tombstones(_) => {}
                 Replayed::Records(records) => {
                     for record in records {
                         if let Entry::Task { id, event, .. } = record.entry {
-                            states.insert(id, event.target());
+                            states.insert(id, event.target(TaskState::Succeeded));
                         }
                     }
                 }

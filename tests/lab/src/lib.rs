@@ -60,7 +60,7 @@ pub fn is_sabotaged() -> bool {
     std::env::var_os(SABOTAGE).is_some()
 }
 
-const SABOTAGES: [Sabotage; 19] = [
+const SABOTAGES: [Sabotage; 20] = [
     Sabotage::SkipSync,
     Sabotage::HoldBack,
     Sabotage::SwallowFailure,
@@ -77,6 +77,7 @@ const SABOTAGES: [Sabotage; 19] = [
     Sabotage::IgnoreSync,
     Sabotage::TrustCache,
     Sabotage::NeverGiveUp,
+    Sabotage::OpenFirst,
     Sabotage::LosePath,
     Sabotage::StayOpen,
     Sabotage::StayBehind,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::journal::checkpoint::entry::{Origin, encode_entry};
 use crate::journal::frame::FrameStart;
+use crate::state::Tombstone;
 
 const LAST: SeqNo = SeqNo::new(900);
 
@@ -362,4 +363,43 @@ fn a_position_beyond_all_numbers_is_refused() {
         let opened = Checkpoint::open(&path, LEDGER, SeqNo::new(last), CHAIN);
         assert_eq!(opened.is_err(), refused, "{last}: {opened:?}");
     }
+}
+
+fn tombstones_of(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| [*byte; 16]).collect()
+}
+
+/// Behind the summary, ascending over all frames, as many as their heads say.
+#[test]
+fn tombstones_are_what_they_should_be() {
+    let with = |frames: &[(u32, &[u8])]| {
+        let mut forger = indexed();
+        forger.name("a");
+        forger.summary(&sound_summary());
+        for (count, bytes) in frames {
+            forger.frame(Kind::Tombstones, *count, bytes);
+        }
+        forger
+    };
+    let sound = with(&[(2, &tombstones_of(&[1, 2])), (1, &tombstones_of(&[3]))]).open().unwrap();
+    let mut all = sound.tombstones();
+    for byte in 1..=3 {
+        assert_eq!(all.next().unwrap(), Some(Tombstone::from_bytes([byte; 16])));
+    }
+    assert_eq!(all.next().unwrap(), None);
+    assert_eq!(collected(&sound).unwrap().len(), 4, "the whole file is sound");
+    for count in [1, 3] {
+        refused(with(&[(count, &tombstones_of(&[1, 2]))]), "tombstones in 32 bytes");
+    }
+    refused(with(&[(1, &[7; 15])]), "tombstones in 15 bytes");
+    for wrong in [[2, 1], [1, 1]] {
+        refused(with(&[(2, &tombstones_of(&wrong))]), "out of order");
+        let [first, second] = wrong.map(|byte| tombstones_of(&[byte]));
+        refused(with(&[(1, &first), (1, &second)]), "out of order");
+    }
+    // Before the summary they are where they should not be.
+    let mut forger = indexed();
+    forger.frame(Kind::Tombstones, 1, &tombstones_of(&[1]));
+    forger.summary(&sound_summary());
+    refused(forger, "does not follow");
 }

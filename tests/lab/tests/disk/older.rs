@@ -7,14 +7,17 @@
 //! cargo test -p taskledger-lab --test disk older::make_fixture -- --ignored --nocapture
 //! ```
 //!
-//! which writes `tests/fixtures/v<N>` anew and prints what must be found in it; the text goes into
-//! `V<N>` below. The ledger is opened once only, so that the store's file stays small.
+//! which writes the fixture of this version anew, and what must be found in it beside it. The ledger is
+//! opened once only, so that the store's file stays small.
 
 use crate::lab::{self, builder};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use taskledger::TaskState;
+use taskledger::{Context, Retention, TaskState, Verdict};
 use taskledger_lab::ops;
+
+/// The version of this library.
+const CURRENT: u16 = 2;
 
 fn fixture(version: u16) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fixtures/v{version}"))
@@ -57,26 +60,73 @@ async fn told(path: &Path) -> String {
     text
 }
 
-#[test]
-fn a_ledger_of_format_1_opens_and_says_what_it_said() {
+/// What came with version 2, a line for each id.
+async fn told_more(path: &Path) -> String {
+    let ledger = lab::open(builder(), path).await.unwrap();
+    let mut ids: Vec<String> = ledger.all_tasks().iter().map(Result::unwrap).collect();
+    ids.sort();
+    let mut text = format!("tombstones {}\n", ledger.tombstones());
+    for part in ["checkpoint", "log"] {
+        let id = format!("{part}/buried");
+        let (state, record) = (ledger.query_task_state_quick(&id), ledger.record(&id).await);
+        let ended = record.unwrap().unwrap().ended_at;
+        writeln!(text, "{id}: {state} {ended:?}").unwrap();
+    }
+    for id in ids {
+        let found = ledger.record(&id).await.unwrap().unwrap();
+        let notes: Vec<String> = found
+            .notes
+            .iter()
+            .map(|note| format!("{} {}", note.at.as_micros(), note.text))
+            .collect();
+        writeln!(
+            text,
+            "{id}: since {} pinned {} {:?} {notes:?}",
+            found.since, found.pinned, found.fingerprint
+        )
+        .unwrap();
+    }
+    ledger.close().await.unwrap();
+    text
+}
+
+/// Opens a copy of a fixture, twice: as it was written, and after a checkpoint of this version.
+fn opens(version: u16, expected: &str, more: Option<&str>) {
     let top = lab::scratch();
     let path = top.path().join("ledger");
-    lab::lay_out(&lab::image(&fixture(1)), &path);
+    lab::lay_out(&lab::image(&fixture(version)), &path);
     lab::run(async {
-        let expected = include_str!("../../../fixtures/v1.txt");
-        assert_eq!(told(&path).await, expected);
-        // And again, after a checkpoint of this version.
-        let ledger = lab::open(builder(), &path).await.unwrap();
-        ledger.checkpoint().await.unwrap();
-        ledger.close().await.unwrap();
-        assert_eq!(told(&path).await, expected);
+        for checkpointed in [false, true] {
+            let ledger = lab::open(builder(), &path).await.unwrap();
+            let migrated = (version < CURRENT && !checkpointed).then_some((version, CURRENT));
+            assert_eq!(ledger.recovery().migrated(), migrated);
+            if checkpointed {
+                ledger.checkpoint().await.unwrap();
+            }
+            ledger.close().await.unwrap();
+            assert_eq!(told(&path).await, expected);
+            if let Some(more) = more {
+                assert_eq!(told_more(&path).await, more);
+            }
+        }
     });
+}
+
+#[test]
+fn a_ledger_of_format_1_opens_and_says_what_it_said() {
+    opens(1, include_str!("../../../fixtures/v1.txt"), None);
+}
+
+#[test]
+fn a_ledger_of_format_2_opens_and_says_what_it_said() {
+    let more = include_str!("../../../fixtures/v2.more.txt");
+    opens(2, include_str!("../../../fixtures/v2.txt"), Some(more));
 }
 
 #[test]
 #[ignore = "writes tests/fixtures anew; only for a new format version"]
 fn make_fixture() {
-    let path = fixture(1);
+    let path = fixture(CURRENT);
     if path.exists() {
         std::fs::remove_dir_all(&path).unwrap();
     }
@@ -103,6 +153,39 @@ fn make_fixture() {
             ledger.mark_succeeded(id("forgotten")).await.unwrap();
             ledger.forget(&id("forgotten")).await.unwrap();
             ledger.mark_succeeded(id("\u{1b}[31m \"quoted\"")).await.unwrap();
+            let noted = |cx: Context<String>| async move {
+                cx.note("half").await.map_err(|error| error.to_string())?;
+                cx.note("whole").await.map_err(|error| error.to_string())?;
+                Ok::<_, String>(ops::output_of(9))
+            };
+            ledger.task(id("noted")).fingerprint("request").run(noted).await.unwrap();
+            for (name, verdict) in [
+                ("resolved success", Verdict::Succeeded),
+                ("resolved failure", Verdict::Failed),
+                ("released", Verdict::Retry),
+            ] {
+                let failing = |_| async { Err::<String, _>("no") };
+                ledger.run(id(name), failing).await.unwrap_err();
+                ledger.run(id(name), failing).await.unwrap_err();
+                ledger.resolve(&id(name), verdict, "seen").await.unwrap();
+            }
+            let once = std::num::NonZero::<u32>::MIN;
+            let given_up = ledger.task(id("given up")).max_attempts(once);
+            given_up.run(|_| async { Err::<String, _>("no") }).await.unwrap_err();
+            let left: Vec<String> = ledger.succeeded_tasks().iter().map(Result::unwrap).collect();
+            for pinned in &left {
+                ledger.pin(pinned).await.unwrap();
+            }
+            for name in ["buried", "exhumed"] {
+                ledger.mark_succeeded(id(name)).await.unwrap();
+            }
+            let all = Retention::new().succeeded(std::time::Duration::ZERO);
+            assert_eq!(ledger.prune(&all).await.unwrap().succeeded, 2);
+            let failing = async { Err::<(), _>("stays") };
+            ledger.revoke_task_block(id("exhumed"), failing).await.unwrap_err();
+            for pinned in left.iter().filter(|pinned| !pinned.ends_with("marked")) {
+                ledger.unpin(pinned).await.unwrap();
+            }
             if part == "checkpoint" {
                 ledger.checkpoint().await.unwrap();
             }
@@ -120,6 +203,8 @@ fn make_fixture() {
         lab::lay_out(&image, &probe.path().join("ledger"));
         let text = told(&probe.path().join("ledger")).await;
         std::fs::write(path.with_extension("txt"), text).unwrap();
+        let text = told_more(&probe.path().join("ledger")).await;
+        std::fs::write(path.with_extension("more.txt"), text).unwrap();
     });
     for (name, content) in lab::image(&path) {
         println!("{} {:?}", name.display(), content.map(|bytes| bytes.len()));

@@ -1,0 +1,200 @@
+//! What an execution knows of itself.
+
+use crate::attempt::{Began, Control};
+use crate::details::TaskDetails;
+use crate::error::{ChangeError, Rejection};
+use crate::id::{EncodedId, TaskId};
+use crate::ledger::{Ledger, TaskOutput};
+use crate::shared::Shared;
+use crate::state::{Attempt, Epoch};
+use crate::submission::{Answer, AttemptKey, Request};
+use crate::sync::Arc;
+use std::fmt;
+use tokio_util::sync::CancellationToken;
+
+/// A note is cut at this many bytes.
+const MAX_NOTE_BYTES: usize = 1024;
+
+/// Names one effect to the world outside: the same for every attempt of an id until that is revoked or
+/// forgotten, and then another one. 32 hexadecimal digits when printed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EffectKey([u8; 16]);
+
+impl EffectKey {
+    /// Its bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl fmt::Display for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EffectKey({self})")
+    }
+}
+
+/// What an execution of [`run`](Ledger::run) knows of itself. Cloning is cheap.
+pub struct Context<K> {
+    inner: Arc<Inner<K>>,
+}
+
+struct Inner<K> {
+    shared: Arc<Shared>,
+    id: Arc<K>,
+    encoded: EncodedId,
+    attempt: Attempt,
+    epoch: Epoch,
+    effect_key: EffectKey,
+    /// `None` for a probe, which is no attempt.
+    runs: Option<(AttemptKey, Arc<Control>)>,
+    never: CancellationToken,
+}
+
+impl<K: TaskId> Context<K> {
+    pub(super) fn new<V: TaskOutput>(
+        ledger: &Ledger<K, V>,
+        id: Arc<K>,
+        encoded: EncodedId,
+        began: Began,
+    ) -> Self {
+        let shared = Arc::clone(ledger.shared());
+        let key = shared.index.seal().effect_key(encoded.as_bytes(), began.since);
+        let inner = Inner {
+            id,
+            encoded,
+            attempt: began.cell.attempt,
+            epoch: shared.recovery.epoch(),
+            effect_key: EffectKey(key),
+            runs: Some((began.key, began.control)),
+            never: CancellationToken::new(),
+            shared,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Of the attempt that crashed.
+    pub(super) fn after_crash<V: TaskOutput>(
+        ledger: &Ledger<K, V>,
+        id: Arc<K>,
+        encoded: EncodedId,
+        details: &TaskDetails,
+    ) -> Self {
+        let shared = Arc::clone(ledger.shared());
+        let key = shared.index.seal().effect_key(encoded.as_bytes(), details.since);
+        let inner = Inner {
+            id,
+            encoded,
+            attempt: details.attempt(),
+            epoch: details.epoch.unwrap_or_default(),
+            effect_key: EffectKey(key),
+            runs: None,
+            never: CancellationToken::new(),
+            shared,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> &K {
+        &self.inner.id
+    }
+
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        self.inner.attempt
+    }
+
+    /// In which open of the ledger it runs.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.epoch
+    }
+
+    /// What to give an outside service as its idempotency key: the same for every attempt of this id,
+    /// across restarts and crashes, until the id is revoked or forgotten. It tells nothing of the id.
+    #[must_use]
+    pub fn effect_key(&self) -> EffectKey {
+        self.inner.effect_key
+    }
+
+    /// Cancelled when the attempt is asked to stop, by [`cancel`](Ledger::cancel) or by the close of the
+    /// ledger. An attempt that goes on nevertheless is dropped after the
+    /// [grace period](crate::Task::cancel_grace).
+    #[must_use]
+    pub fn cancellation(&self) -> &CancellationToken {
+        self.inner.runs.as_ref().map_or(&self.inner.never, |(_, control)| control.token())
+    }
+
+    /// Records how far it has got, for [`record`](Ledger::record) and the dump tool: the last eight
+    /// notes of an attempt are kept, each cut at 1 KiB.
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, the note is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the note may be recorded or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; refused when the attempt is over.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Context, Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let work = |cx: Context<u64>| async move {
+    ///     cx.note("uploaded 3 of 9 parts").await.map_err(|error| error.to_string())
+    /// };
+    /// ledger.run(7, work).await?;
+    /// let details = ledger.record(&7).await?.ok_or("not found")?;
+    /// assert_eq!(details.notes[0].text, "uploaded 3 of 9 parts");
+    /// # Ok(()) }
+    /// ```
+    pub async fn note(&self, text: impl Into<String>) -> Result<(), ChangeError> {
+        let Inner { shared, encoded, runs, .. } = &*self.inner;
+        let refused = || ChangeError::Refused { state: shared.index.state(encoded.as_bytes()) };
+        let Some((key, _)) = runs else { return Err(refused()) };
+        let note = crate::attempt::cut_at(text.into(), MAX_NOTE_BYTES);
+        shared.permit().await?;
+        let request = Request::Note { id: encoded.clone(), key: *key, note };
+        match shared.submissions.submit(request)?.await {
+            Ok(Answer::Done(_)) => Ok(()),
+            Ok(Answer::Unreadable) => Err(Rejection::Unreadable.into()),
+            Ok(Answer::Refused(_) | Answer::Superseded | Answer::NoRoom) => Err(refused()),
+            Err(poison) => Err(ChangeError::InDoubt(poison)),
+        }
+    }
+}
+
+impl<K> Clone for Context<K> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K> fmt::Debug for Context<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("attempt", &self.inner.attempt)
+            .field("epoch", &self.inner.epoch)
+            .field("effect_key", &self.inner.effect_key)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! What can be asked of the writer.
+
+use crate::id::EncodedId;
+use crate::state::{Event, Fingerprint, Output, SeqNo, SuccessBy};
+
+/// Names one attempt (or revoke) within this process, from its submission to its end. The writer
+/// knows which fencing token belongs to it, so an end can be submitted by one that has not heard
+/// of its own acceptance yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AttemptKey(pub(crate) u64);
+
+/// A change that somebody asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    /// Start an attempt.
+    Start { id: EncodedId, key: AttemptKey, fingerprint: Option<Fingerprint> },
+    /// Start taking a success back.
+    StartRevoke { id: EncodedId, key: AttemptKey },
+    /// The attempt or revoke with this key ended in this event.
+    End { id: EncodedId, key: AttemptKey, event: Event },
+    /// The attempt with this key tells how far it has got.
+    Note { id: EncodedId, key: AttemptKey, note: String },
+    /// This happened to it, says somebody outside; with a position, only if that is its last record.
+    Change { id: EncodedId, event: Event, after: Option<SeqNo> },
+    /// Set or remove a name of the metadata.
+    SetMetadata { name: String, value: Option<Vec<u8>> },
+}
+
+impl Request {
+    /// It succeeded, says somebody outside.
+    pub(crate) const fn mark(id: EncodedId) -> Self {
+        let event = Event::Succeeded { by: SuccessBy::Mark, output: Output::Absent };
+        Self::Change { id, event, after: None }
+    }
+
+    /// Drop all that is known of it.
+    pub(crate) const fn forget(id: EncodedId) -> Self {
+        Self::Change { id, event: Event::Forgotten, after: None }
+    }
+
+    /// The id that it would change.
+    pub(crate) const fn id(&self) -> Option<&EncodedId> {
+        match self {
+            Self::Start { id, .. }
+            | Self::StartRevoke { id, .. }
+            | Self::End { id, .. }
+            | Self::Note { id, .. }
+            | Self::Change { id, .. } => Some(id),
+            Self::SetMetadata { .. } => None,
+        }
+    }
+
+    /// Whether it works on a success of which only a tombstone may be left.
+    pub(crate) const fn opens_a_grave(&self) -> bool {
+        matches!(
+            self,
+            Self::StartRevoke { .. } | Self::Change { event: Event::Forgotten, after: None, .. }
+        )
+    }
+
+    /// Whether its submitter took a permit for it, freed with its answer. The ends of attempts
+    /// need none: they are bounded by what runs.
+    pub(crate) const fn holds_permit(&self) -> bool {
+        match self {
+            Self::Start { .. }
+            | Self::StartRevoke { .. }
+            | Self::Note { .. }
+            | Self::Change { .. }
+            | Self::SetMetadata { .. } => true,
+            Self::End { .. } => false,
+        }
+    }
+}

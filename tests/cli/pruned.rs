@@ -1,0 +1,45 @@
+//! What is old, dropped by the command.
+
+use crate::{on, words};
+
+#[test]
+fn pruning_is_tried_done_and_seen() {
+    let (_dir, path) = words();
+    let all = ["--succeeded", "0s", "--failed", "0s"];
+    let would = on("prune", &path, &[&all[..], &["--dry-run"]].concat()).expect(0);
+    assert_eq!(
+        would.lines(),
+        [
+            "succeeded\t2\twould become tombstones",
+            "failed\t2\twould be forgotten",
+            "pinned\t0\tkept",
+            "crashed or given up\t0\tkept until resolved",
+            "tombstones\t0\tin all",
+        ]
+    );
+    assert_eq!(on("dump", &path, &["--format", "json"]).expect(0).lines().len(), 4);
+    let nothing = on("prune", &path, &["--succeeded", "1h"]).expect(0);
+    assert!(nothing.out.contains("succeeded\t0\t"), "{nothing:?}");
+    let done = on("prune", &path, &["--succeeded", "0s"]).expect(0);
+    assert!(done.out.contains("succeeded\t2\tbecame tombstones"), "{done:?}");
+    assert!(done.out.contains("tombstones\t2\tin all"), "{done:?}");
+    let left = on("dump", &path, &["--format", "json"]).expect(0);
+    assert_eq!(left.lines().len(), 2, "the failures");
+    let shown = on("show", &path, &["apple"]).expect(0);
+    assert_eq!(shown.out, "apple has succeeded; it was pruned, and nothing else is known of it\n");
+    on("show", &path, &["apples"]).expect(1);
+    let stats = on("stats", &path, &["--format", "json"]).expect(0);
+    let stats: serde_json::Value = serde_json::from_str(&stats.out).unwrap();
+    assert_eq!((&stats["tombstones"], &stats["tasks"]["succeeded"]), (&2.into(), &0.into()));
+    on("verify", &path, &[]).expect(0);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let (_dir, path) = words();
+    for wrong in [&[][..], &["--succeeded", "soon"], &["--succeeded", "-3d"], &["--failed"]] {
+        on("prune", &path, wrong).expect(2);
+    }
+    on("prune", &path.join("no"), &["--succeeded", "1d"]).expect(2);
+    assert!(!path.join("no").exists());
+}

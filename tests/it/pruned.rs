@@ -1,0 +1,220 @@
+//! What is pruned by age, and what a tombstone goes on saying.
+
+use crate::support::{Tasks, fresh, name, never, ok, open};
+use std::time::{Duration, SystemTime};
+use taskledger::{
+    AttemptError, ChangeError, ClaimKind, Entry, Event, Failure, Journal as _, Ledger,
+    MemoryJournal, PruneError, Pruned, Record, Retention, RunError, SeqNo, TaskState, Timestamp,
+    Verdict,
+};
+
+/// Everything is old enough.
+fn all() -> Retention {
+    Retention::new().succeeded(Duration::ZERO).failed(Duration::ZERO)
+}
+
+async fn succeeded(ledger: &Tasks, id: &str) {
+    ledger.launch_block(name(id), ok(7)).await.unwrap();
+}
+
+async fn failed(ledger: &Tasks, id: &str) {
+    ledger.launch_block(name(id), async { Err::<u32, _>("no") }).await.unwrap_err();
+}
+
+/// For ever: over restarts, checkpoints, and whatever is asked for.
+#[tokio::test]
+async fn a_pruned_success_is_one_for_ever() {
+    let (mut ledger, journal) = fresh().await;
+    succeeded(&ledger, "a").await;
+    succeeded(&ledger, "b").await;
+    let pruned = ledger.prune(&all()).await.unwrap();
+    assert_eq!((pruned.succeeded, pruned.failed), (2, 0));
+    succeeded(&ledger, "c").await;
+    for round in 0..3 {
+        assert_eq!(ledger.tombstones(), 2);
+        assert_eq!(ledger.query_task_state_quick("a"), TaskState::Succeeded);
+        assert_eq!(ledger.query_task_state("b").await, TaskState::Succeeded);
+        assert_eq!(ledger.query_task_state_quick("d"), TaskState::NotFound);
+        let refused = ledger.launch_block(name("a"), ok(8)).await;
+        assert!(matches!(refused, Err(AttemptError::Refused { state: TaskState::Succeeded, .. })));
+        let refused = ledger.mark_succeeded(name("a")).await;
+        assert_eq!(refused, Err(ChangeError::Refused { state: TaskState::Succeeded }));
+        assert_eq!(ledger.wait("a").await.unwrap(), TaskState::Succeeded);
+        let replayed = ledger.run(name("a"), |_| ok(8)).await.unwrap();
+        assert_eq!((replayed.kind, replayed.value), (ClaimKind::Replayed, None));
+        // Its details are gone, and so is its id: no view lists or counts it, but it is in there.
+        let details = ledger.record("a").await.unwrap().unwrap();
+        assert_eq!((details.state(), details.attempt().get()), (TaskState::Succeeded, 0));
+        assert_eq!(
+            (details.started_at, details.ended_at, details.cell.seq),
+            (None, None, SeqNo::ZERO)
+        );
+        assert_eq!(ledger.output("a").await.unwrap(), None);
+        assert_eq!((ledger.succeeded_tasks().len(), ledger.all_tasks().len()), (1, 1));
+        let ids: Vec<String> = ledger.all_tasks().iter().map(Result::unwrap).collect();
+        assert_eq!(ids, ["c"]);
+        assert!(ledger.succeeded_tasks().contains("a") && ledger.all_tasks().contains("a"));
+        if round == 1 {
+            ledger.checkpoint().await.unwrap();
+        }
+        ledger.close().await.unwrap();
+        ledger = open(journal.clone()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_is_forgotten_and_revoked_like_any_success() {
+    let (ledger, journal) = fresh().await;
+    for id in ["a", "b", "c", "d"] {
+        succeeded(&ledger, id).await;
+    }
+    assert_eq!(ledger.prune(&all()).await.unwrap().succeeded, 4);
+    ledger.forget("a").await.unwrap();
+    assert_eq!(ledger.query_task_state_quick("a"), TaskState::NotFound);
+    succeeded(&ledger, "a").await;
+    ledger.revoke_task_block(name("b"), async { Ok::<_, ()>(()) }).await.unwrap();
+    assert_eq!(ledger.query_task_state_quick("b"), TaskState::NotFound);
+    // A revoke that fails leaves a success whose id is known again.
+    ledger.revoke_task_block(name("c"), async { Err::<(), _>("no") }).await.unwrap_err();
+    assert_eq!(ledger.query_task_state_quick("c"), TaskState::Succeeded);
+    let told = ledger.record("c").await.unwrap().unwrap();
+    assert_eq!(told.revoke_failure, Some(Failure::Error("\"no\"".into())));
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (1, 2));
+    ledger.checkpoint().await.unwrap();
+    ledger.close().await.unwrap();
+    let ledger = open(journal).await;
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (1, 2));
+    let states = ledger.states(["a", "b", "c", "d"]);
+    let success = TaskState::Succeeded;
+    assert_eq!(states, [success, TaskState::NotFound, success, success]);
+    // What was exhumed is old enough again.
+    assert_eq!(ledger.prune(&all()).await.unwrap().succeeded, 2);
+    assert_eq!(ledger.tombstones(), 3);
+}
+
+#[tokio::test]
+async fn what_may_have_happened_and_what_is_pinned_is_kept() {
+    let (ledger, journal) = fresh().await;
+    ledger.launch(name("crashed"), never()).await.unwrap();
+    ledger.launch(name("resolved"), never()).await.unwrap();
+    let journal = journal.fork();
+    let ledger = open(journal).await;
+    ledger.resolve("resolved", Verdict::Failed, "").await.unwrap();
+    failed(&ledger, "failed").await;
+    failed(&ledger, "pinned failure").await;
+    succeeded(&ledger, "pinned success").await;
+    succeeded(&ledger, "success").await;
+    let three = std::num::NonZero::new(1).unwrap();
+    let gave_up = ledger.task(name("gave up")).max_attempts(three);
+    assert!(matches!(gave_up.run(|_| async { Err::<u32, _>(0) }).await, Err(RunError::Failed(0))));
+    for id in ["pinned failure", "pinned success"] {
+        ledger.pin(id).await.unwrap();
+    }
+    assert!(ledger.pin("nobody").await.is_err());
+    let would = ledger.prunable(&all()).await.unwrap();
+    assert_eq!((would.succeeded, would.failed, would.pinned, would.held), (1, 2, 2, 2));
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 7), "nothing is changed");
+    assert_eq!(ledger.prune(&all()).await.unwrap(), would);
+    let mut left: Vec<String> = ledger.all_tasks().iter().map(Result::unwrap).collect();
+    left.sort();
+    assert_eq!(left, ["crashed", "gave up", "pinned failure", "pinned success"]);
+    assert_eq!(ledger.query_task_state_quick("failed"), TaskState::NotFound);
+    ledger.unpin("pinned success").await.unwrap();
+    // A launch takes the pin away.
+    failed(&ledger, "pinned failure").await;
+    let pruned = ledger.prune(&all()).await.unwrap();
+    assert_eq!((pruned.succeeded, pruned.failed, pruned.pinned, pruned.held), (1, 1, 0, 2));
+}
+
+/// Age counts from the end, to the microsecond; what is not named is kept for ever.
+#[tokio::test]
+async fn age_counts_from_the_end() {
+    let journal = MemoryJournal::new();
+    let now = Timestamp::from(SystemTime::now()).as_micros();
+    let hour = 3_600_000_000;
+    let event = |seq: u64| match seq {
+        1..=3 => {
+            Event::Succeeded { by: taskledger::SuccessBy::Mark, output: taskledger::Output::Absent }
+        }
+        _ => Event::Queued,
+    };
+    let records: Vec<Record> = [(1, 3 * hour), (2, 2 * hour), (3, hour)]
+        .map(|(seq, age)| Record {
+            seq: SeqNo::new(seq),
+            at: Timestamp::from_micros(now - age),
+            entry: Entry::Task {
+                id: taskledger::EncodedId::from_bytes(&seq.to_be_bytes()),
+                prev: SeqNo::ZERO,
+                event: event(seq),
+            },
+        })
+        .into();
+    journal.clone().append(&records).unwrap();
+    let ledger = Ledger::<[u8; 8]>::builder().open_journal(journal).await.unwrap();
+    let nothing = ledger.prune(&Retention::new().failed(Duration::ZERO)).await.unwrap();
+    assert_eq!(nothing, Pruned::default());
+    let after = |hours: f64| Retention::new().succeeded(Duration::from_secs_f64(hours * 3_600.0));
+    assert_eq!(ledger.prunable(&after(3.5)).await.unwrap().succeeded, 0);
+    assert_eq!(ledger.prunable(&after(2.5)).await.unwrap().succeeded, 1);
+    assert_eq!(ledger.prune(&after(1.5)).await.unwrap().succeeded, 2);
+    assert_eq!(ledger.all_tasks().len(), 1);
+    let ages = Retention::new().succeeded(Duration::MAX).failed(Duration::MAX);
+    assert_eq!(ledger.prune(&ages).await.unwrap(), Pruned::default());
+}
+
+/// Nobody knows how old anything is while the clock stands before the newest record.
+#[tokio::test]
+async fn a_clock_that_was_set_back_prunes_nothing() {
+    let journal = MemoryJournal::new();
+    let ahead = Timestamp::from(SystemTime::now() + Duration::from_secs(3_600));
+    let id = taskledger::EncodedId::from_bytes(&7_u64.to_be_bytes());
+    let event =
+        Event::Succeeded { by: taskledger::SuccessBy::Mark, output: taskledger::Output::Absent };
+    let entry = Entry::Task { id, prev: SeqNo::ZERO, event };
+    journal.clone().append(&[Record { seq: SeqNo::new(1), at: ahead, entry }]).unwrap();
+    let ledger = Ledger::<[u8; 8]>::builder().open_journal(journal).await.unwrap();
+    let refused = ledger.prune(&all()).await;
+    assert!(
+        matches!(refused, Err(PruneError::Clock { newest, .. }) if newest == ahead),
+        "{refused:?}"
+    );
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 1));
+}
+
+/// Thousands, in batches, while others work on the same ids.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pruning_beside_work() {
+    let journal = MemoryJournal::new();
+    let ledger = Ledger::<u64>::builder().open_journal(journal.clone()).await.unwrap();
+    let marked = ledger.mark_succeeded_all(0..20_000).await;
+    assert!(marked.iter().all(Result::is_ok));
+    let pruning = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.prune(&Retention::new().succeeded(Duration::ZERO)).await.unwrap() }
+    });
+    let asking = std::thread::spawn({
+        let ledger = ledger.clone();
+        move || {
+            for round in 0..20 {
+                for id in 0..20_000 {
+                    let state = ledger.query_task_state_quick(&(id as u64));
+                    // At every moment it is a success, wherever that stands.
+                    assert_eq!(state, TaskState::Succeeded, "{id} in round {round}");
+                }
+            }
+        }
+    });
+    let pruned = pruning.await.unwrap();
+    asking.join().unwrap();
+    assert_eq!(
+        (pruned.succeeded, ledger.tombstones(), ledger.all_tasks().len()),
+        (20_000, 20_000, 0)
+    );
+    let forgotten = ledger.forget_all((0..10_000).collect::<Vec<u64>>().iter()).await;
+    assert!(forgotten.iter().all(Result::is_ok));
+    ledger.checkpoint().await.unwrap();
+    ledger.close().await.unwrap();
+    let ledger = Ledger::<u64>::builder().open_journal(journal).await.unwrap();
+    assert_eq!(ledger.tombstones(), 10_000);
+    assert_eq!(ledger.states([&9_999, &10_000]), [TaskState::NotFound, TaskState::Succeeded]);
+}
