@@ -111,6 +111,7 @@ mod state;
 mod submission;
 mod sync;
 mod task;
+mod transitions;
 mod views;
 mod wake;
 mod watch;
@@ -123,6 +124,7 @@ pub use builder::{AcceptLoss, Builder};
 pub use ledger::{Health, Ledger, Pruned, Retention, TaskOutput};
 pub use recovery::Recovery;
 pub use task::{Retrying, Task};
+pub use transitions::{Lagged, Transition, Transitions};
 pub use views::{View, ViewIter};
 
 pub use details::{Note, TaskDetails};

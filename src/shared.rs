@@ -9,6 +9,7 @@ use crate::recovery::Recovery;
 use crate::state::Timestamp;
 use crate::submission::{AttemptKey, Group, Phase, Request, Submissions, Ticket};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::transitions::Watchers;
 use crate::wake;
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     /// How to reach what runs. Held for a look-up.
     controls: Mutex<HashMap<AttemptKey, Arc<Control>>>,
     metadata: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Who watches what is recorded.
+    pub(crate) watchers: Watchers,
     /// Who is at which id with a run.
     pub(crate) flights: Flights,
     next_key: AtomicU64,
@@ -77,6 +80,7 @@ impl Shared {
             shape: shape.map_or_else(OnceLock::new, OnceLock::from),
             controls: Mutex::default(),
             metadata: Mutex::new(metadata),
+            watchers: Watchers::new(),
             flights: Flights::default(),
             next_key: AtomicU64::new(0),
             superseded: AtomicU64::new(0),

@@ -129,6 +129,8 @@ impl Writer {
             shared.index.publish(step.changes);
         } else {
             shared.index.publish(step.changes);
+            // Before the answers: who begins to watch after one is not told of it.
+            shared.watchers.tell(step.records);
             answer();
         }
         self.in_hand = None;

@@ -36,6 +36,8 @@ pub(crate) struct Step {
     pub(crate) changes: Vec<Change>,
     /// One for each request, in their order.
     pub(crate) answers: Vec<Answer>,
+    /// What was appended.
+    pub(crate) records: Vec<Record>,
     /// Changes of the metadata.
     pub(crate) metadata: Vec<(String, Option<Vec<u8>>)>,
 }
@@ -174,6 +176,7 @@ impl Core {
                 appended => appended?,
             }
         }
+        step.records = records;
         Ok(step)
     }
 

@@ -16,3 +16,4 @@ mod replayed;
 mod stuck;
 mod support;
 mod traced;
+mod watched;
