@@ -255,3 +255,30 @@ fn a_shutdown_leaves_nothing_running() {
     assert!(said.contains("opened again: 2 succeeded, 2 failed, 0 crashed"), "{said}");
     assert!(said.contains("  long job 3: cancelled: the ledger is closing"), "{said}");
 }
+
+#[test]
+fn a_payment_is_made_once_although_two_processes_die_at_it() {
+    let said = run(&mut example("payment_once"));
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("died before the bank was asked"), "{said}");
+    assert!(lines[1].starts_with("died after the bank was asked"), "{said}");
+    assert_eq!(lines[2..4], ["receipt for 12.50: Replayed, after 2 attempts"; 2]);
+    assert_eq!(lines[4], "the bank has charged 1 times");
+}
+
+#[test]
+fn a_page_is_fetched_once_for_everybody() {
+    let said = run(&mut example("cached_fetch"));
+    // One of the first three fetches gets lost, and is tried again.
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        [
+            "process 1: 30 readers of 3 pages, 4 fetches",
+            "  executed 3, joined or replayed 27",
+            "process 2: 30 readers of 3 pages, 0 fetches",
+            "  executed 0, joined or replayed 30",
+            "nowhere: no such page",
+            "nowhere: it failed, as others ran it: error: \"no such page\"",
+        ]
+    );
+}
