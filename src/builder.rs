@@ -6,6 +6,7 @@ use crate::journal::ballast;
 use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, OpenReport};
 use crate::ledger::{Ledger, TaskOutput};
+use crate::measure;
 use crate::recovery::{FoundRunning, Recovered, recover};
 use crate::shared::{Options, Shared};
 use crate::submission::Group;
@@ -285,6 +286,7 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         };
         let Recovered { index, core, base, recovery, newest } = recovered;
         tracing::info!(epoch = %recovery.epoch(), took = ?recovery.took(), "opened");
+        measure::opened(recovery.took());
         let shared = Shared::new(options, index, recovery, base.metadata, IdShape::of_type::<K>());
         let shared = Arc::new(shared);
         shared.dated(newest);

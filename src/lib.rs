@@ -103,6 +103,7 @@ mod id;
 mod index;
 mod journal;
 mod ledger;
+mod measure;
 mod recovery;
 mod sabotage;
 mod seal;

@@ -5,6 +5,7 @@ use crate::error::{AttemptError, LaunchError, Rejection, RunError};
 use crate::guard::{Claim, Context, Landed, OnCrash, OnFailure, Options, Retry};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
+use crate::measure;
 use crate::shared::Shared;
 use crate::state::{Event, Fingerprint, TaskState};
 use std::fmt;
@@ -306,7 +307,9 @@ impl<K: TaskId, V: TaskOutput, E: fmt::Debug + Send + 'static> Retrying<'_, K, V
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
         let Self { task: Task { ledger, id, options }, retry } = self;
-        ledger.run_with(id, options, retry, work).await
+        let answer = ledger.run_with(id, options, retry, work).await;
+        measure::claimed(answer.as_ref().ok().map(|claim| claim.kind));
+        answer
     }
 }
 

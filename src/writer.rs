@@ -21,6 +21,7 @@ use crate::details::TaskDetails;
 use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
 use crate::id::EncodedId;
 use crate::journal::Journal;
+use crate::measure;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
 use crate::state::{Cell, SeqNo};
@@ -131,6 +132,7 @@ impl Writer {
             shared.index.publish(step.changes);
             // Before the answers: who begins to watch after one is not told of it.
             shared.watchers.tell(step.records);
+            measure::recorded(&shared, requests.len(), took);
             answer();
         }
         self.in_hand = None;

@@ -100,9 +100,11 @@ fn a_signal_reaches_the_command() {
         let (_dir, ledger) = scratch();
         let script =
             format!("trap 'echo told; exit 9' {name}; echo on; while :; do sleep 0.01; done");
-        // Without a terminal: from that, Ctrl-C reaches both by itself.
+        // Without a terminal: from that, Ctrl-C reaches both by itself. And whoever runs the tests may
+        // ignore signals (`nohup` does), which no shell can take back.
         let plain = exec(&ledger, &["x", "--", "sh", "-c", &script]);
-        let mut command = Command::new("setsid");
+        let mut command = Command::new("env");
+        command.args(["--default-signal=TERM,INT,HUP", "setsid"]);
         command.arg(plain.get_program()).args(plain.get_args());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

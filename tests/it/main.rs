@@ -7,6 +7,8 @@ mod cancelled;
 mod counted;
 mod faults;
 mod guarded;
+#[cfg(feature = "metrics")]
+mod measured;
 mod model;
 mod porting;
 mod printed;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskledger::{Attempt, AttemptError, ByteId, Ledger, OpenError, TaskState};
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const UNRECORDED: u8 = 74;
 const IN_USE: u8 = 75;
@@ -103,11 +103,13 @@ async fn work(
     let (Some(mut command), Some(program)) = (command(&words, &id, attempt), words.first()) else {
         return Err(Why("there is no command".to_owned()));
     };
+    // Before there is anybody whom a signal would leave alone.
+    let mut signals = Signals::listen().map_err(|error| Why(error.to_string()))?;
     let child = command.spawn().map_err(|error| {
         leave(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN });
         Why(not_started(program, &error))
     })?;
-    let status = until_it_ends(child).await.map_err(|error| Why(error.to_string()))?;
+    let status = signals.until_it_ends(child).await.map_err(|error| Why(error.to_string()))?;
     let code = match status.signal() {
         Some(signal) => 128 + signal,
         None => status.code().unwrap_or(1),
@@ -116,30 +118,39 @@ async fn work(
     failure_of(status).map_or(Ok(()), |why| Err(Why(why)))
 }
 
-/// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,
-/// if there is a keyboard.
-async fn until_it_ends(mut child: Child) -> io::Result<ExitStatus> {
-    use rustix::process::{Pid, Signal, kill_process};
-    let mut signals = [
-        (signal(SignalKind::interrupt())?, Signal::INT),
-        (signal(SignalKind::quit())?, Signal::QUIT),
-        (signal(SignalKind::terminate())?, Signal::TERM),
-        (signal(SignalKind::hangup())?, Signal::HUP),
-    ];
-    let keyboard = std::fs::File::open("/dev/tty").is_ok();
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let [interrupt, quit, terminate, hangup] = &mut signals;
-    loop {
-        let got = tokio::select! {
-            status = child.wait() => return status,
-            _ = interrupt.0.recv() => interrupt.1,
-            _ = quit.0.recv() => quit.1,
-            _ = terminate.0.recv() => terminate.1,
-            _ = hangup.0.recv() => hangup.1,
-        };
-        let typed = keyboard && matches!(got, Signal::INT | Signal::QUIT);
-        if let Some(pid) = pid.filter(|_| !typed) {
-            let _gone = kill_process(pid, got);
+/// What is handed on to the command.
+struct Signals([(Signal, rustix::process::Signal); 4]);
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use rustix::process::Signal as Kind;
+        Ok(Self([
+            (signal(SignalKind::interrupt())?, Kind::INT),
+            (signal(SignalKind::quit())?, Kind::QUIT),
+            (signal(SignalKind::terminate())?, Kind::TERM),
+            (signal(SignalKind::hangup())?, Kind::HUP),
+        ]))
+    }
+
+    /// A signal that only we have got is handed on. Those of the keyboard reach the command by
+    /// themselves, if there is a keyboard.
+    async fn until_it_ends(&mut self, mut child: Child) -> io::Result<ExitStatus> {
+        use rustix::process::{Pid, Signal as Kind, kill_process};
+        let keyboard = std::fs::File::open("/dev/tty").is_ok();
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let [interrupt, quit, terminate, hangup] = &mut self.0;
+        loop {
+            let got = tokio::select! {
+                status = child.wait() => return status,
+                _ = interrupt.0.recv() => interrupt.1,
+                _ = quit.0.recv() => quit.1,
+                _ = terminate.0.recv() => terminate.1,
+                _ = hangup.0.recv() => hangup.1,
+            };
+            let typed = keyboard && matches!(got, Kind::INT | Kind::QUIT);
+            if let Some(pid) = pid.filter(|_| !typed) {
+                let _gone = kill_process(pid, got);
+            }
         }
     }
 }
