@@ -284,6 +284,8 @@ impl Opening<'_> {
                 (self.options.judge_id)(id.as_bytes()).map_err(OpenError::OtherIdType)?;
             }
         }
+        // From here on everything goes by the path, where somebody else may have begun by now.
+        self.lock.still_ours()?;
         for name in directory::remove_leftovers(&self.dir, &self.manifest)? {
             tracing::info!(name, "removed what the last process left unfinished");
         }
@@ -292,6 +294,7 @@ impl Opening<'_> {
             return Err(JournalError::damaged("manifest", "it names no log").into());
         };
         let log_dir = self.dir.join(&last.name);
+        self.lock.still_ours()?;
         // The logs before it went on only after their last sync.
         rewrite::rewrite(&data_file(&log_dir), &last.scan, &run.frames, witness.position().0)?;
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
@@ -300,6 +303,8 @@ impl Opening<'_> {
             rescue::keep(&log_dir, &last.scan, &run.frames);
         }
         let opened = if fits { self.open_log(&last, &run.frames)? } else { Opened::TooLong };
+        // A log that is no longer where it was is not damaged.
+        self.lock.still_ours()?;
         let log = match opened {
             Opened::Same(log) => log,
             Opened::Differs(why) if self.rebuilt => return Err(JournalError::Store(why).into()),
@@ -338,6 +343,8 @@ impl Opening<'_> {
         };
         // What never came back is in a log that is no longer part of this.
         self.abandoned.drain(..).for_each(|hold| drop(lock(&hold).take()));
+        // Whatever sled has moved while it opened is on the disk before the copy goes.
+        log.sync_file()?;
         rescue::discard(&log_dir)?;
         ballast::refill_if_room(&self.dir, self.options.ballast).log();
         let mut runs = whole.runs;
@@ -388,6 +395,7 @@ impl Opening<'_> {
         let never = AtomicBool::new(false);
         let folded = fold::fold(checkpoint, &sources, Mode::Strict, &target, FOLD_MEMORY, &never)?;
         folded.checkpoint.check()?;
+        self.lock.still_ours()?;
         self.start_afresh(number, whole.end, &[])
     }
 
@@ -406,6 +414,7 @@ impl Opening<'_> {
             .map_err(|error| JournalError::Store(error.to_string()))?;
         log.append(frames)?;
         drop(log);
+        self.lock.still_ours()?;
         let manifest = Manifest {
             checkpoint: Some(CheckpointRef { number, last_seq: end.seq, chain: end.chain }),
             logs: vec![LogRef { number: number + 1 }],

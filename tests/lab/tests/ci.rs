@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::time::SystemTime;
+use taskledger_lab::places::skipped;
 use taskledger_lab::session::{self, Bounds};
 use taskledger_lab::{Verdict, begin, control, of_name};
 
@@ -31,7 +32,7 @@ fn holds(name: &str) {
     let bounds = Bounds { units: times(harness.ci), time: None, shows: None, alone: false };
     let report = session::run(harness, seed, bounds);
     if let Some(why) = report.skipped {
-        eprintln!("\n==== SKIPPED {name}: {why} ====\n");
+        skipped(name, &why);
         return;
     }
     println!("{name}: {} {}, {:?}", report.tried, harness.unit, report.counts);
@@ -51,7 +52,7 @@ fn notices(name: &str) {
             Verdict::Found(first, after) => {
                 println!("{name}, {what:?}: found after {after} {}: {first}", harness.unit);
             }
-            Verdict::Skipped(why) => eprintln!("\n==== SKIPPED {name}, {what:?}: {why} ====\n"),
+            Verdict::Skipped(why) => skipped(&format!("{name}, {what:?}"), &why),
             Verdict::Failed(why) => panic!("{name} with {what:?}: {why}"),
         }
     }
