@@ -127,7 +127,7 @@ fn the_log_is_stable() {
         "5|failed|beer|error: \"flat\"",
         "6|started|bread|attempt=1 epoch=1",
         "7|failed|bread|error: \"burnt\\\\u{1b}[2J\\\\n\"",
-        "8|started|beer|attempt=2 epoch=1",
+        "8|started|beer|attempt=2 epoch=1 since=4",
         "9|failed|beer|error: \"warm\"",
         "10|succeeded|cake|by=mark",
         "11|started|date|attempt=1 epoch=1",
