@@ -194,6 +194,8 @@ pub(crate) struct Plan<F, V, E> {
     pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
     /// Within which it was launched.
     pub(crate) parent: tracing::Span,
+    /// The first attempt of a run, of which this one is a retry.
+    pub(crate) after: Option<tracing::Span>,
     /// What a success is recorded as.
     pub(crate) success: fn(&V, &Shared) -> Event,
     pub(crate) future: F,
@@ -209,6 +211,7 @@ pub(crate) struct Began {
     pub(crate) since: SeqNo,
     pub(crate) key: AttemptKey,
     pub(crate) control: Arc<Control>,
+    pub(crate) span: tracing::Span,
 }
 
 /// The task of an attempt.
@@ -219,8 +222,19 @@ where
     E: fmt::Debug + Send + 'static,
 {
     // `live` is bound first: bindings are dropped in reverse.
-    let Plan { mut live, ticket, control, timeout, grace, began, parent, success, future, waiter } =
-        plan;
+    let Plan {
+        mut live,
+        ticket,
+        control,
+        timeout,
+        grace,
+        began,
+        parent,
+        after,
+        success,
+        future,
+        waiter,
+    } = plan;
     let cell = match ticket.await {
         Ok(Answer::Done(cell)) => cell,
         Ok(Answer::Refused(state)) => {
@@ -242,9 +256,18 @@ where
         }
     };
     let span = span(&live, cell, &parent);
+    if let Some(first) = after {
+        span.follows_from(&first);
+    }
     if let Some(began) = began {
         let since = live.shared.index.since(live.id.as_bytes());
-        began(Began { cell, since, key: live.key, control: Arc::clone(&control) });
+        began(Began {
+            cell,
+            since,
+            key: live.key,
+            control: Arc::clone(&control),
+            span: span.clone(),
+        });
     }
     let waiter = match waiter {
         Waiter::Start(reply) => {

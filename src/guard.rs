@@ -15,11 +15,13 @@
 //! success is recorded, is the writer's doing. So whatever becomes of a flight, nothing is lost but
 //! its company: who has joined it looks again.
 
+mod claim;
 mod context;
 mod flight;
 mod options;
 mod resolve;
 
+pub use claim::{Claim, ClaimKind};
 pub use context::{Context, EffectKey};
 pub(crate) use flight::Flights;
 pub(crate) use options::Options;
@@ -41,30 +43,6 @@ use std::future::Future;
 use std::sync::OnceLock;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-
-/// How an answer came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ClaimKind {
-    /// This call ran it.
-    Executed,
-    /// Somebody else ran it meanwhile, and this call waited for that.
-    Joined,
-    /// It had succeeded before, and this is what was stored.
-    Replayed,
-}
-
-/// The answer of [`run`](Ledger::run): it has succeeded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Claim<V> {
-    /// How the answer came about.
-    pub kind: ClaimKind,
-    /// What the success returned. `None` only for an answer that is not of this call's own execution,
-    /// and only if it was not kept: it was over the cap, could not be serialized, was pruned, or the id
-    /// was marked from outside.
-    pub value: Option<V>,
-}
 
 /// Everything that a run is about, but for its result.
 pub(crate) struct Run<K, V, W> {
@@ -264,8 +242,9 @@ where
     /// Until there is an answer.
     async fn drive(mut self, begun: &flight::Begun, retry: Retry<E>) -> Answer<V, E> {
         let mut pauses = retry.pauses();
-        // Whether it is this very run that has failed.
+        // Whether it is this very run that has failed, and its first attempt.
         let mut own = false;
+        let first = Arc::new(OnceLock::new());
         loop {
             if begun.is_left() {
                 return Err(RunError::Cancelled("its caller was dropped".to_owned()));
@@ -286,7 +265,7 @@ where
                 }
                 TaskState::NotFound => {}
             }
-            let error = match self.attempt(begun).await {
+            let error = match self.attempt(begun, &first).await {
                 Err(AttemptError::Failed(error)) if !retry.wants(&error) => {
                     self.give_up_if_worn().await;
                     return Err(RunError::Failed(error));
@@ -433,7 +412,11 @@ where
     }
 
     /// One attempt, to its end.
-    async fn attempt(&self, begun: &flight::Begun) -> Result<V, AttemptError<(), V, E>> {
+    async fn attempt(
+        &self,
+        begun: &flight::Begun,
+        first: &Arc<OnceLock<tracing::Span>>,
+    ) -> Result<V, AttemptError<(), V, E>> {
         let slot = Arc::new(OnceLock::new());
         let (work, told) = (Arc::clone(&self.work), Arc::clone(&slot));
         let future = async move {
@@ -449,8 +432,10 @@ where
         let timeout = [self.options.timeout, left].into_iter().flatten().min();
         let (ledger, id) = (self.ledger.clone(), Arc::clone(&self.id));
         let (encoded, flight) = (self.encoded.clone(), begun.flight());
+        let (after, of_all) = (first.get().cloned(), Arc::clone(first));
         let began = Box::new(move |began: attempt::Began| {
             flight.runs(&began.control);
+            let _ = of_all.set(began.span.clone());
             let context = Context::new(&ledger, id, encoded, began);
             let _ = slot.set(context);
         });
@@ -458,6 +443,7 @@ where
             timeout,
             grace: Some(self.options.grace),
             fingerprint: self.options.fingerprint,
+            after,
             began: Some(began),
             ..Start::new(&*self.id, Kind::Launch, attempt::launch_succeeded)
         };

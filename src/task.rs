@@ -345,10 +345,13 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             self.shared().permits.add_permits(1);
             return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
         };
-        let Start { kind, timeout, success, fingerprint, grace, began, .. } = start;
+        let Start { kind, timeout, success, fingerprint, grace, after, began, .. } = start;
         match Live::submit(self.shared(), id, kind, fingerprint) {
             Ok((live, ticket, control)) => {
-                let parent = tracing::Span::current();
+                let parent = match &after {
+                    None => tracing::Span::current(),
+                    Some(_) => tracing::Span::none(),
+                };
                 let plan = Plan {
                     ticket,
                     control,
@@ -356,6 +359,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                     grace,
                     began,
                     parent,
+                    after,
                     success,
                     future,
                     waiter,
@@ -413,12 +417,23 @@ pub(crate) struct Start<'a, K, R> {
     pub(crate) grace: Option<Duration>,
     pub(crate) fingerprint: Option<Fingerprint>,
     /// See [`Plan`].
+    pub(crate) after: Option<tracing::Span>,
+    /// See [`Plan`].
     pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
 }
 
 impl<'a, K, R> Start<'a, K, R> {
     pub(crate) const fn new(id: &'a K, kind: Kind, success: fn(&R, &Shared) -> Event) -> Self {
-        Self { id, kind, success, timeout: None, grace: None, fingerprint: None, began: None }
+        Self {
+            id,
+            kind,
+            success,
+            timeout: None,
+            grace: None,
+            fingerprint: None,
+            after: None,
+            began: None,
+        }
     }
 }
 

@@ -44,11 +44,28 @@ impl<S: tracing::Subscriber> Layer<S> for Listener {
     fn on_new_span(
         &self,
         attributes: &tracing::span::Attributes<'_>,
-        _: &tracing::span::Id,
-        _: Context<'_, S>,
+        id: &tracing::span::Id,
+        context: Context<'_, S>,
     ) {
         let mut told = Told { name: attributes.metadata().name().into(), ..Told::default() };
         attributes.record(&mut told);
+        let within = context.current_span().id().cloned().filter(|_| attributes.is_contextual());
+        let parent = attributes.parent().cloned().or(within);
+        told.fields.insert("span".into(), id.into_u64().to_string());
+        let parent = parent.map_or(0, |parent| parent.into_u64());
+        told.fields.insert("parent".into(), parent.to_string());
+        TOLD.lock().unwrap().push(told);
+    }
+
+    fn on_follows_from(
+        &self,
+        span: &tracing::span::Id,
+        follows: &tracing::span::Id,
+        _: Context<'_, S>,
+    ) {
+        let ids = [("span", span), ("follows", follows)];
+        let fields = ids.map(|(name, id)| (name.to_owned(), id.into_u64().to_string()));
+        let told = Told { name: "follows from".into(), fields: fields.into(), ..Told::default() };
         TOLD.lock().unwrap().push(told);
     }
 
@@ -113,6 +130,35 @@ async fn one_span_for_each_attempt_with_its_id_escaped() {
         let id = &span.fields["id"];
         assert!(id.contains("traced"), "{id}");
         assert!(id.chars().all(|c| !c.is_control() && c != '\u{202e}'), "not escaped: {id:?}");
+    }
+}
+
+/// The first attempt belongs to its caller; those after it are linked to the first.
+#[tokio::test]
+async fn retries_are_linked_to_the_first_attempt() {
+    use tracing::Instrument as _;
+    listen();
+    let (journal, epoch) = before(7_051);
+    let ledger = open(journal).await;
+    let caller = tracing::info_span!(target: "taskledger::test", "caller");
+    let caller_id = caller.id().unwrap().into_u64();
+    let retry = taskledger::Retry::attempts(std::num::NonZero::new(3).unwrap())
+        .min_delay(std::time::Duration::from_millis(1));
+    let work = |cx: taskledger::Context<String>| async move {
+        if cx.attempt().get() < 3 { Err("not yet") } else { Ok(7) }
+    };
+    let run = ledger.task(name("retried")).retry(retry).run(work);
+    run.instrument(caller.clone()).await.unwrap();
+    let attempts: Vec<Told> =
+        told("attempt").into_iter().filter(|span| span.has("epoch", epoch)).collect();
+    let [first, second, third] = &attempts[..] else { panic!("{attempts:?}") };
+    assert!(first.has("parent", caller_id), "{first:?}");
+    for retry in [second, third] {
+        assert!(retry.has("parent", 0), "{retry:?}");
+        let linked = told("follows from").into_iter().any(|link| {
+            link.has("span", &retry.fields["span"]) && link.has("follows", &first.fields["span"])
+        });
+        assert!(linked, "{retry:?}");
     }
 }
 
