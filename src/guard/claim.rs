@@ -12,7 +12,7 @@ pub enum ClaimKind {
     Replayed,
 }
 
-/// The answer of [`run`](Ledger::run): it has succeeded.
+/// The answer of [`run`](crate::Ledger::run): it has succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim<V> {
