@@ -18,17 +18,17 @@ pub(super) const HARNESS: Harness = Harness {
         // A wake that is lost matters in few orders: it takes many to find one.
         broken(
             Sabotage::LoseWake,
-            70_000,
+            160_000,
             &["the_end_of_the_last_attempt_ends_the_writer: deadlock!"],
         ),
-        broken(Sabotage::AnswerFirst, 12_000, &["right: Running", "right: Succeeded"]),
-        broken(Sabotage::ForgetBatch, 12_000, &["the log is legal", "two attempts at a time"]),
+        broken(Sabotage::AnswerFirst, 20_000, &["right: Running", "right: Succeeded"]),
+        broken(Sabotage::ForgetBatch, 20_000, &["the log is legal", "two attempts at a time"]),
         broken(
             Sabotage::NeverGiveUp,
-            280,
+            960,
             &["a_store_that_does_not_come_back_keeps_nobody: deadlock!"],
         ),
-        broken(Sabotage::OpenFirst, 12_000, &["it was one all the time"]),
+        broken(Sabotage::OpenFirst, 32_000, &["it was one all the time"]),
     ],
 };
 
