@@ -54,7 +54,7 @@ pub struct TaskDetails {
     pub since: SeqNo,
     /// Of the request that the last attempt serves, if its caller gave one.
     pub fingerprint: Option<Fingerprint>,
-    /// What the last attempt has told, oldest first: its last eight notes.
+    /// What the last attempt has told, and why it was resolved, oldest first: the last eight notes.
     pub notes: VecDeque<Note>,
     /// Whether it is not pruned by age.
     pub pinned: bool,
@@ -179,7 +179,8 @@ impl TaskDetails {
                 epoch: Some(*epoch),
                 queued_at: self.queued_at.filter(|_| self.cell.state == TaskState::Queued),
                 started_at: Some(at),
-                since: if *since == SeqNo::ZERO { cell.seq } else { *since },
+                // What lies ahead of it is no beginning.
+                since: if (1..cell.seq.get()).contains(&since.get()) { *since } else { cell.seq },
                 fingerprint: *fingerprint,
                 ..Self::ABSENT
             },

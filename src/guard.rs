@@ -36,7 +36,7 @@ use crate::ledger::{Ledger, TaskOutput};
 use crate::state::{Event, Failure, Output, SuccessBy, TaskState};
 use crate::submission::Request;
 use crate::sync::{Arc, Mutex, lock};
-use crate::task::Start;
+use crate::task::{Start, has_timer};
 use flight::{Flight, Joined, Landing};
 use std::fmt;
 use std::future::Future;
@@ -77,13 +77,15 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Cancel safety
     ///
     /// Dropped before it has begun, nothing has happened. After that **the attempt goes on** without
-    /// its caller, and so do its retries, unless
+    /// its caller, and so do its retries, which keep the ledger open until they end or it is
+    /// [closed](Self::close), unless
     /// [`cancel_with_caller`](crate::Task::cancel_with_caller) says otherwise. A caller that has
     /// joined can always be dropped.
     ///
     /// # Errors
     ///
-    /// [`RunError`]: one variant for each thing a caller can do about it.
+    /// [`RunError`]: one variant for each thing a caller can do about it. A runtime without its time
+    /// driver is rejected: waits and grace periods need it.
     ///
     /// # Panics
     ///
@@ -147,6 +149,10 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             if self.state(&this.encoded) == TaskState::Succeeded {
                 return this.replayed(ClaimKind::Replayed).await;
             }
+            if !has_timer() {
+                let none = tokio::runtime::Handle::try_current().is_err();
+                return Err(if none { Rejection::NoRuntime } else { Rejection::NoTimer }.into());
+            }
             let flights = &self.shared().flights;
             match flights.join_or_begin(&this.encoded, this.options.fingerprint) {
                 Joined::Other(flight) => match flight.landed().await {
@@ -157,9 +163,6 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                     | Landing::InDoubt(_)) => return this.of(landing, &flight).await,
                 },
                 Joined::Own(begun) => {
-                    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-                        return Err(Rejection::NoRuntime.into());
-                    };
                     let Some(this) = run.take() else { return Err(RunError::Lost) };
                     let leaves = this.options.cancel_with_caller.then(|| begun.flight());
                     let (reply, answer) = oneshot::channel();
@@ -170,7 +173,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                         // Nobody waiting any more is fine.
                         let _ = reply.send(answer);
                     };
-                    drop(runtime.spawn(tracing::Instrument::instrument(drive, span)));
+                    drop(tokio::spawn(tracing::Instrument::instrument(drive, span)));
                     let _leaves = leaves.map(flight::Leaves::new);
                     return answer.await.unwrap_or(Err(RunError::Lost));
                 }
@@ -393,7 +396,9 @@ where
         let probe = lock(&self.options.probe).take();
         let Some(probe) = probe else { return Err(RunError::Held) };
         let context = self.context_of(details);
-        match probe(context).await {
+        // In a task of its own: one that panics has found out nothing.
+        let asked = tokio::spawn(async move { probe(context).await }).await;
+        match asked.unwrap_or(Landed::Unknown) {
             Landed::No => Ok(Look::Go),
             Landed::Unknown => Err(RunError::Held),
             Landed::Yes(value) => {
@@ -441,7 +446,7 @@ where
         });
         let start = Start {
             timeout,
-            grace: Some(self.options.grace),
+            grace: Some(self.options.grace).filter(|grace| !grace.is_zero()),
             fingerprint: self.options.fingerprint,
             after,
             began: Some(began),

@@ -505,6 +505,11 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Asks the running attempt, or the running revoke, of an id to stop: its future is dropped
     /// at its next await and `Cancelled(reason)` is recorded. [`wait`](Self::wait) waits for that.
     ///
+    /// An attempt of a [`run`](Self::run) is told first, by its
+    /// [token](crate::Context::cancellation), and dropped only after its
+    /// [grace period](crate::Task::cancel_grace). What it returns by itself until then counts: a value is
+    /// a success, an error is recorded as `Cancelled(reason)`.
+    ///
     /// A future that returns in the very same poll has ended by itself, and that is recorded. Of
     /// several reasons the first one is recorded.
     ///

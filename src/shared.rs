@@ -211,6 +211,7 @@ impl Shared {
     /// Submits requests together, no more than [`together`](Self::together): they are recorded by one
     /// group commit.
     pub(crate) async fn submit_all(&self, requests: &[Request]) -> Result<Vec<Ticket>, Rejection> {
+        debug_assert!(requests.len() <= self.together(), "there is never room for so many");
         let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
         let permits = wake::guarded(self.permits.acquire_many(count)).await;
         match permits {

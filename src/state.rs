@@ -8,7 +8,7 @@
 //!  Succeeded | Failed | Queued --Forgotten--> NotFound
 //!  NotFound | Failed --Succeeded (marked from outside, no attempt)--> Succeeded
 //!  Failed --Resolved(failure)--> Failed       Failed --Succeeded (resolved)--> Succeeded
-//!  Running --Noted--> Running                 Succeeded | Failed --Pinned, Unpinned--> the same
+//!  Running | Failed --Noted--> the same       Succeeded | Failed --Pinned, Unpinned--> the same
 //!  Succeeded --Buried--> NotFound, and a tombstone        NotFound, of a tombstone --Exhumed--> Succeeded
 //! ```
 //!
@@ -108,9 +108,9 @@ pub enum Event {
         /// Of the request that it serves, if its caller gave one.
         fingerprint: Option<Fingerprint>,
     },
-    /// The attempt has told how far it has got.
+    /// The attempt has told how far it has got, or somebody why a failed one is resolved.
     Noted {
-        /// Its own words.
+        /// In these words.
         note: String,
     },
     /// It succeeded.
@@ -206,13 +206,22 @@ impl Event {
     pub const fn target(&self, state: TaskState) -> TaskState {
         match self {
             Self::Queued => TaskState::Queued,
-            Self::Started { .. } | Self::Noted { .. } => TaskState::Running,
+            Self::Started { .. } => TaskState::Running,
             Self::Succeeded { .. } | Self::RevokeFailed { .. } | Self::Exhumed { .. } => {
                 TaskState::Succeeded
             }
             Self::Failed { .. } | Self::Resolved { .. } => TaskState::Failed,
             Self::RevokeStarted => TaskState::Revoking,
             Self::Revoked | Self::Forgotten | Self::Buried { .. } => TaskState::NotFound,
+            // What is said of a failure, or of what runs.
+            Self::Noted { .. } => match state {
+                TaskState::Failed => TaskState::Failed,
+                TaskState::NotFound
+                | TaskState::Queued
+                | TaskState::Running
+                | TaskState::Succeeded
+                | TaskState::Revoking => TaskState::Running,
+            },
             // Whoever was pinned over a gap is at rest, and only a success is sure to be kept.
             Self::Pinned | Self::Unpinned => match state {
                 TaskState::Failed => TaskState::Failed,
@@ -242,7 +251,7 @@ pub const fn apply(state: TaskState, event: &Event) -> Result<TaskState, Illegal
         Event::RevokeStarted => matches!(state, Succeeded),
         Event::RevokeFailed { .. } | Event::Revoked => matches!(state, Revoking),
         Event::Forgotten => matches!(state, Succeeded | Failed | Queued),
-        Event::Noted { .. } => matches!(state, Running),
+        Event::Noted { .. } => matches!(state, Running | Failed),
         Event::Succeeded { by: SuccessBy::Resolve, .. } | Event::Resolved { .. } => {
             matches!(state, Failed)
         }

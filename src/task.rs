@@ -403,7 +403,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 }
 
 /// Whether the runtime can tell when a timeout is over. It says so only by a panic.
-fn has_timer() -> bool {
+pub(crate) fn has_timer() -> bool {
     catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 

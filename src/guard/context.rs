@@ -13,7 +13,7 @@ use std::fmt;
 use tokio_util::sync::CancellationToken;
 
 /// A note is cut at this many bytes.
-const MAX_NOTE_BYTES: usize = 1024;
+pub(super) const MAX_NOTE_BYTES: usize = 1024;
 
 /// Names one effect to the world outside: the same for every attempt of an id until that is revoked or
 /// forgotten, and then another one. 32 hexadecimal digits when printed.

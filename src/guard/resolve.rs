@@ -1,5 +1,6 @@
 //! What somebody has found out about a failed id.
 
+use super::context::MAX_NOTE_BYTES;
 use crate::attempt::{MAX_FAILURE_BYTES, cut_at};
 use crate::error::{ChangeError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
@@ -21,8 +22,9 @@ pub enum Verdict {
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Records what somebody has found out about a failed id, as what it is: a success says that it is
-    /// by [`Resolve`](crate::SuccessBy::Resolve), a failure is [`Resolved`](crate::Failure::Resolved) or
-    /// [`Released`](crate::Failure::Released), with `note`, which is cut at 4 KiB.
+    /// by [`Resolve`](crate::SuccessBy::Resolve), and `note`, cut at 1 KiB, is the last of its notes; a
+    /// failure is [`Resolved`](crate::Failure::Resolved) or [`Released`](crate::Failure::Released), with
+    /// `note`, cut at 4 KiB.
     ///
     /// # Durability
     ///
@@ -70,6 +72,12 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let note = cut_at(note.into(), MAX_FAILURE_BYTES);
         let event = match verdict {
             Verdict::Succeeded => {
+                if !note.is_empty() {
+                    // By itself it says nothing about the state, so dying behind it is harmless.
+                    let note = cut_at(note, MAX_NOTE_BYTES);
+                    let (id, event) = (id.clone(), Event::Noted { note });
+                    self.change(Request::Change { id, event, after: None }).await?;
+                }
                 Event::Succeeded { by: SuccessBy::Resolve, output: Output::Absent }
             }
             Verdict::Failed => Event::Resolved { failure: Failure::Resolved(note) },

@@ -218,7 +218,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         self.shared().wait_closed().await
     }
 
-    /// As [`close`](Self::close), and cancels what still runs after `grace`.
+    /// As [`close`](Self::close), and [cancels](Self::cancel) what still runs after `grace`. Attempts of
+    /// runs have their own grace period then.
     ///
     /// # Durability
     ///

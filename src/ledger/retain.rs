@@ -243,7 +243,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         prune: bool,
         pruned: &mut Pruned,
     ) -> Result<(), PruneError> {
-        for chunk in ids.chunks(READ_AT_ONCE) {
+        for chunk in ids.chunks(READ_AT_ONCE.min(self.shared().together())) {
             let reads: Vec<_> = chunk.iter().map(|id| self.ask_details(id)).collect();
             let mut requests = Vec::new();
             for (id, read) in chunk.iter().zip(reads) {

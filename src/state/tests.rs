@@ -56,7 +56,7 @@ const TABLE: [(TaskState, [Option<TaskState>; 16]); 6] = [
     (Queued,   [NO,   R,      NO,     NO,   NO,    NO,    NO,    NO,     N,        NO,   NO,     NO,     NO, NO,      NO,    NO]),
     (Running,  [NO,   NO,     S,      NO,   F,     NO,    NO,    NO,     NO,       R,    NO,     NO,     NO, NO,      NO,    NO]),
     (Succeeded,[NO,   NO,     NO,     NO,   NO,    V,     NO,    NO,     N,        NO,   NO,     NO,     S,  S,       N,     NO]),
-    (Failed,   [Q,    R,      NO,     S,    NO,    NO,    NO,    NO,     N,        NO,   S,      F,      F,  F,       NO,    NO]),
+    (Failed,   [Q,    R,      NO,     S,    NO,    NO,    NO,    NO,     N,        F,    S,      F,      F,  F,       NO,    NO]),
     (Revoking, [NO,   NO,     NO,     NO,   NO,    NO,    S,     N,      NO,       NO,   NO,     NO,     NO, NO,      NO,    NO]),
 ];
 
@@ -82,11 +82,17 @@ fn targets_are_what_the_table_says_wherever_it_says_something() {
             );
         }
     }
-    // Over a gap, only what is pinned depends on what is known.
+    // Over a gap, only what is pinned or noted depends on what is known.
     for event in events() {
         let targets = TaskState::ALL.map(|state| event.target(state));
-        let pinned = matches!(event, Event::Pinned | Event::Unpinned);
-        let expected = |state| if pinned && state != Failed { Succeeded } else { targets[4] };
+        let other = if matches!(event, Event::Pinned | Event::Unpinned) {
+            Succeeded
+        } else if let Event::Noted { .. } = event {
+            Running
+        } else {
+            targets[4]
+        };
+        let expected = |state| if state == Failed { targets[4] } else { other };
         assert_eq!(targets, TaskState::ALL.map(expected), "{event:?}");
     }
 }

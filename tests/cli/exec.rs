@@ -114,6 +114,26 @@ fn a_signal_reaches_the_command() {
     }
 }
 
+/// Whoever starts it may ignore signals, as `nohup` and `&` do: then it does, and so does its command.
+#[test]
+fn a_signal_that_was_ignored_before_stays_ignored() {
+    for name in ["HUP", "INT"] {
+        let (_dir, ledger) = scratch();
+        let plain = exec(&ledger, &["x", "--", "sh", "-c", "echo on; read line; echo $line"]);
+        let mut command = Command::new("env");
+        command.args([&format!("--ignore-signal={name}"), "setsid"]);
+        command.arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        assert_eq!(line(&mut child), "on");
+        let signal = if name == "HUP" { Signal::HUP } else { Signal::INT };
+        // To it and its command, as a terminal that is closed does.
+        rustix::process::kill_process_group(Pid::from_child(&child), signal).unwrap();
+        child.stdin.take().unwrap().write_all(b"went on\n").unwrap();
+        assert_eq!(end(child).expect(0).out, "went on\n", "{name}");
+    }
+}
+
 #[test]
 fn what_a_killed_one_has_left_is_not_run_beside() {
     let (_dir, ledger) = scratch();

@@ -276,6 +276,30 @@ fn one_signal_waits_for_what_runs_and_two_end_it() {
     }
 }
 
+/// As of `nohup taskledger map ... &`: neither a hang-up nor somebody else's Ctrl-C stops it.
+#[test]
+fn a_signal_that_was_ignored_before_stops_nothing() {
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
+        let (_dir, ledger) = scratch();
+        let plain = map(&ledger, &["-j", "1", "--", "sh", "-c", "echo on"]);
+        let mut command = Command::new("env");
+        command.arg(format!("--ignore-signal={name}")).arg(plain.get_program());
+        command.args(plain.get_args());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"1\n").unwrap();
+        let mut first = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        kill_process(pid(&child), signal).unwrap();
+        stdin.write_all(b"2\n").unwrap();
+        drop(stdin);
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{name}: {done:?}");
+        assert_eq!(done.stdout, b"on\n");
+    }
+}
+
 #[test]
 fn fail_fast_starts_nothing_new() {
     let (_dir, ledger) = scratch();

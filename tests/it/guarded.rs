@@ -563,3 +563,40 @@ fn a_runtime_that_goes_down_leaves_nobody_waiting() {
         }
     });
 }
+
+/// A probe that panics has found out nothing: the id is held, and nobody runs it.
+#[tokio::test]
+async fn a_probe_that_panics_has_found_out_nothing() {
+    let (ledger, _) = crashed("a").await;
+    let probed = ledger.task(name("a")).probe(|_| async { panic!("on purpose") });
+    let answer = probed.run(|_| ok(1)).await;
+    assert!(matches!(answer, Err(RunError::Held)), "{answer:?}");
+    let failure = ledger.record("a").await.unwrap().unwrap().failure;
+    assert_eq!(failure, Some(Failure::Crashed));
+}
+
+/// What was found out is kept with a success as well, over a checkpoint.
+#[tokio::test]
+async fn a_resolved_success_keeps_why() {
+    let (ledger, journal) = crashed("a").await;
+    ledger.resolve("a", Verdict::Succeeded, "seen in the list").await.unwrap();
+    ledger.checkpoint().await.unwrap();
+    ledger.close().await.unwrap();
+    let ledger = open(journal).await;
+    let details = ledger.record("a").await.unwrap().unwrap();
+    assert_eq!(details.succeeded_by, Some(SuccessBy::Resolve));
+    assert_eq!(details.notes.back().map(|note| note.text.as_str()), Some("seen in the list"));
+}
+
+/// Waits between attempts and grace periods need a timer: without one it is said at once.
+#[test]
+fn a_runtime_without_a_timer_is_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (ledger, _) = fresh().await;
+        let task = ledger.task(name("a")).cancel_grace(Duration::ZERO).retry(soon(3));
+        let answer = task.run(|_| async { Err::<u32, _>("no") }).await;
+        assert!(matches!(answer, Err(RunError::Rejected(Rejection::NoTimer))), "{answer:?}");
+        assert_eq!(ledger.query_task_state_quick("a"), TaskState::NotFound);
+    });
+}

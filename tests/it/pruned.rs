@@ -218,3 +218,20 @@ async fn pruning_beside_work() {
     assert_eq!(ledger.tombstones(), 10_000);
     assert_eq!(ledger.states([&9_999, &10_000]), [TaskState::NotFound, TaskState::Succeeded]);
 }
+
+/// However little room there is for requests, many are asked for in parts that fit.
+#[tokio::test]
+async fn many_ids_and_next_to_no_room() {
+    for room in [1, 2, 7] {
+        let builder = Ledger::<u64>::builder().max_pending(room);
+        let ledger = builder.open_journal(MemoryJournal::new()).await.unwrap();
+        let work = async {
+            assert!(ledger.mark_succeeded_all(0..200).await.iter().all(Result::is_ok));
+            let pruned = ledger.prune(&Retention::new().succeeded(Duration::ZERO)).await.unwrap();
+            assert_eq!(pruned.succeeded, 200);
+            let ids: Vec<u64> = (0..200).collect();
+            assert!(ledger.forget_all(&ids).await.iter().all(Result::is_ok));
+        };
+        tokio::time::timeout(Duration::from_secs(30), work).await.expect("it waits for room");
+    }
+}

@@ -3,7 +3,9 @@
 use crate::args::ExecArgs;
 use crate::beside::Beside;
 use crate::command::{Why, command, failure_of, not_started};
+use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
+use rustix::process::{Pid, Signal as Kind, kill_process};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
@@ -12,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskledger::{Attempt, AttemptError, ByteId, Ledger, OpenError, TaskState};
 use tokio::process::Child;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const UNRECORDED: u8 = 74;
 const IN_USE: u8 = 75;
@@ -104,12 +105,13 @@ async fn work(
         return Err(Why("there is no command".to_owned()));
     };
     // Before there is anybody whom a signal would leave alone.
-    let mut signals = Signals::listen().map_err(|error| Why(error.to_string()))?;
+    let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
+    let signals = Signals::listen(&kinds).map_err(|error| Why(error.to_string()))?;
     let child = command.spawn().map_err(|error| {
         leave(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN });
         Why(not_started(program, &error))
     })?;
-    let status = signals.until_it_ends(child).await.map_err(|error| Why(error.to_string()))?;
+    let status = until_it_ends(signals, child).await.map_err(|error| Why(error.to_string()))?;
     let code = match status.signal() {
         Some(signal) => 128 + signal,
         None => status.code().unwrap_or(1),
@@ -118,39 +120,19 @@ async fn work(
     failure_of(status).map_or(Ok(()), |why| Err(Why(why)))
 }
 
-/// What is handed on to the command.
-struct Signals([(Signal, rustix::process::Signal); 4]);
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        use rustix::process::Signal as Kind;
-        Ok(Self([
-            (signal(SignalKind::interrupt())?, Kind::INT),
-            (signal(SignalKind::quit())?, Kind::QUIT),
-            (signal(SignalKind::terminate())?, Kind::TERM),
-            (signal(SignalKind::hangup())?, Kind::HUP),
-        ]))
-    }
-
-    /// A signal that only we have got is handed on. Those of the keyboard reach the command by
-    /// themselves, if there is a keyboard.
-    async fn until_it_ends(&mut self, mut child: Child) -> io::Result<ExitStatus> {
-        use rustix::process::{Pid, Signal as Kind, kill_process};
-        let keyboard = std::fs::File::open("/dev/tty").is_ok();
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let [interrupt, quit, terminate, hangup] = &mut self.0;
-        loop {
-            let got = tokio::select! {
-                status = child.wait() => return status,
-                _ = interrupt.0.recv() => interrupt.1,
-                _ = quit.0.recv() => quit.1,
-                _ = terminate.0.recv() => terminate.1,
-                _ = hangup.0.recv() => hangup.1,
-            };
-            let typed = keyboard && matches!(got, Kind::INT | Kind::QUIT);
-            if let Some(pid) = pid.filter(|_| !typed) {
-                let _gone = kill_process(pid, got);
-            }
+/// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,
+/// if there is a keyboard.
+async fn until_it_ends(mut signals: Signals, mut child: Child) -> io::Result<ExitStatus> {
+    let keyboard = std::fs::File::open("/dev/tty").is_ok();
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    loop {
+        let got = tokio::select! {
+            status = child.wait() => return status,
+            got = signals.next() => got,
+        };
+        let typed = keyboard && (got == Kind::INT || got == Kind::QUIT);
+        if let Some(pid) = pid.filter(|_| !typed) {
+            let _gone = kill_process(pid, got);
         }
     }
 }

@@ -17,6 +17,7 @@ mod raw;
 mod repair;
 mod resolve;
 mod show;
+mod signals;
 mod stats;
 mod terminal;
 mod verify;

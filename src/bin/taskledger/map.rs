@@ -15,9 +15,11 @@ mod template;
 
 use crate::args::{MapArgs, Summary};
 use crate::beside::Beside;
+use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
 use input::Line;
 use progress::{Counts, Progress, one_more, read};
+use rustix::process::Signal as Kind;
 use serde_json::json;
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -31,7 +33,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use taskledger::{ByteId, Ledger, OpenError, TaskState};
 use template::{Template, in_words};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -187,7 +188,8 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template) -> Done {
         ungroup: args.ungroup,
         fail_fast: args.fail_fast,
     });
-    let mut signals = Signals::listen().map_err(|error| Failure::Look(error.to_string()))?;
+    let mut signals = Signals::listen(&[Kind::INT, Kind::TERM, Kind::HUP])
+        .map_err(|error| Failure::Look(error.to_string()))?;
     let (input, size) = open_input()?;
     shared.counts.of_bytes.store(size, Ordering::Relaxed);
     let end = if args.null { 0 } else { b'\n' };
@@ -205,7 +207,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template) -> Done {
         loop {
             tokio::select! {
                 fed = &mut feeding => break fed,
-                () = signals.next() => shared.interrupted(),
+                _ = signals.next() => shared.interrupted(),
                 _ = tick.tick() => progress.show(&shared.counts),
             }
         }
@@ -217,7 +219,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template) -> Done {
     while !jobs.running.is_empty() {
         tokio::select! {
             _ = jobs.running.join_next() => {}
-            () = signals.next() => shared.interrupted(),
+            _ = signals.next() => shared.interrupted(),
             _ = tick.tick() => {
                 progress.show(&shared.counts);
                 shared.end_what_runs();
@@ -237,28 +239,6 @@ fn open_input() -> Result<(File, u64), Failure> {
     let at = if found.is_file() { input.stream_position().unwrap_or_default() } else { 0 };
     let size = if found.is_file() { found.len().saturating_sub(at) } else { 0 };
     Ok((input, size))
-}
-
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let of = signal;
-        Ok(Self([
-            of(SignalKind::interrupt())?,
-            of(SignalKind::terminate())?,
-            of(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }
 
 /// Which ids have been in the input: a keyed digest of 128 bits of each.

@@ -85,15 +85,14 @@ impl Shared {
         let relay = Arc::new(Mutex::new(Relay::of(child, self.ungroup)));
         drop(reading.send(Arc::clone(&relay)));
         let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
+        // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
+        let Some(why) = failure_of(status) else { return Ok(()) };
         let mut relay = relay.lock().await;
         relay.finish().await;
-        match failure_of(status) {
-            None => Ok(()),
-            Some(why) => Err(Why(match relay.last_words() {
-                None => why,
-                Some(words) => format!("{why}; the last it said: {words}"),
-            })),
-        }
+        Err(Why(match relay.last_words() {
+            None => why,
+            Some(words) => format!("{why}; the last it said: {words}"),
+        }))
     }
 
     /// Passes on what the command has printed, and nothing of others in between.
