@@ -1,6 +1,6 @@
 //! `taskledger exec`, as it is run.
 
-use crate::{Run, on};
+use crate::{Run, on, taskledger};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn exec(ledger: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taskledger"));
+    let mut command = taskledger();
     command.args(["exec", "-l"]).arg(ledger).args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -100,11 +100,9 @@ fn a_signal_reaches_the_command() {
         let (_dir, ledger) = scratch();
         let script =
             format!("trap 'echo told; exit 9' {name}; echo on; while :; do sleep 0.01; done");
-        // Without a terminal: from that, Ctrl-C reaches both by itself. And whoever runs the tests may
-        // ignore signals (`nohup` does), which no shell can take back.
+        // Without a terminal: from that, Ctrl-C reaches both by itself.
         let plain = exec(&ledger, &["x", "--", "sh", "-c", &script]);
-        let mut command = Command::new("env");
-        command.args(["--default-signal=TERM,INT,HUP", "setsid"]);
+        let mut command = Command::new("setsid");
         command.arg(plain.get_program()).args(plain.get_args());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -122,7 +120,8 @@ fn a_signal_that_was_ignored_before_stays_ignored() {
         let plain = exec(&ledger, &["x", "--", "sh", "-c", "echo on; read line; echo $line"]);
         let mut command = Command::new("env");
         command.args([&format!("--ignore-signal={name}"), "setsid"]);
-        command.arg(plain.get_program()).args(plain.get_args());
+        // Without what sets them to their defaults.
+        command.args(plain.get_args().skip(1));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         assert_eq!(line(&mut child), "on");

@@ -39,6 +39,14 @@ impl Run {
     }
 }
 
+/// The command, with the signals as a terminal leaves them: whoever runs the tests may ignore some, as
+/// `nohup` and `&` do, and what is ignored at the start stays ignored.
+fn taskledger() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_taskledger")]);
+    command
+}
+
 fn run<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Run {
     let done = Command::new(env!("CARGO_BIN_EXE_taskledger")).args(args).output().unwrap();
     Run {

@@ -1,6 +1,6 @@
 //! `taskledger map`, as it is run: whole processes, real commands, real signals.
 
-use crate::{Run, on};
+use crate::{Run, on, taskledger};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ pub(crate) fn scratch() -> (tempfile::TempDir, PathBuf) {
 
 /// `taskledger map -l LEDGER args..`, not yet started.
 pub(crate) fn map(ledger: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_taskledger"));
+    let mut command = taskledger();
     command.args(["map", "-l"]).arg(ledger).args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -283,8 +283,8 @@ fn a_signal_that_was_ignored_before_stops_nothing() {
         let (_dir, ledger) = scratch();
         let plain = map(&ledger, &["-j", "1", "--", "sh", "-c", "echo on"]);
         let mut command = Command::new("env");
-        command.arg(format!("--ignore-signal={name}")).arg(plain.get_program());
-        command.args(plain.get_args());
+        // Without what sets them to their defaults.
+        command.arg(format!("--ignore-signal={name}")).args(plain.get_args().skip(1));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
