@@ -99,6 +99,7 @@ mod details;
 pub mod dump;
 mod error;
 mod guard;
+mod held;
 mod id;
 mod index;
 mod journal;

@@ -47,6 +47,8 @@ pub enum Sabotage {
     NeverGiveUp,
     /// A ledger that was moved away goes on in its old place.
     LosePath,
+    /// What is under way goes by the name of the directory, whatever has that by now.
+    ByName,
     /// A ledger whose last handle is dropped stays open.
     StayOpen,
     /// The watchdog outlives its writer.

@@ -2,6 +2,7 @@
 
 use super::{FileSize, ID_SHAPE_NAME, Inspection, LogFrames, Source};
 use crate::error::{Damage, JournalError, OpenError};
+use crate::held::{HeldPath, shown};
 use crate::id::IdShape;
 use crate::journal::checkpoint::{Checkpoint, Salvage};
 use crate::journal::directory::{self, Access, DAMAGED, Found, Name};
@@ -23,9 +24,11 @@ pub(super) fn open(path: &Path) -> Result<Inspection, OpenError> {
     if path.metadata().is_ok_and(|found| !found.is_dir()) {
         return Err(OpenError::NotADirectory { path: path.to_owned() });
     }
-    let lock = DirLock::acquire_shared(path)?;
-    let (manifest, mut damage) = read_manifest(path)?;
-    let mut look = Look { path, manifest: &manifest, damage: &mut damage, notes: Vec::new() };
+    // What is not there is told of below.
+    let dir = HeldPath::open(path).unwrap_or_else(|_| HeldPath::by_name(path));
+    let lock = DirLock::acquire_shared(&dir)?;
+    let (manifest, mut damage) = read_manifest(&dir)?;
+    let mut look = Look { path: &dir, manifest: &manifest, damage: &mut damage, notes: Vec::new() };
     if matches!(lock, SharedLock::NoLockFile) {
         look.notes.push("there is no lock file: a copy, or one that nobody has opened".to_owned());
     }
@@ -63,7 +66,7 @@ pub(super) fn open(path: &Path) -> Result<Inspection, OpenError> {
 fn read_manifest(path: &Path) -> Result<(Manifest, Vec<Damage>), OpenError> {
     let nothing = |what: &str| OpenError::Io {
         action: "find a ledger at",
-        path: path.to_owned(),
+        path: shown(path),
         source: io::Error::new(io::ErrorKind::NotFound, what.to_owned()),
     };
     let damage = match directory::judge(path, Access::Read, has_frames) {
@@ -83,7 +86,7 @@ fn read_manifest(path: &Path) -> Result<(Manifest, Vec<Damage>), OpenError> {
             return Ok((manifest, begun.into_iter().collect()));
         }
         (_, Judged::Newer(found)) => {
-            let (path, supported) = (path.to_owned(), FORMAT_VERSION);
+            let (path, supported) = (shown(path), FORMAT_VERSION);
             return Err(OpenError::Newer { path, found, supported });
         }
         // What it has is read as it is: nothing that is in it has changed since.

@@ -1,5 +1,6 @@
 //! What can go wrong with a ledger's files, and with a journal.
 
+use crate::held::shown;
 use crate::state::{IllegalTransition, SeqNo, Timestamp};
 use std::fmt;
 use std::io;
@@ -213,7 +214,7 @@ impl JournalError {
         action: &'static str,
         path: &Path,
     ) -> impl FnOnce(E) -> Self {
-        move |error| Self::Io { action, path: path.to_owned(), source: error.into() }
+        move |error| Self::Io { action, path: shown(path), source: error.into() }
     }
 
     /// This file or directory of the ledger is damaged in this way.

@@ -24,6 +24,7 @@
 use super::directory::DAMAGED;
 use super::{files, manifest};
 use crate::error::{JournalError, OpenError};
+use crate::held::shown;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -76,7 +77,7 @@ fn already_aside(dir: &Path, aside: &Path) -> Result<(), OpenError> {
     }
     Err(OpenError::Io {
         action: "keep the damaged files in",
-        path: aside.to_owned(),
+        path: shown(aside),
         source: io::Error::new(
             io::ErrorKind::AlreadyExists,
             "it holds what an earlier repair put aside; move it to another place first",

@@ -98,7 +98,7 @@ pub(crate) fn with_ballast<T>(
         attempted => return attempted,
     };
     tracing::warn!(error = %crate::error::chain(&full), "the disk is full");
-    let released = if lock.is_some() { release(path) } else { Ballast::Absent };
+    let released = lock.as_ref().map_or(Ballast::Absent, |lock| release(lock.dir()));
     drop(lock);
     released.log();
     if !matches!(released, Ballast::Released(1..)) {

@@ -58,6 +58,7 @@ pub(crate) fn compare(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::HeldPath;
     use crate::journal::chain::{Chain, LedgerId};
     use crate::journal::frame::{Frame, encode_records};
     use crate::journal::scan::scan_file;
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn the_store_has_as_much_as_was_found_or_less_or_more() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::create(&dir.path().join("log-1"), 8 << 20).unwrap();
+        let mut log = Log::create(&HeldPath::by_name(dir.path()).join("log-1"), 8 << 20).unwrap();
         let all = frames(5);
         log.append(frames(3)).unwrap();
         let mut compared = |found: &[Frame]| {

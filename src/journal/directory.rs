@@ -25,6 +25,7 @@
 use super::manifest::Manifest;
 use super::{ballast, files, lock, manifest, witness};
 use crate::error::{Damage, JournalError, OpenError};
+use crate::held::shown;
 use rustix::fs::Access as Permission;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -142,7 +143,7 @@ pub(crate) fn judge(
 ) -> Result<Found, OpenError> {
     match path.metadata() {
         Ok(found) if found.is_dir() => {}
-        Ok(_) => return Err(OpenError::NotADirectory { path: path.to_owned() }),
+        Ok(_) => return Err(OpenError::NotADirectory { path: shown(path) }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
         Err(error) => return Err(JournalError::io("look at", path)(error).into()),
     }
@@ -170,7 +171,7 @@ pub(crate) fn judge(
     }
     match names.iter().find(|(_, name)| *name == Name::Unknown) {
         Some((name, _)) => Err(OpenError::NotALedger {
-            path: path.to_owned(),
+            path: shown(path),
             found: name.to_string_lossy().into_owned(),
         }),
         None => Ok(Found::LeftoversOfCreation),

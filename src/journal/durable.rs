@@ -25,7 +25,6 @@ use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::state::{Cell, SeqNo};
 use crate::sync::Arc;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Entries of the checkpoint that are handed over at once.
@@ -34,7 +33,6 @@ const CHUNK: usize = 4096;
 /// A ledger's directory, opened.
 #[derive(Debug)]
 pub(crate) struct SledJournal {
-    pub(crate) dir: PathBuf,
     pub(crate) manifest: Manifest,
     pub(crate) witness: Witness,
     pub(crate) checkpoint: Option<Arc<Checkpoint>>,

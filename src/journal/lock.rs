@@ -17,10 +17,12 @@
 //!
 //! A lock is held if and only if the `flock` is, on the inode that the path leads to. It follows
 //! the inode: whoever holds it on a file that has been replaced, or in a directory that has been
-//! renamed, holds nothing. That is checked after locking, and by [`DirLock::still_ours`] whenever
-//! it matters.
+//! renamed, has lost the path, and whoever comes there locks something else. That is checked after
+//! locking, and by [`DirLock::still_ours`] before anything is acknowledged. What is under way by then
+//! stays in the directory that is locked ([`DirLock::dir`]).
 
 use crate::error::{Holder, JournalError, OpenError};
+use crate::held::{HeldPath, shown};
 use crate::sabotage::{self, Sabotage};
 use crate::state::Timestamp;
 use rustix::fs::FlockOperation;
@@ -42,8 +44,10 @@ const MAX_TEXT: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
+    /// Where the directory was found, with the name of the file.
     path: PathBuf,
     inode: Inode,
+    dir: HeldPath,
 }
 
 /// What keeps openers away from a ledger while it is only read.
@@ -76,12 +80,13 @@ impl DirLock {
         let deadline = Instant::now().checked_add(wait);
         let mut pause = FIRST_PAUSE;
         loop {
-            let file = open_to_write(&path)?;
+            let held = HeldPath::open(&dir).map_err(JournalError::io("open", &dir))?;
+            let file = open_to_write(&held.join(NAME))?;
             let locked_it = try_lock(&file, &path, FlockOperation::NonBlockingLockExclusive)?;
             if locked_it || sabotage::is(Sabotage::SkipLock) {
                 // If somebody replaced the file between open and lock: start over.
                 if let Some(inode) = Inode::of_both(&file, &path)? {
-                    let lock = Self { file, path, inode };
+                    let lock = Self { file, path, inode, dir: held };
                     lock.write_holder();
                     return Ok(lock);
                 }
@@ -101,10 +106,10 @@ impl DirLock {
     /// # Errors
     ///
     /// `Locked` when somebody has the ledger open, and who; `Io`.
-    pub(crate) fn acquire_shared(dir: &Path) -> Result<SharedLock, OpenError> {
+    pub(crate) fn acquire_shared(dir: &HeldPath) -> Result<SharedLock, OpenError> {
         let path = dir.join(NAME);
         loop {
-            let file = match File::open(&path) {
+            let file = match File::open(&*path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Ok(SharedLock::NoLockFile);
@@ -112,7 +117,7 @@ impl DirLock {
                 Err(error) => return Err(JournalError::io("open", &path)(error).into()),
             };
             if !try_lock(&file, &path, FlockOperation::NonBlockingLockShared)? {
-                return Err(locked(dir, &file));
+                return Err(locked(&shown(dir), &file));
             }
             if Inode::of_both(&file, &path)?.is_some() {
                 return Ok(SharedLock::Held(HeldShared { file }));
@@ -120,8 +125,14 @@ impl DirLock {
         }
     }
 
+    /// The directory that is locked, by a path that leads to it as long as it is held. All that is
+    /// done below the lock goes by this.
+    pub(crate) const fn dir(&self) -> &HeldPath {
+        &self.dir
+    }
+
     /// Whether the path still leads to the file that is locked. If not, another process may have
-    /// taken the path for its own, and nothing may be written any more.
+    /// taken the path for its own, and nothing may be acknowledged any more.
     ///
     /// # Errors
     ///

@@ -26,6 +26,7 @@ pub(crate) use v2::FORMAT_VERSION;
 
 use super::{files, manifest};
 use crate::error::{JournalError, OpenError};
+use crate::held::shown;
 use std::io;
 use std::path::Path;
 
@@ -86,7 +87,7 @@ pub(crate) fn migrate(
     progress: &mut dyn FnMut(u16),
 ) -> Result<Migrated, OpenError> {
     if found > supported {
-        return Err(OpenError::Newer { path: dir.to_owned(), found, supported });
+        return Err(OpenError::Newer { path: shown(dir), found, supported });
     }
     // All of them before the first: half a migration helps nobody.
     let steps: Vec<&Step> =
@@ -111,7 +112,7 @@ pub(crate) fn shape(steps: &[Step], found: u16, body: &[u8]) -> Option<Vec<u8>> 
 fn step<'a>(dir: &Path, steps: &'a [Step], from: u16) -> Result<&'a Step, OpenError> {
     steps.iter().find(|step| step.from == from).ok_or_else(|| OpenError::Io {
         action: "migrate",
-        path: dir.to_owned(),
+        path: shown(dir),
         source: io::Error::new(
             io::ErrorKind::Unsupported,
             format!("this version of taskledger has no step from format version {from}"),

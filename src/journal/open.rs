@@ -29,6 +29,7 @@ use super::sled::{Log, SEGMENT_SIZE, data_file};
 use super::witness::Witness;
 use super::{OpenReport, Record, aside, ballast, files, frame, rescue, rewrite, salvage};
 use crate::error::{Damage, JournalError, OpenError};
+use crate::held::{HeldPath, shown};
 use crate::state::Timestamp;
 use crate::sync::{Arc, lock};
 use std::path::{Path, PathBuf};
@@ -88,21 +89,22 @@ pub(crate) fn open_once(
     }
     let lock = Arc::new(DirLock::acquire(&dir, options.lock_wait)?);
     *held = Some(Arc::clone(&lock));
+    let dir = lock.dir();
     // Again, since somebody may have been faster.
-    match judge_path(&dir, options)? {
+    match judge_path(dir, options)? {
         Found::Ledger => {}
-        Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(&dir, options)?,
+        Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(dir, options)?,
     }
     // The manifest that is read now may be the rename of a process that was killed before it synced
     // the directory: nothing may be removed or acknowledged on the word of a name that a loss of
     // power could take back.
-    files::sync_dir(&dir)?;
-    if !options.accept_loss && aside::of_this_repair(&dir)? {
+    files::sync_dir(dir)?;
+    if !options.accept_loss && aside::of_this_repair(dir)? {
         return Err(JournalError::damaged(DAMAGED, aside::UNFINISHED_REPAIR).into());
     }
-    let (manifest, damage) = match read_manifest(&dir, options, report) {
+    let (manifest, damage) = match read_manifest(dir, options, report) {
         Err(OpenError::Damaged(damage)) if options.accept_loss => {
-            let made_up = salvage::reconstruct(&dir)?;
+            let made_up = salvage::reconstruct(dir)?;
             let mut made_up = made_up.ok_or_else(|| OpenError::Damaged(damage.clone()))?;
             made_up.shape.clone_from(&options.shape);
             (made_up, Some(damage))
@@ -111,8 +113,7 @@ pub(crate) fn open_once(
     };
     (options.judge_shape)(&manifest.shape).map_err(OpenError::OtherIdType)?;
     let (rebuilt, looked_again, abandoned) = (false, false, Vec::new());
-    let opening =
-        Opening { dir, lock, manifest, options, report, rebuilt, looked_again, abandoned };
+    let opening = Opening { lock, manifest, options, report, rebuilt, looked_again, abandoned };
     match damage {
         Some(damage) => opening.salvaged(damage.to_string()),
         None if options.accept_loss => opening.salvage_or_open(),
@@ -134,7 +135,7 @@ pub(crate) fn has_frames(log: &Path) -> Result<bool, JournalError> {
 }
 
 /// Everything that a new ledger consists of, the manifest last: until then it is only leftovers.
-fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
+fn create(dir: &HeldPath, options: &StoreOptions) -> Result<(), OpenError> {
     directory::remove_leftovers_of_creation(dir)?;
     let mut ledger = [0; 16];
     getrandom::fill(&mut ledger)
@@ -152,7 +153,7 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     Witness::create(dir, manifest.ledger)?;
     drop(Log::create(&dir.join(directory::log_dir(1)), manifest.segment_size)?);
     // Before the manifest, which makes it a ledger: a later open then need not ask.
-    files::sync_parent(dir)?;
+    files::sync_dir(&dir.join(".."))?;
     manifest.write(dir)?;
     tracing::info!(path = ?dir, ledger = %manifest.ledger, "created");
     Ok(())
@@ -167,7 +168,7 @@ fn read_manifest(
         match Manifest::read(dir)? {
             Judged::Current(manifest) => return Ok(manifest),
             Judged::Newer(found) => {
-                let (path, supported) = (dir.to_owned(), FORMAT_VERSION);
+                let (path, supported) = (shown(dir), FORMAT_VERSION);
                 return Err(OpenError::Newer { path, found, supported });
             }
             Judged::Older(found, body) => {
@@ -190,7 +191,6 @@ fn read_manifest(
 
 /// A directory whose lock is held and whose manifest is understood.
 pub(crate) struct Opening<'a> {
-    pub(crate) dir: PathBuf,
     pub(crate) lock: Arc<DirLock>,
     pub(crate) manifest: Manifest,
     pub(crate) options: &'a StoreOptions,
@@ -213,13 +213,17 @@ pub(crate) struct Evidence {
 }
 
 impl Opening<'_> {
+    pub(crate) fn dir(&self) -> &HeldPath {
+        self.lock.dir()
+    }
+
     fn open(self) -> Result<SledJournal, OpenError> {
         let evidence = self.evidence()?;
         self.settle(evidence)
     }
 
     fn salvage_or_open(self) -> Result<SledJournal, OpenError> {
-        if aside::of_this_repair(&self.dir)? {
+        if aside::of_this_repair(self.dir())? {
             return self.salvaged(aside::UNFINISHED_REPAIR.to_owned());
         }
         let found = self.evidence().and_then(|evidence| {
@@ -249,7 +253,7 @@ impl Opening<'_> {
         };
         let base = position_of(checkpoint.as_ref());
         let logs = self.scans(base)?;
-        let witness = Witness::open(&self.dir, self.manifest.ledger)?;
+        let witness = Witness::open(self.dir(), self.manifest.ledger)?;
         let (seq, chain) = witness.position();
         let whole = judge(base, &logs, Position { seq, chain }).map_err(JournalError::Damaged)?;
         Ok(Evidence { checkpoint, logs, witness, whole })
@@ -257,7 +261,7 @@ impl Opening<'_> {
 
     fn checkpoint(&self, at: CheckpointRef) -> Result<Checkpoint, JournalError> {
         let name = directory::checkpoint(at.number);
-        let path = self.dir.join(&name);
+        let path = self.dir().join(&name);
         missing_is_damage(&path, &name)?;
         let checkpoint = Checkpoint::open(&path, self.manifest.ledger, at.last_seq, at.chain)?;
         checkpoint.check()?;
@@ -267,9 +271,9 @@ impl Opening<'_> {
     fn scans(&self, base: Position) -> Result<Vec<Scanned>, JournalError> {
         let scanned = |log: &LogRef| {
             let name = directory::log_dir(log.number);
-            let file = data_file(&self.dir.join(&name));
+            let file = data_file(&self.dir().join(&name));
             missing_is_damage(&file, &name)?;
-            let scan = rescue::scan_log(&self.dir.join(&name), self.manifest.ledger, base.seq)?;
+            let scan = rescue::scan_log(&self.dir().join(&name), self.manifest.ledger, base.seq)?;
             Ok(Scanned { name, scan })
         };
         self.manifest.logs.iter().map(scanned).collect()
@@ -284,16 +288,17 @@ impl Opening<'_> {
                 (self.options.judge_id)(id.as_bytes()).map_err(OpenError::OtherIdType)?;
             }
         }
-        // From here on everything goes by the path, where somebody else may have begun by now.
+        // Here and below: where the directory cannot be held, this goes by a name that may be somebody
+        // else's by now.
         self.lock.still_ours()?;
-        for name in directory::remove_leftovers(&self.dir, &self.manifest)? {
+        for name in directory::remove_leftovers(self.dir(), &self.manifest)? {
             tracing::info!(name, "removed what the last process left unfinished");
         }
         let Evidence { checkpoint, mut logs, witness, whole } = evidence;
         let (Some(mut last), Some(run)) = (logs.pop(), whole.runs.last()) else {
             return Err(JournalError::damaged("manifest", "it names no log").into());
         };
-        let log_dir = self.dir.join(&last.name);
+        let log_dir = self.dir().join(&last.name);
         self.lock.still_ours()?;
         // The logs before it went on only after their last sync.
         rewrite::rewrite(&data_file(&log_dir), &last.scan, &run.frames, witness.position().0)?;
@@ -346,7 +351,7 @@ impl Opening<'_> {
         // Whatever sled has moved while it opened is on the disk before the copy goes.
         log.sync_file()?;
         rescue::discard(&log_dir)?;
-        ballast::refill_if_room(&self.dir, self.options.ballast).log();
+        ballast::refill_if_room(self.dir(), self.options.ballast).log();
         let mut runs = whole.runs;
         let run = runs.pop().map(|run| run.frames).unwrap_or_default();
         let frozen = runs.pop().zip(logs.pop());
@@ -357,7 +362,6 @@ impl Opening<'_> {
         let base = position_of(checkpoint.as_ref());
         let journal = SledJournal {
             log_base: frozen.as_ref().map_or(base, |frozen| frozen.end),
-            dir: self.dir,
             manifest: self.manifest,
             witness,
             checkpoint: checkpoint.map(Arc::new),
@@ -382,7 +386,7 @@ impl Opening<'_> {
     ) -> Result<(), JournalError> {
         let number = self.manifest.next_number;
         let target = Target {
-            path: &self.dir.join(directory::checkpoint(number)),
+            path: &self.dir().join(directory::checkpoint(number)),
             ledger: self.manifest.ledger,
             last_seq: whole.end.seq,
             chain: whole.end.chain,
@@ -407,7 +411,7 @@ impl Opening<'_> {
         end: Position,
         records: &[Record],
     ) -> Result<(), JournalError> {
-        let log = self.dir.join(directory::log_dir(number + 1));
+        let log = self.dir().join(directory::log_dir(number + 1));
         files::remove(&log)?;
         let mut log = Log::create(&log, self.manifest.segment_size)?;
         let (frames, _) = frame::encode_records(self.manifest.ledger, end.chain, records)
@@ -421,7 +425,7 @@ impl Opening<'_> {
             next_number: number + 2,
             ..self.manifest.clone()
         };
-        manifest.write(&self.dir)?;
+        manifest.write(self.dir())?;
         self.manifest = manifest;
         Ok(())
     }

@@ -15,8 +15,8 @@
 //! stay as they are, the last one grows, and the step is told of and tried
 //! again. A rename or a sync of the directory that fails leaves in doubt which
 //! manifest the next open reads, and poisons. The helpers never touch the store
-//! of a log that is written. All of this goes by path: whoever has lost the path
-//! begins no step, since the names may be another ledger's by now.
+//! of a log that is written. Whoever has lost the path begins no step: where the
+//! directory cannot be held (`held.rs`), its names may be another ledger's by now.
 
 use super::chain::LedgerId;
 use super::checkpoint::Checkpoint;
@@ -31,10 +31,10 @@ use super::sled::{Log, data_file};
 use super::{Upkeep, ballast, files};
 use crate::error::JournalError;
 use crate::error::panic_text;
+use crate::held::HeldPath;
 use crate::state::SeqNo;
 use crate::sync::Arc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -203,7 +203,7 @@ impl SledJournal {
                 self.roller.next = next;
                 if soon && self.roller.next.is_none() {
                     self.lock.still_ours()?;
-                    let dir = self.dir.join(directory::log_dir(self.manifest.next_number));
+                    let dir = self.lock.dir().join(directory::log_dir(self.manifest.next_number));
                     let segment_size = self.manifest.segment_size;
                     self.roller.job = Some(Job::Create(self.roller.spawn(move || {
                         // What a failed creation left.
@@ -246,7 +246,7 @@ impl SledJournal {
         manifest.logs.remove(0);
         if let Err(error) = self.replace_manifest(manifest)? {
             // On a full disk its space is what the log can go on with.
-            drop(files::remove(&self.dir.join(directory::checkpoint(number))));
+            drop(files::remove(&self.lock.dir().join(directory::checkpoint(number))));
             return Ok(Err(error));
         }
         self.witness.sync()?;
@@ -256,8 +256,8 @@ impl SledJournal {
         let Some(frozen) = self.frozen.take() else { return Ok(Ok(())) };
         self.roller.succeeded();
         tracing::info!(last = %end.seq, bytes = self.checkpoint.as_ref().map(|c| c.bytes()), "checkpoint");
-        let (dir, lock, ballast) = (self.dir.clone(), Arc::clone(&self.lock), self.roller.ballast);
-        let unwanted = Unwanted { frozen, before, dir, lock, ballast };
+        let (lock, ballast) = (Arc::clone(&self.lock), self.roller.ballast);
+        let unwanted = Unwanted { frozen, before, lock, ballast };
         // Whether it succeeds matters to nobody: the next open removes what is left.
         drop(self.roller.spawn(move || unwanted.remove()));
         Ok(Ok(()))
@@ -266,11 +266,11 @@ impl SledJournal {
     /// Makes this the manifest, or leaves the one that is.
     fn replace_manifest(&mut self, manifest: Manifest) -> Result<Step, JournalError> {
         self.lock.still_ours()?;
-        if let Err(error) = manifest.stage(&self.dir) {
+        if let Err(error) = manifest.stage(self.lock.dir()) {
             return Ok(Err(error));
         }
         self.lock.still_ours()?;
-        Manifest::publish(&self.dir)?;
+        Manifest::publish(self.lock.dir())?;
         self.manifest = manifest;
         Ok(Ok(()))
     }
@@ -284,33 +284,35 @@ struct FoldJob {
     old: Option<Arc<Checkpoint>>,
     base: Position,
     end: Position,
-    log: PathBuf,
+    dir: HeldPath,
+    log: u64,
     ledger: LedgerId,
-    target: PathBuf,
+    checkpoint: u64,
 }
 
 impl FoldJob {
     fn of(journal: &SledJournal, end: Position) -> Self {
-        let number = journal.manifest.logs.first().map_or(0, |log| log.number);
         Self {
             old: journal.checkpoint.clone(),
             base: journal.base(),
             end,
-            log: data_file(&journal.dir.join(directory::log_dir(number))),
+            dir: journal.lock.dir().clone(),
+            log: journal.manifest.logs.first().map_or(0, |log| log.number),
             ledger: journal.ledger(),
-            target: journal.dir.join(directory::checkpoint(journal.manifest.next_number)),
+            checkpoint: journal.manifest.next_number,
         }
     }
 
     fn run(self, stop: &AtomicBool) -> Result<Checkpoint, JournalError> {
-        let scan = scan_file(&self.log, self.ledger, self.base.seq)?;
+        let log = directory::log_dir(self.log);
+        let scan = scan_file(&data_file(&self.dir.join(&log)), self.ledger, self.base.seq)?;
         let run = scan.run(self.base.seq, self.base.chain);
         if (run.end, run.chain) != (self.end.seq, self.end.chain) {
             let what = format!("it ends at record {}, not at {}", run.end, self.end.seq);
-            return Err(JournalError::damaged(self.log.display().to_string(), what));
+            return Err(JournalError::damaged(log, what));
         }
         let target = Target {
-            path: &self.target,
+            path: &self.dir.join(directory::checkpoint(self.checkpoint)),
             ledger: self.ledger,
             last_seq: self.end.seq,
             chain: self.end.chain,
@@ -328,7 +330,6 @@ impl FoldJob {
 struct Unwanted {
     frozen: Frozen,
     before: Manifest,
-    dir: PathBuf,
     lock: Arc<DirLock>,
     ballast: u64,
 }
@@ -339,15 +340,15 @@ impl Unwanted {
         drop(self.frozen);
         if let Some(log) = self.before.logs.first() {
             self.lock.still_ours()?;
-            files::remove(&self.dir.join(directory::log_dir(log.number)))?;
+            files::remove(&self.lock.dir().join(directory::log_dir(log.number)))?;
         }
         if let Some(checkpoint) = self.before.checkpoint {
             self.lock.still_ours()?;
-            files::remove(&self.dir.join(directory::checkpoint(checkpoint.number)))?;
+            files::remove(&self.lock.dir().join(directory::checkpoint(checkpoint.number)))?;
         }
         self.lock.still_ours()?;
-        files::sync_dir(&self.dir)?;
-        ballast::refill_if_room(&self.dir, self.ballast).log();
+        files::sync_dir(self.lock.dir())?;
+        ballast::refill_if_room(self.lock.dir(), self.ballast).log();
         Ok(())
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn check_legal(evidence: &Evidence) -> Result<(), JournalError> {
 
 /// Makes a sound ledger of what can be read of a damaged one. Returns what is to be recorded.
 pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String, OpenError> {
-    let dir = opening.dir.clone();
+    let dir = opening.dir().clone();
     let ledger = opening.manifest.ledger;
     directory::remove_unfinished(&dir)?;
     let (logs, checkpoints) = directory::numbered(&dir)?;
@@ -192,7 +192,7 @@ fn old_checkpoint(
     opening: &Opening<'_>,
     there: &[u64],
 ) -> Result<Option<Checkpoint>, JournalError> {
-    let (dir, ledger) = (&opening.dir, opening.manifest.ledger);
+    let (dir, ledger) = (opening.dir(), opening.manifest.ledger);
     let mut furthest: Option<Checkpoint> = None;
     for number in there {
         let path = dir.join(directory::checkpoint(*number));
@@ -233,7 +233,7 @@ fn old_checkpoint(
 fn scans(opening: &Opening<'_>, there: &[u64], base: SeqNo) -> Result<Vec<Scan>, JournalError> {
     there
         .iter()
-        .map(|number| opening.dir.join(directory::log_dir(*number)))
+        .map(|number| opening.dir().join(directory::log_dir(*number)))
         .filter(|dir| data_file(dir).exists())
         .map(|dir| rescue::scan_log(&dir, opening.manifest.ledger, base))
         .collect()

@@ -27,6 +27,7 @@ use super::files;
 use super::frame::Frame;
 use crate::error::JournalError;
 use crate::error::panic_text;
+use crate::held::{HeldPath, shown};
 use crate::sabotage::{self, Sabotage};
 use crate::state::SeqNo;
 use std::fs::{File, Permissions};
@@ -52,7 +53,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// An open log directory.
 #[derive(Debug)]
 pub(crate) struct Log {
-    dir: PathBuf,
+    dir: HeldPath,
     /// `None` once it panicked: then it has been leaked.
     db: Option<sled::Db>,
     /// Ours, opened after sled's own, so that its errors are reported to us.
@@ -61,7 +62,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Creates the log in `dir`, which does not exist, durable together with its name.
-    pub(crate) fn create(dir: &Path, segment_size: u64) -> Result<Self, JournalError> {
+    pub(crate) fn create(dir: &HeldPath, segment_size: u64) -> Result<Self, JournalError> {
         files::create_dir(dir)?;
         let log = Self::open(dir, segment_size)?;
         log.file.sync_all().map_err(JournalError::io("sync", dir))?;
@@ -76,7 +77,7 @@ impl Log {
 
     /// Opens the log in `dir`. What it holds must be compared with a scan made before: sled drops
     /// what it takes for a torn tail without a word.
-    pub(crate) fn open(dir: &Path, segment_size: u64) -> Result<Self, JournalError> {
+    pub(crate) fn open(dir: &HeldPath, segment_size: u64) -> Result<Self, JournalError> {
         remove_half_snapshots(dir)?;
         let segment_size = usize::try_from(segment_size)
             .map_err(|_| JournalError::Store(format!("segment size {segment_size}")))?;
@@ -95,7 +96,7 @@ impl Log {
             .write(true)
             .open(&path)
             .map_err(JournalError::io("open", &path))?;
-        Ok(Self { dir: dir.to_owned(), db: Some(db), file })
+        Ok(Self { dir: dir.clone(), db: Some(db), file })
     }
 
     /// Makes frames durable, in order: one flush, one sync, and more of them in between when there is
@@ -172,7 +173,7 @@ impl Log {
             None => Ok(()),
             Some(_) => Err(JournalError::Store(format!(
                 "values have spilled into {}, which is not durable",
-                blobs.display()
+                shown(&blobs).display()
             ))),
         }
     }
@@ -192,7 +193,8 @@ impl Log {
         match catch_unwind(AssertUnwindSafe(|| call(db))) {
             Ok(result) => result.map_err(|error| store(&self.dir, error)),
             Err(panic) => {
-                std::mem::forget(self.db.take());
+                // With what its path stands for: it may go on in threads of its own.
+                std::mem::forget((self.db.take(), self.dir.clone()));
                 Err(JournalError::Panicked(panic_text(panic)))
             }
         }
@@ -228,8 +230,7 @@ fn open_unlocked(
         }
         if Instant::now() >= deadline {
             // As the system says it, so that nobody takes it for damage.
-            let source = rustix::io::Errno::WOULDBLOCK.into();
-            return Err(JournalError::Io { action: "lock the log", path: dir.to_owned(), source });
+            return Err(JournalError::io("lock the log", dir)(rustix::io::Errno::WOULDBLOCK));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -283,10 +284,7 @@ fn remove_half_snapshots(dir: &Path) -> Result<(), JournalError> {
 
 fn store(dir: &Path, error: sled::Error) -> JournalError {
     match error {
-        sled::Error::Io(source) => {
-            let source = original(source);
-            JournalError::Io { action: "use the log", path: dir.to_owned(), source }
-        }
+        sled::Error::Io(source) => JournalError::io("use the log", dir)(original(source)),
         error @ (sled::Error::CollectionNotFound(_)
         | sled::Error::Unsupported(_)
         | sled::Error::ReportableBug(_)
@@ -301,7 +299,7 @@ mod tests {
     #[test]
     fn the_lock_of_one_that_is_being_dropped_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
+        let path = HeldPath::by_name(dir.path()).join("log");
         let log = Log::create(&path, SEGMENT_SIZE).unwrap();
         let opened = std::thread::scope(|scope| {
             let opener = scope.spawn(|| Log::open(&path, SEGMENT_SIZE));
@@ -317,7 +315,7 @@ mod tests {
     #[test]
     fn a_store_that_stays_locked_is_the_systems_refusal_and_no_damage() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
+        let path = HeldPath::by_name(dir.path()).join("log");
         let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
         let config = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize);
         match open_unlocked(&config, &path, Duration::ZERO) {
@@ -332,7 +330,7 @@ mod tests {
     fn what_a_kill_left_of_a_snapshot_keeps_sled_from_opening_but_not_us() {
         for left in [&b""[..], b"half of it"] {
             let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("log");
+            let path = HeldPath::by_name(dir.path()).join("log");
             let frame = |first: u64| Frame { first: SeqNo::new(first), bytes: vec![7; 100] };
             Log::create(&path, SEGMENT_SIZE).unwrap().append(vec![frame(1), frame(2)]).unwrap();
             let half = path.join("snap.0000000000000000.generating");
@@ -359,7 +357,7 @@ mod tests {
     #[test]
     fn a_lock_is_told_from_other_errors() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
+        let path = HeldPath::by_name(dir.path()).join("log");
         let _log = Log::create(&path, SEGMENT_SIZE).unwrap();
         let refused = sled::Config::new().path(&path).segment_size(SEGMENT_SIZE as usize).open();
         assert!(is_locked(&refused.unwrap_err()));

@@ -27,7 +27,7 @@ fn a_second_opener_is_refused_and_told_that_it_is_this_process() {
     assert_eq!(found.pid, Some(std::process::id()));
     assert!(found.host.is_some());
     assert!(found.since >= Some(before));
-    assert_eq!(holder(DirLock::acquire_shared(dir.path())), found);
+    assert_eq!(holder(DirLock::acquire_shared(&HeldPath::open(dir.path()).unwrap())), found);
     lock.still_ours().unwrap();
     drop(lock);
     assert_eq!(text(dir.path()), "");
@@ -59,8 +59,8 @@ fn readers_share_and_keep_openers_out() {
     let dir = tempfile::tempdir().unwrap();
     drop(DirLock::acquire(dir.path(), AT_ONCE).unwrap());
     std::fs::write(dir.path().join(NAME), "pid 1\n").unwrap();
-    let one = DirLock::acquire_shared(dir.path()).unwrap();
-    let two = DirLock::acquire_shared(dir.path()).unwrap();
+    let one = DirLock::acquire_shared(&HeldPath::open(dir.path()).unwrap()).unwrap();
+    let two = DirLock::acquire_shared(&HeldPath::open(dir.path()).unwrap()).unwrap();
     assert!(matches!((&one, &two), (SharedLock::Held(_), SharedLock::Held(_))));
     assert_eq!(holder(DirLock::acquire(dir.path(), AT_ONCE)), Holder::default());
     assert_eq!(text(dir.path()), "pid 1\n");
@@ -71,7 +71,7 @@ fn readers_share_and_keep_openers_out() {
 #[test]
 fn a_reader_creates_no_lock_file() {
     let dir = tempfile::tempdir().unwrap();
-    let shared = DirLock::acquire_shared(dir.path()).unwrap();
+    let shared = DirLock::acquire_shared(&HeldPath::open(dir.path()).unwrap()).unwrap();
     assert!(matches!(shared, SharedLock::NoLockFile));
     assert!(!dir.path().join(NAME).exists());
 }
@@ -163,7 +163,7 @@ fn a_directory_that_is_none_is_an_io_error_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let none = dir.path().join("none");
     match DirLock::acquire(&none, AT_ONCE) {
-        Err(OpenError::Io { action: "open", path, .. }) => assert_eq!(path, none.join(NAME)),
+        Err(OpenError::Io { action: "open", path, .. }) => assert_eq!(path, none),
         other => panic!("{other:?}"),
     }
 }
@@ -221,7 +221,7 @@ fn a_killed_process_frees_the_lock_and_leaves_a_stale_text() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(text(dir.path()).contains(&format!("pid {pid}\n")));
-    let shared = DirLock::acquire_shared(dir.path()).unwrap();
+    let shared = DirLock::acquire_shared(&HeldPath::open(dir.path()).unwrap()).unwrap();
     assert_eq!(holder(DirLock::acquire(dir.path(), AT_ONCE)), Holder::default());
     drop(shared);
     let _lock = DirLock::acquire(dir.path(), AT_ONCE).unwrap();

@@ -36,7 +36,7 @@ impl Opening<'_> {
         scanned: &Arc<Scanned>,
         run: &[usize],
     ) -> Result<Opened, JournalError> {
-        let dir = self.dir.join(&scanned.name);
+        let dir = self.dir().join(&scanned.name);
         let segment_size = self.manifest.segment_size;
         let (scanned, run) = (Arc::clone(scanned), run.to_vec());
         let opened = self.within(move || {
@@ -131,11 +131,10 @@ mod tests {
             judge_id: Box::new(|_| Ok(())),
         };
         let lock = Arc::new(DirLock::acquire(dir.path(), Duration::ZERO).unwrap());
-        create(dir.path(), &options).unwrap();
+        create(lock.dir(), &options).unwrap();
         let Judged::Current(manifest) = Manifest::read(dir.path()).unwrap() else { panic!() };
         let mut report = OpenReport::default();
         let mut opening = Opening {
-            dir: dir.path().to_owned(),
             lock,
             manifest,
             options: &options,

@@ -60,7 +60,7 @@ pub fn is_sabotaged() -> bool {
     std::env::var_os(SABOTAGE).is_some()
 }
 
-const SABOTAGES: [Sabotage; 20] = [
+const SABOTAGES: [Sabotage; 21] = [
     Sabotage::SkipSync,
     Sabotage::HoldBack,
     Sabotage::SwallowFailure,
@@ -79,6 +79,7 @@ const SABOTAGES: [Sabotage; 20] = [
     Sabotage::NeverGiveUp,
     Sabotage::OpenFirst,
     Sabotage::LosePath,
+    Sabotage::ByName,
     Sabotage::StayOpen,
     Sabotage::StayBehind,
 ];

@@ -2,8 +2,11 @@
 //!
 //! Exactly one has it, and the others are told so: processes and tasks that open at the same moment,
 //! a ledger that is there or one to be created; openers that wait while the holder is killed; a
-//! directory that is moved away under its owner, whose place another one takes. Whoever owns it holds
-//! a file beside it that only one can create, so two owners at once are seen whatever they do.
+//! directory that is moved away under its owner, also in the middle of its work, whose place another
+//! one takes. Whoever owns it holds a file beside it that only one can create, so two owners at once
+//! are seen whatever they do.
+
+mod moved;
 
 use super::{Harness, broken};
 use crate::Session;
@@ -27,11 +30,17 @@ pub(super) const HARNESS: Harness = Harness {
     controls: &[
         broken(Sabotage::SkipLock, 150, &[places::AT_ONCE, places::PAST_OURS]),
         broken(Sabotage::LosePath, 50, &["moved away: whose directory was moved goes on: "]),
+        // Most moves still come where nothing of it matters.
+        broken(Sabotage::ByName, 400, &["the newcomer "]),
     ],
 };
 
 fn run(session: &mut Session) {
     let dir = places::on_disk();
+    let moves = match moved::all(dir.path()) {
+        Ok(moves) => moves,
+        Err(wrong) => return session.violated(wrong),
+    };
     for round in 0_u64.. {
         if !session.goes_on() {
             return;
@@ -39,6 +48,13 @@ fn run(session: &mut Session) {
         // Now a ledger that is there, now one that is to be created.
         let name = if session.rng.coin() { "ledger".to_owned() } else { round.to_string() };
         let path = dir.path().join(name);
+        if session.rng.below(4) == 0 {
+            let moves = session.rng.pick(&moves);
+            let outcome = moves.race(&dir.path().join("moved"), &mut session.rng);
+            session.count(&moves.name(), 1);
+            session.tried(outcome.map_err(|wrong| format!("{}: {wrong}", moves.name())));
+            continue;
+        }
         let (what, outcome) = match session.rng.below(4) {
             // A process takes its time to start.
             0 if session.rng.below(8) == 0 => ("50 processes", processes(&path, 50)),
