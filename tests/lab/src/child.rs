@@ -2,7 +2,11 @@
 
 use crate::places::{self, BALLAST, Owns, open, refused, run};
 use crate::{Rng, ops};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use taskledger::{Builder, OpenError, TaskState};
 
@@ -15,10 +19,14 @@ pub fn play(role: &str, path: PathBuf) {
             "holds" => holds(path).await,
             "opens once" => opens_once(path).await,
             "suffers" => suffers(path).await,
+            "by descriptor" => by_descriptor(&path).unwrap(),
             other => panic!("nobody plays {other}"),
         }
     });
 }
+
+/// `O_DIRECTORY`.
+const DIRECTORY: i32 = rustix::fs::OFlags::DIRECTORY.bits() as i32;
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
@@ -112,6 +120,24 @@ async fn opens_and_checkpoints(path: PathBuf) {
     }
 }
 
+/// Changes files below the directory by names that begin at its descriptor, as whoever does who wants to
+/// stay in it when it is moved.
+fn by_descriptor(path: &Path) -> io::Result<()> {
+    let dir = File::open(path)?;
+    let here = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    std::fs::write(here.join("a"), "text")?;
+    std::fs::rename(here.join("a"), here.join("b"))?;
+    std::fs::hard_link(here.join("b"), here.join("c"))?;
+    std::fs::create_dir(here.join("d"))?;
+    let below = File::options().read(true).custom_flags(DIRECTORY).open(here.join("d"))?;
+    let there = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), below.as_raw_fd()));
+    std::fs::write(there.join("./e"), "")?;
+    below.sync_all()?;
+    std::fs::remove_file(here.join("c"))?;
+    std::fs::write(here.join("../beside"), "")?;
+    File::open(here)?.sync_all()
+}
+
 /// Opens, says so, and keeps it open until it is killed.
 async fn holds(path: PathBuf) {
     let ledger = open(builder(), &path).await.unwrap();
@@ -132,7 +158,7 @@ async fn opens_once(path: PathBuf) {
                 Err(wrong) => return ops::say(&wrong),
             };
             ops::say("owner");
-            drop(std::io::read_to_string(std::io::stdin()));
+            drop(io::read_to_string(io::stdin()));
             assert_eq!(ledger.query_task_state_quick("x"), TaskState::NotFound);
             drop(owns);
             ledger.close().await.unwrap();

@@ -36,6 +36,7 @@
  *                                                       never written by a later one
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -127,19 +128,61 @@ static void put(uint64_t op, uint64_t handle, uint64_t a, uint64_t b, const void
     errno = saved;
 }
 
+/* Where a directory descriptor leads. */
+static int place_of(int at, char *place) {
+    char link[64];
+    snprintf(link, sizeof link, at == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", at);
+    long length = readlink(link, place, PATH_MAX - 1);
+    place[length < 0 ? 0 : length] = 0;
+    return length > 0;
+}
+
+/* The descriptor of a name like /proc/self/fd/7/db, and what stands behind it; -1 if it is none. */
+static int descriptor(const char *name, const char **rest) {
+    char own[32];
+    snprintf(own, sizeof own, "/proc/%ld/fd/", (long)getpid());
+    const char *kinds[] = {"/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/", own};
+    for (int i = 0; i < 4; i++) {
+        size_t length = strlen(kinds[i]);
+        if (strncmp(name, kinds[i], length) != 0) continue;
+        char *end;
+        long fd = strtol(name + length, &end, 10);
+        if (end == name + length || (*end != '/' && *end != 0)) return -1;
+        *rest = end;
+        return fd;
+    }
+    return -1;
+}
+
+/* Takes `.`, `..` and empty parts out of an absolute path. What a descriptor leads to has no links in
+ * it, nor has anything below our directory. */
+static void tidy(char *path) {
+    char *to = path;
+    const char *from = path;
+    while (*from) {
+        while (*from == '/') from++;
+        size_t length = strcspn(from, "/");
+        if (length == 2 && from[0] == '.' && from[1] == '.') {
+            while (to > path && *--to != '/') {}
+        } else if (length > 0 && !(length == 1 && from[0] == '.')) {
+            *to++ = '/';
+            memmove(to, from, length);
+            to += length;
+        }
+        from += length;
+    }
+    *to = 0;
+}
+
 /* The absolute path of a name relative to a directory descriptor, if it is below ours. */
 static int below(int at, const char *name, char *path) {
     if (dir_length == 0 || !name) return 0;
-    if (name[0] == '/') {
-        snprintf(path, PATH_MAX, "%s", name);
-    } else {
-        char link[64], base[PATH_MAX];
-        snprintf(link, sizeof link, at == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", at);
-        long length = readlink(link, base, sizeof base - 1);
-        if (length < 0) return 0;
-        base[length] = 0;
-        if (snprintf(path, PATH_MAX, "%s/%s", base, name) >= PATH_MAX) return 0;
-    }
+    char base[PATH_MAX] = "";
+    const char *rest = name;
+    int fd = descriptor(name, &rest);
+    if (fd >= 0 ? !place_of(fd, base) : name[0] != '/' && !place_of(at, base)) return 0;
+    if (snprintf(path, PATH_MAX, "%s/%s", base, rest) >= PATH_MAX) return 0;
+    tidy(path);
     return strncmp(path, dir, dir_length) == 0 && (path[dir_length] == '/' || path[dir_length] == 0);
 }
 
@@ -173,8 +216,7 @@ static uint64_t handle_of(int fd) { return fd >= 0 && fd < FDS ? handles[fd] : 0
 
 static int opened(int at, const char *name, int flags, mode_t mode) {
     char path[PATH_MAX];
-    /* Directories that are listed are closed out of our sight; none of them is synced. */
-    if (flags & O_DIRECTORY || !below(at, name, path)) return syscall(SYS_openat, at, name, flags, mode);
+    if (!below(at, name, path)) return syscall(SYS_openat, at, name, flags, mode);
     pthread_mutex_lock(&lock);
     if (flags & (O_CREAT | O_TRUNC)) change();
     int failed = flags & O_CREAT && fails(F_CREATE, "open", path);
@@ -218,6 +260,18 @@ int close(int fd) {
     pthread_mutex_lock(&lock);
     if (fd >= 0 && fd < FDS) handles[fd] = 0;
     int result = syscall(SYS_close, fd);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* It closes the descriptor out of our sight, which another file may have next. */
+int closedir(DIR *list) {
+    static int (*real)(DIR *);
+    if (!real) real = (int (*)(DIR *))dlsym(RTLD_NEXT, "closedir");
+    int fd = dirfd(list);
+    pthread_mutex_lock(&lock);
+    if (fd >= 0 && fd < FDS) handles[fd] = 0;
+    int result = real(list);
     pthread_mutex_unlock(&lock);
     return result;
 }

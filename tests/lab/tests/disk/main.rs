@@ -8,6 +8,7 @@ mod full;
 mod older;
 mod raced;
 mod refused;
+mod traced;
 
 /// What the harnesses have as well.
 mod lab {
