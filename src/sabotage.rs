@@ -55,6 +55,8 @@ pub enum Sabotage {
     StayBehind,
     /// A tombstone goes before the cell of its id is there again.
     OpenFirst,
+    /// A long append is synced at its end alone.
+    SyncLate,
 }
 
 /// Whether this is done wrong.

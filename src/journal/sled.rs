@@ -111,7 +111,7 @@ impl Log {
         for frame in frames {
             unsynced += frame.bytes.len();
             self.call(|db| db.insert(frame.first.get().to_be_bytes(), frame.bytes).map(drop))?;
-            if unsynced >= SYNC_AT_LEAST_EVERY {
+            if unsynced >= SYNC_AT_LEAST_EVERY && !sabotage::is(Sabotage::SyncLate) {
                 self.sync()?;
                 unsynced = 0;
             }

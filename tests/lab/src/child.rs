@@ -7,14 +7,17 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use taskledger::{Builder, OpenError, TaskState};
+use tokio::sync::Barrier;
 
 /// Plays a role in the ledger at `path`.
 pub fn play(role: &str, path: PathBuf) {
     run(async {
         match role {
             "clients" => clients(path).await,
+            "crowd" => crowd(path).await,
             "opens and checkpoints" => opens_and_checkpoints(path).await,
             "holds" => holds(path).await,
             "opens once" => opens_once(path).await,
@@ -60,6 +63,26 @@ async fn clients(path: PathBuf) {
     }
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
+    }
+    ledger.close().await.unwrap();
+}
+
+/// So many clients, each of which has one attempt in each wave, and all attempts of a wave end together:
+/// what they return is written as one group, or a few.
+async fn crowd(path: PathBuf) {
+    let ledger = open(builder().checkpoint_after(u64::MAX), &path).await.unwrap();
+    ops::say("open");
+    let first = number("TASKLEDGER_CHILD_FIRST_CLIENT", 0);
+    let size = number("TASKLEDGER_CHILD_CLIENTS", 4);
+    let all_run = Arc::new(Barrier::new(usize::try_from(size).unwrap()));
+    for wave in 0..number("TASKLEDGER_CHILD_COUNT", 1) {
+        let mut clients = tokio::task::JoinSet::new();
+        for name in first..first + size {
+            clients.spawn(ops::one_of_many(ledger.clone(), name, wave, Arc::clone(&all_run)));
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended.unwrap();
+        }
     }
     ledger.close().await.unwrap();
 }

@@ -7,7 +7,8 @@
 //! dropped   nothing of it                     kept     all of it
 //! prefix    the first few changes             torn     all, the last write cut at a multiple of 512
 //! sectors   each 512 bytes on its own         pages    each 4 KiB on its own
-//! zeros     lengths are kept, contents not
+//! zeros     lengths are kept, contents not    within    all that lies within the durable length
+//! areas     each 8 MiB of a file on its own
 //! ```
 //!
 //! The strict model makes a name durable only by a sync of its directory, and takes
@@ -20,7 +21,7 @@
 use crate::Rng;
 use crate::places::Image;
 use crate::tracer::Call;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -41,10 +42,12 @@ pub enum Fate {
     Sectors,
     Pages,
     Zeros,
+    Within,
+    Areas,
 }
 
 impl Fate {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Dropped,
         Self::Kept,
         Self::Prefix,
@@ -52,6 +55,8 @@ impl Fate {
         Self::Sectors,
         Self::Pages,
         Self::Zeros,
+        Self::Within,
+        Self::Areas,
     ];
 }
 
@@ -95,6 +100,15 @@ enum Inode {
     Dir(Dir),
 }
 
+/// What is written over of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Frames that stand elsewhere as well, durable.
+    OfCopies,
+    /// One at least that stands nowhere else.
+    OfTheLast,
+}
+
 /// A disk on which a trace is played.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -105,7 +119,20 @@ pub struct Disk {
 
 const ROOT: Node = 0;
 
+/// A segment of the ledger's store.
+const AREA: u64 = 8 << 20;
+
+/// What a frame of the ledger begins with.
+const FRAME: &[u8] = b"TLframe\x01";
+/// Bytes of a frame before its body.
+const HEAD: usize = 53;
+
 impl Disk {
+    /// A disk that holds nothing.
+    pub fn empty(names: Names) -> Self {
+        Self::holding(&Image::new(), names)
+    }
+
     /// A disk that durably holds this.
     pub fn holding(image: &Image, names: Names) -> Self {
         let mut disk =
@@ -206,6 +233,31 @@ impl Disk {
         }
     }
 
+    /// Whether this call, which is not played yet, writes something else over frames that are durable,
+    /// while something that was written before it into the same file is not.
+    pub fn reuses(&self, call: &Call) -> Option<Reuse> {
+        let Call::Write { handle, offset, data } = call else { return None };
+        let Inode::File(file) = &self.inodes[self.handles[handle]] else { return None };
+        let from = (*offset as usize).min(file.durable.len());
+        let end = (from + data.len()).min(file.durable.len());
+        let (old, new) = (&file.durable[from..end], &data[..end - from]);
+        // Its head, with the position and the chain in it, tells a frame from all others.
+        let head = |at: usize| at..(at + HEAD).min(old.len());
+        let mut gone: BTreeSet<&[u8]> = memchr::memmem::find_iter(old, FRAME)
+            .filter(|at| old[head(*at)] != new[head(*at)])
+            .map(|at| &old[head(at)])
+            .collect();
+        if file.since.is_empty() || gone.is_empty() {
+            return None;
+        }
+        for (part, first) in [(&file.durable[..from], 0), (&file.durable[end..], end)] {
+            for at in memchr::memmem::find_iter(part, FRAME) {
+                gone.remove(&file.durable[first + at..(first + at + HEAD).min(file.durable.len())]);
+            }
+        }
+        Some(if gone.is_empty() { Reuse::OfCopies } else { Reuse::OfTheLast })
+    }
+
     /// What is found after a cut at this moment.
     pub fn cut(&self, fate: Fate, rng: &mut Rng) -> Image {
         let mut image = Image::new();
@@ -218,9 +270,9 @@ impl Disk {
         let mut names = dir.durable.clone();
         // A directory's own changes reach the disk in their order, as far as they do.
         let kept = match fate {
-            Fate::Dropped => 0,
+            Fate::Dropped | Fate::Within => 0,
             Fate::Kept | Fate::Torn | Fate::Zeros => dir.since.len(),
-            Fate::Prefix | Fate::Sectors | Fate::Pages => {
+            Fate::Prefix | Fate::Sectors | Fate::Pages | Fate::Areas => {
                 rng.below(dir.since.len() as u64 + 1) as usize
             }
         };
@@ -290,6 +342,7 @@ impl File {
         let prefix = rng.below(self.since.len() as u64 + 1) as usize;
         // A length may reach the disk, or not, without the contents.
         let length = rng.coin();
+        let areas = rng.next();
         for (number, change) in self.since.iter().enumerate() {
             match (fate, change) {
                 (Fate::Kept, change) => apply(&mut bytes, change),
@@ -297,6 +350,22 @@ impl File {
                     overwrite(&mut bytes, *offset, data);
                 }
                 (Fate::Dropped, _) => {}
+                (Fate::Within, Change::Write { offset, data, .. }) => {
+                    overwrite(&mut bytes, *offset, data);
+                }
+                (Fate::Within, Change::Length(_)) => {}
+                // A change that lies in several is kept as the area is where it begins.
+                (Fate::Areas, Change::Write { offset, .. })
+                    if Rng::new(areas ^ (offset / AREA)).coin() =>
+                {
+                    apply(&mut bytes, change);
+                }
+                (Fate::Areas, Change::Write { .. }) => {}
+                (Fate::Areas, change) => {
+                    if length {
+                        apply(&mut bytes, change);
+                    }
+                }
                 (Fate::Prefix, change) if number < prefix => apply(&mut bytes, change),
                 (Fate::Prefix, _) => {}
                 (Fate::Torn, Change::Write { offset, data, .. }) if number == last => {
@@ -386,69 +455,4 @@ fn rename(names: &mut BTreeMap<String, Node>, naming: &Naming) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::PathBuf;
-
-    fn played(calls: &[Call], names: Names) -> Disk {
-        let mut disk = Disk::holding(&Image::new(), names);
-        calls.iter().for_each(|call| disk.play(call));
-        disk
-    }
-
-    fn sample() -> Vec<Call> {
-        let path = || PathBuf::from("a");
-        vec![
-            Call::Open { handle: 1, cut: false, path: path() },
-            Call::Write { handle: 1, offset: 0, data: vec![1; 1024] },
-            Call::Range { handle: 1, offset: 0, length: 1024 },
-        ]
-    }
-
-    #[test]
-    fn nothing_is_durable_by_itself() {
-        let mut rng = Rng::new(1);
-        let disk = played(&sample(), Names::Strict);
-        assert!(disk.cut(Fate::Dropped, &mut rng).is_empty());
-        assert_eq!(disk.cut(Fate::Kept, &mut rng)[Path::new("a")], Some(vec![1; 1024]));
-        assert_eq!(disk.cut(Fate::Zeros, &mut rng)[Path::new("a")], Some(vec![0; 1024]));
-    }
-
-    #[test]
-    fn a_name_is_durable_by_its_directory_or_by_any_sync() {
-        let mut rng = Rng::new(1);
-        let mut calls = sample();
-        calls.push(Call::Sync { handle: 1 });
-        let strict = played(&calls, Names::Strict).cut(Fate::Dropped, &mut rng);
-        assert!(strict.is_empty());
-        let journalled = played(&calls, Names::Journalled).cut(Fate::Dropped, &mut rng);
-        assert_eq!(journalled[Path::new("a")], Some(vec![1; 1024]));
-        calls.push(Call::Open { handle: 2, cut: false, path: PathBuf::new() });
-        calls.push(Call::Sync { handle: 2 });
-        let strict = played(&calls, Names::Strict).cut(Fate::Dropped, &mut rng);
-        assert_eq!(strict[Path::new("a")], Some(vec![1; 1024]));
-    }
-
-    #[test]
-    fn what_a_sync_has_failed_to_write_no_later_one_writes() {
-        let mut rng = Rng::new(1);
-        let mut calls = sample();
-        calls.push(Call::Lost { handle: 1, offset: 0, length: 0 });
-        let disk = played(&calls, Names::Strict);
-        assert_eq!(disk.cut(Fate::Kept, &mut rng)[Path::new("a")], Some(vec![1; 1024]));
-        calls.push(Call::Write { handle: 1, offset: 512, data: vec![2; 512] });
-        calls.push(Call::Sync { handle: 1 });
-        let expected = Some([vec![0; 512], vec![2; 512]].concat());
-        let disk = played(&calls, Names::Journalled);
-        assert_eq!(disk.cut(Fate::Kept, &mut rng)[Path::new("a")], expected);
-    }
-
-    #[test]
-    fn a_range_that_is_synced_makes_no_length_durable() {
-        let mut rng = Rng::new(1);
-        let image = Image::from([(PathBuf::from("a"), Some(vec![0; 512]))]);
-        let mut disk = Disk::holding(&image, Names::Journalled);
-        sample().iter().for_each(|call| disk.play(call));
-        assert_eq!(disk.cut(Fate::Dropped, &mut rng)[Path::new("a")], Some(vec![1; 512]));
-    }
-}
+mod tests;

@@ -82,6 +82,7 @@ const SABOTAGES: [Sabotage; 21] = [
     Sabotage::ByName,
     Sabotage::StayOpen,
     Sabotage::StayBehind,
+    Sabotage::SyncLate,
 ];
 
 /// The lab's program as another process.

@@ -20,7 +20,9 @@ use crate::Rng;
 use crate::places::TestLedger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::sync::Arc;
 use taskledger::{AttemptError, ChangeError, Failure, Health, LaunchError, Rejection, TaskState};
+use tokio::sync::Barrier;
 
 /// Ids of each client.
 const IDS: u64 = 6;
@@ -74,6 +76,19 @@ pub async fn client(ledger: TestLedger, name: u64, seed: u64, count: u64, hangin
         }
         done += 1;
     }
+}
+
+/// Runs one id, which ends when all others of its wave run as well.
+pub async fn one_of_many(ledger: TestLedger, name: u64, wave: u64, all_run: Arc<Barrier>) {
+    let (id, number) = (format!("c{name}-{wave}"), name);
+    say(&format!("try {name} run {id} {number}"));
+    let value = long_output_of(number, child_output());
+    let work = async move {
+        all_run.wait().await;
+        Ok::<_, String>(value)
+    };
+    ledger.launch_block(id.clone(), work).await.unwrap();
+    say(&format!("done {name} run {id} {number}"));
 }
 
 /// Whether the ledger is poisoned, keeps to that, and still answers what it knows.

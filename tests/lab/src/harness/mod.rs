@@ -3,6 +3,7 @@
 mod clock;
 mod copied;
 mod counts;
+mod crowd;
 mod damaged;
 mod dropped;
 mod each_call;

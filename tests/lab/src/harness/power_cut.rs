@@ -11,10 +11,12 @@
 //! fails to write what a sync was to write: the next process still reads it, and says what it has
 //! read; that is certain from then on.
 //!
-//! The control leaves out the one sync that the promise stands on, and must find records lost: else
-//! the simulator would see nothing.
+//! Between them very many outputs are written at once (`crowd.rs`).
+//!
+//! The controls leave out the one sync that the promise stands on, or those within a long append, and
+//! must find records lost: else the simulator would see nothing.
 
-use super::{Harness, broken};
+use super::{Harness, broken, crowd};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names};
 use crate::ops::Model;
@@ -38,6 +40,11 @@ pub(super) const HARNESS: Harness = Harness {
             3000,
             &["but it must be one of", "was durable", "the log has a gap"],
         ),
+        broken(
+            Sabotage::SyncLate,
+            2000,
+            &["but it must be one of", "was durable", "the log has a gap"],
+        ),
     ],
 };
 
@@ -45,10 +52,10 @@ pub(super) const HARNESS: Harness = Harness {
 const SEGMENT: u64 = 8 << 20;
 
 /// Traced runs of clients, one process after the other.
-struct Trace {
+pub(super) struct Trace {
     before: Image,
     model: Model,
-    calls: Vec<Call>,
+    pub(super) calls: Vec<Call>,
     /// Where the calls of the last process begin, in which the power goes.
     last: usize,
     /// Bytes that are used of the longest log, at the end.
@@ -57,23 +64,31 @@ struct Trace {
 
 /// How the clients of a run are set.
 #[derive(Clone, Copy)]
-struct Run<'a> {
-    name: &'a str,
-    clients: u64,
-    count: u64,
-    checkpoints: u64,
-    checkpoint_after: u64,
+pub(super) struct Run<'a> {
+    pub(super) name: &'a str,
+    /// What a child plays that nothing is done to.
+    pub(super) role: &'a str,
+    pub(super) clients: u64,
+    pub(super) count: u64,
+    pub(super) checkpoints: u64,
+    pub(super) checkpoint_after: u64,
     /// Bytes of each output, at least.
-    output: u64,
+    pub(super) output: u64,
     /// Whether the first process says what it has found; all later ones do.
-    looks: bool,
+    pub(super) looks: bool,
     /// Processes that are killed before, or whose disk fails, each with how, in the words of
     /// `tracer.c`.
-    hurt: &'a [(&'a str, String)],
+    pub(super) hurt: &'a [(&'a str, String)],
 }
 
 /// Runs clients in a ledger that begins as `before`, with clients of names that were not used yet.
-fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>) -> Trace {
+pub(super) fn trace(
+    tracer: &Path,
+    before: Image,
+    model: &Model,
+    first: u64,
+    run: &Run<'_>,
+) -> Trace {
     let top = places::scratch();
     let dir = top.path().join("disk");
     places::lay_out(&before, &dir);
@@ -86,7 +101,7 @@ fn trace(tracer: &Path, before: Image, model: &Model, first: u64, run: &Run<'_>)
         let first = first + process * run.clients;
         let file = top.path().join("trace");
         let fails = hurt.is_some_and(|(how, _)| *how == "TL_FAIL");
-        let role = if fails { "suffers" } else { "clients" };
+        let role = if fails { "suffers" } else { run.role };
         let mut child = places::child(role, &dir.join("ledger"));
         child
             .env("TASKLEDGER_CHILD_LOOKS", u64::from(run.looks || process > 0).to_string())
@@ -187,7 +202,7 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> 
 }
 
 /// Opens what the cut left. Tells whether something was repaired.
-fn try_state(image: &Image, model: &mut Model, goes_on: bool) -> Result<bool, String> {
+pub(super) fn try_state(image: &Image, model: &mut Model, goes_on: bool) -> Result<bool, String> {
     let top = places::scratch();
     places::lay_out(image, top.path());
     let path = top.path().join("ledger");
@@ -229,8 +244,9 @@ fn history() -> (Image, Image, Model) {
     (history, places::image(top.path()), model)
 }
 
-const APPEND: Run<'static> = Run {
+pub(super) const APPEND: Run<'static> = Run {
     name: "append",
+    role: "clients",
     clients: 4,
     count: 60,
     checkpoints: 0,
@@ -256,6 +272,9 @@ fn run(session: &mut Session) {
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
     let failed = Run { name: "a failed sync", clients: 2, count: 15, ..APPEND };
     for round in 0_u64.. {
+        if round % 4 == 0 && session.goes_on() {
+            crowd::run(session, tracer, round == 0);
+        }
         for run in [
             create,
             APPEND,
