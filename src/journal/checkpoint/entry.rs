@@ -273,3 +273,59 @@ fn by_of(code: u8) -> Result<Option<SuccessBy>, String> {
         _ => Err(format!("succeeded by {code}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes on disk, written out by hand from the table above: an entry with everything that format
+    /// version 2 has brought.
+    #[test]
+    fn an_entry_with_a_second_byte_of_what_is_present_has_its_golden_bytes() {
+        let at = Timestamp::from_micros;
+        let details = TaskDetails {
+            cell: Cell { state: TaskState::Failed, attempt: Attempt::new(2), seq: SeqNo::new(7) },
+            epoch: Some(Epoch::new(3)),
+            started_at: Some(at(1_000)),
+            ended_at: Some(at(1_005)),
+            failure: Some(Failure::Crashed),
+            since: SeqNo::new(4),
+            fingerprint: Some(Fingerprint::from_bytes(*b"0123456789abcdef")),
+            notes: [
+                Note { at: at(1_002), text: "half".into() },
+                Note { at: at(1_003), text: String::new() },
+            ]
+            .into(),
+            pinned: true,
+            ..TaskDetails::ABSENT
+        };
+        let id = EncodedId::from_bytes(b"\x01a");
+        let origin = Origin { last_seq: SeqNo::new(9), at: 1_000 };
+        let mut golden = vec![
+            2,
+            0x01,
+            b'a',        // id
+            4 | MORE,    // failed, nobody says that it succeeded, a second byte
+            0b0010_1101, // epoch, started, ended, failure
+            0b1111,      // since, fingerprint, notes, pinned
+            2,           // attempt
+            2,           // back from 9 to 7
+            3,           // epoch
+            0,
+            10, // started at the base, ended 5 later (zigzag)
+            4,  // crashed
+            3,  // since: back from 7 to 4
+        ];
+        golden.extend(b"0123456789abcdef");
+        // Two notes: 3 before the end, and 1 after that (zigzag), each with its text.
+        golden.extend([2, 5, 4]);
+        golden.extend(b"half");
+        golden.extend([2, 0]);
+        let mut written = Vec::new();
+        encode_entry(&mut written, origin, &id, &details).unwrap();
+        assert_eq!(written, golden);
+        let mut rest = &golden[..];
+        assert_eq!(decode_entry(&mut rest, origin), Ok((id, details)));
+        assert!(rest.is_empty());
+    }
+}
