@@ -3,6 +3,7 @@
 //! Every figure is taken several times, the variants in turn (A B C A B C ...), on the same disk;
 //! medians are printed with their spread. On a shared machine only the ratios mean much.
 
+mod answers;
 mod flat;
 mod map;
 
@@ -23,8 +24,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 #[derive(Debug, Parser)]
 #[command(after_help = "Example: taskledger-benches --rounds 7 throughput reopen query")]
 struct Options {
-    /// What to measure: throughput, reopen, query, map, skip; all by default. The last two need the
-    /// command, built for release, and `map` needs GNU parallel.
+    /// What to measure: throughput, reopen, query, answers, tombstones, map, skip; all by default. The
+    /// last two need the command, built for release, and `map` needs GNU parallel.
     what: Vec<String>,
     /// Rounds of each variant.
     #[arg(long, default_value_t = 7)]
@@ -32,7 +33,7 @@ struct Options {
     /// Where to put the ledgers; a temporary directory below it is used and removed.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Ids for reopening, querying and skipping.
+    /// Ids for reopening, querying, pruning and skipping.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000])]
     ids: Vec<u64>,
     /// Launchers at once, for the throughput.
@@ -59,6 +60,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let Some(done) = runtime.block_on(answers::open_and_weigh()) {
+        return done;
+    }
     rustix::fs::sync();
     std::thread::sleep(Duration::from_secs(2));
     let wants = |what: &str| options.what.is_empty() || options.what.iter().any(|w| w == what);
@@ -71,6 +75,14 @@ fn main() -> Result<()> {
     if wants("reopen") || wants("query") {
         for ids in &options.ids {
             figures.extend(runtime.block_on(reopen_and_query(&options, *ids))?);
+        }
+    }
+    if wants("answers") {
+        figures.extend(runtime.block_on(answers::answers(&options))?);
+    }
+    if wants("tombstones") {
+        for ids in &options.ids {
+            figures.push(runtime.block_on(answers::tombstones(&options, *ids))?);
         }
     }
     if wants("map") {
