@@ -60,7 +60,7 @@ pub fn is_sabotaged() -> bool {
     std::env::var_os(SABOTAGE).is_some()
 }
 
-const SABOTAGES: [Sabotage; 21] = [
+const SABOTAGES: &[Sabotage] = &[
     Sabotage::SkipSync,
     Sabotage::HoldBack,
     Sabotage::SwallowFailure,

@@ -187,11 +187,19 @@ pub async fn look(ledger: &TestLedger) {
     say("looked");
 }
 
+/// What is said of an id that is again what it was before something that was acknowledged.
+pub const TAKEN_BACK: &str = "was taken back";
+
+/// What is said of what still runs or is being revoked, though its process is dead.
+pub const NOT_RESET: &str = "under way after an open";
+
 /// What must be found: fed with the lines of the clients.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// Of each id, as it would be found after a crash.
     known: BTreeMap<String, String>,
+    /// What each was before that.
+    past: BTreeMap<String, BTreeSet<String>>,
     under_way: BTreeMap<String, [String; 3]>,
     /// What a process has seen so far that looks what there is.
     seen: BTreeSet<String>,
@@ -216,28 +224,30 @@ impl Model {
             ["ack", "done", client, op, id, number] => {
                 let op = [op, id, number].map(str::to_owned);
                 assert_eq!(self.under_way.remove(client), Some(op.clone()), "{line}");
-                let after = after(&op, self.of(id)).pop().unwrap();
-                self.known.insert(id.to_owned(), after);
+                let mut states = after(&op, self.of(id));
+                let last = states.pop().unwrap();
+                self.past.entry(id.to_owned()).or_default().extend(states);
+                self.is_now(id, last);
                 self.acked += 1;
             }
             ["ack", "seen", id, ..] => {
                 let seen = words[3..].join(" ");
                 let allowed = self.allowed(id);
-                assert!(allowed.contains(&seen), "{line}, but it must be one of {allowed:?}");
+                assert!(allowed.contains(&seen), "{line}: {}", self.wrong(id, &seen));
                 self.under_way.retain(|_, [_, of, _]| of != id);
-                self.known.insert(id.to_owned(), seen);
+                self.is_now(id, seen);
                 self.seen.insert(id.to_owned());
             }
             ["ack", "looked"] => {
                 let ids: BTreeSet<String> = self.ids().collect();
-                for id in ids.difference(&self.seen) {
+                let seen = std::mem::take(&mut self.seen);
+                for id in ids.difference(&seen) {
                     let allowed = self.allowed(id);
                     let none = "none".to_owned();
-                    assert!(allowed.contains(&none), "{id} is gone, not one of {allowed:?}");
-                    self.known.insert(id.clone(), none);
+                    assert!(allowed.contains(&none), "{line}: {}", self.wrong(id, &none));
+                    self.is_now(id, none);
                 }
                 self.under_way.clear();
-                self.seen.clear();
             }
             ["ack", "hurt", ..] => self.hurt += 1,
             // What the tracer has done to it.
@@ -250,6 +260,25 @@ impl Model {
 
     fn of(&self, id: &str) -> &str {
         self.known.get(id).map_or("none", String::as_str)
+    }
+
+    fn is_now(&mut self, id: &str, state: String) {
+        let before = self.known.insert(id.to_owned(), state.clone());
+        let before = before.unwrap_or_else(|| "none".to_owned());
+        if before != state {
+            self.past.entry(id.to_owned()).or_default().insert(before);
+        }
+    }
+
+    /// What is wrong with this state, which the id may not be found in.
+    fn wrong(&self, id: &str, found: &str) -> String {
+        let allowed = self.allowed(id);
+        if found == TaskState::Running.to_string() || found == TaskState::Revoking.to_string() {
+            return format!("{id}, {found}, is {NOT_RESET}, not one of {allowed:?}");
+        }
+        let was = self.past.get(id).is_some_and(|past| past.contains(found));
+        let how = if was { TAKEN_BACK } else { "never was that" };
+        format!("{id} {how}: it is {found:?}, not one of {allowed:?}")
     }
 
     /// The ids that something is known of, or that something is done to.
@@ -293,9 +322,9 @@ impl Model {
             let allowed = self.allowed(&id);
             let found = found(ledger, &id).await;
             if !allowed.contains(&found) {
-                return Err(format!("{id} is {found:?}, but it must be one of {allowed:?}"));
+                return Err(self.wrong(&id, &found));
             }
-            self.known.insert(id, found);
+            self.is_now(&id, found);
         }
         self.under_way.clear();
         self.seen.clear();

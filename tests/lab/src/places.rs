@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use taskledger::{Builder, Ledger, OpenError};
 
@@ -78,6 +79,16 @@ pub fn child(role: &str, path: &Path) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     command
+}
+
+/// Whether a child that may have been killed was: else it has done all that it was to do. No other end
+/// was asked for.
+pub fn was_killed(status: ExitStatus) -> Result<bool, String> {
+    match (status.success(), status.signal()) {
+        (true, _) => Ok(false),
+        (false, Some(signal)) if signal == rustix::process::Signal::KILL.as_raw() => Ok(true),
+        (false, _) => Err(format!("the child ended with {status}")),
+    }
 }
 
 /// Says that somebody owns the ledger at a path, by a file beside it that only one can create: two

@@ -5,7 +5,7 @@
 
 use super::killed::{killed_after, reopen_and_check};
 use super::{Harness, broken};
-use crate::ops::Model;
+use crate::ops::{Model, TAKEN_BACK};
 use crate::{Session, places, tracer};
 use taskledger::internals::Sabotage;
 
@@ -16,7 +16,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 20,
     full: 500,
     run,
-    controls: &[broken(Sabotage::TrustClock, 60, &["but it must be one of", "cannot follow"])],
+    controls: &[broken(Sabotage::TrustClock, 60, &[TAKEN_BACK, "cannot follow"])],
 };
 
 fn run(session: &mut Session) {
@@ -36,10 +36,10 @@ fn run(session: &mut Session) {
         tracer::preload(&mut child, tracer, dir.path());
         let acks = 1 + rng.below(120);
         let died = killed_after(child, acks, |line| line.starts_with("ack"), &mut model);
-        let outcome = if died {
-            reopen_and_check(&path, &mut model)
-        } else {
-            Err("the child ended by itself".to_owned())
+        let outcome = match died {
+            Ok(true) => reopen_and_check(&path, &mut model),
+            Ok(false) => Err("the child ended by itself".to_owned()),
+            Err(wrong) => Err(wrong),
         };
         let failed = outcome.is_err();
         session.tried(outcome.map_err(|lost| format!("{acks} lines: {lost}")));

@@ -60,6 +60,8 @@ impl Work {
         for line in self.lines.by_ref() {
             self.model.hear(&line.unwrap());
         }
+        let killed = places::was_killed(self.child.wait().unwrap());
+        assert_eq!(killed, Ok(true), "they work until they are killed");
         std::mem::take(&mut self.model)
     }
 }

@@ -8,7 +8,7 @@
 
 use super::killed::{killed_after, reopen_with};
 use super::{Harness, broken};
-use crate::ops::Model;
+use crate::ops::{Model, NOT_RESET, TAKEN_BACK};
 use crate::places::{self, BALLAST, Image, some_ballast};
 use crate::{Session, tracer};
 use std::io::{BufRead, BufReader};
@@ -23,8 +23,8 @@ pub(super) const HARNESS: Harness = Harness {
     full: 6_000,
     run,
     controls: &[
-        broken(Sabotage::HoldBack, 400, &["but it must be one of"]),
-        broken(Sabotage::SkipReset, 400, &["but it must be one of", "still run after an open"]),
+        broken(Sabotage::HoldBack, 400, &[TAKEN_BACK]),
+        broken(Sabotage::SkipReset, 400, &[NOT_RESET]),
     ],
 };
 
@@ -51,7 +51,8 @@ fn run(session: &mut Session) {
     work.env("TASKLEDGER_CHILD_SEED", session.rng.next().to_string())
         .env(BALLAST, some_ballast(&mut session.rng).to_string())
         .env("TASKLEDGER_CHILD_CHECKPOINTS", "2");
-    killed_after(work, 120, |line| line.contains("done"), &mut known);
+    let killed = killed_after(work, 120, |line| line.contains("done"), &mut known);
+    assert_eq!(killed, Ok(true), "the history");
     let history = (places::image(&path), known.clone());
     age(&path).unwrap();
     let aged = (places::image(&path), known);
@@ -116,22 +117,23 @@ fn kill(
         .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string());
     tracer::killed_at(&mut child, tracer, &disk, at);
     let killed = killed_after(child, u64::MAX, |_| false, &mut model);
+    let mut outcome = killed.clone().map(drop);
+    let killed = killed.unwrap_or(true);
     let mut again = 0;
-    let mut outcome = Ok(());
-    if killed && scene != Scene::Long {
-        match calls_of_open(tracer, &disk, ballast) {
-            // Only what is called before it is open: what is killed is the recovery.
-            Ok(calls) => {
-                again = 1 + session.rng.below(calls);
-                if opens_once(tracer, &disk, ballast, again).is_none() {
-                    session.count(&format!("killed again in the recovery of {scene:?}"), 1);
-                    session.tried(Ok(()));
-                } else {
-                    // A helper's turn may come a little later.
-                    session.count("not killed again", 1);
-                }
+    if killed && scene != Scene::Long && outcome.is_ok() {
+        // Only what is called before it is open: what is killed is the recovery.
+        let second = calls_of_open(tracer, &disk, ballast).and_then(|calls| {
+            again = 1 + session.rng.below(calls);
+            opens_once(tracer, &disk, ballast, again)
+        });
+        match second {
+            Ok(None) => {
+                session.count(&format!("killed again in the recovery of {scene:?}"), 1);
+                session.tried(Ok(()));
             }
-            Err(wrong) => outcome = Err(wrong),
+            // A helper's turn may come a little later.
+            Ok(Some(_)) => session.count("not killed again", 1),
+            Err(wrong) => outcome = Err(format!("again {again}: {wrong}")),
         }
     }
     let outcome = outcome.and_then(|()| reopen_with(ballast, &path, &mut model));
@@ -149,21 +151,32 @@ fn kill(
 fn calls_of_open(tracer: &Path, disk: &Path, ballast: u64) -> Result<u64, String> {
     let copy = places::scratch();
     places::lay_out(&places::image(disk), copy.path());
-    opens_once(tracer, copy.path(), ballast, u64::MAX >> 1)
-        .ok_or_else(|| "it does not open again".to_owned())
+    let calls = opens_once(tracer, copy.path(), ballast, u64::MAX >> 1)?;
+    calls.ok_or_else(|| "it is killed though nobody kills it".to_owned())
 }
 
-/// Opens the ledger on this disk in a child that is killed before its `at`th change. `None` if it
-/// died before it was open, else how many changes it had made until then.
-fn opens_once(tracer: &Path, disk: &Path, ballast: u64, at: u64) -> Option<u64> {
+/// Opens the ledger on this disk in a child that is killed before its `at`th change. `None` if that
+/// was before it was open, else how many changes it had made until then. Any other end is wrong.
+fn opens_once(tracer: &Path, disk: &Path, ballast: u64, at: u64) -> Result<Option<u64>, String> {
     let mut child = places::child("opens once", &disk.join("ledger"));
     child.env(BALLAST, ballast.to_string());
     tracer::killed_at(&mut child, tracer, disk, at);
     let mut child = child.env("TL_COUNT", "1").spawn().unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let mut lines = lines.skip_while(|line| line != "ack owner");
-    let changes = lines.nth(1).map(|line| line.strip_prefix("ack changes ").unwrap().parse());
-    lines.for_each(drop);
-    child.wait().unwrap();
-    changes.map(Result::unwrap)
+    let lines: Vec<String> =
+        BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+    let said = |wrong: &str| Err(format!("the child that opens again {wrong}: {lines:?}"));
+    let killed = match places::was_killed(child.wait().unwrap()) {
+        Ok(killed) => killed,
+        Err(wrong) => return said(&wrong),
+    };
+    if lines.iter().any(|line| line.contains("panicked") || line.contains("refused")) {
+        return said("does not open it");
+    }
+    let open = lines.iter().position(|line| line == "ack owner");
+    let changes = open.and_then(|at| lines.get(at + 1)?.strip_prefix("ack changes "));
+    match changes {
+        Some(changes) => Ok(Some(changes.parse().unwrap())),
+        None if killed && open.is_none() => Ok(None),
+        None => said("ends without a word"),
+    }
 }

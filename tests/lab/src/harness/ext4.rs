@@ -7,7 +7,7 @@
 use super::killed::reopen_and_check;
 use super::{Harness, broken};
 use crate::Session;
-use crate::ops::Model;
+use crate::ops::{Model, TAKEN_BACK};
 use crate::places;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 5,
     full: 300,
     run,
-    controls: &[broken(Sabotage::SkipSync, 15, &["but it must be one of", "was durable"])],
+    controls: &[broken(Sabotage::SkipSync, 15, &[TAKEN_BACK, "was durable"])],
 };
 
 /// A mounted image, which is unmounted when this is dropped.
@@ -82,7 +82,9 @@ fn cut(session: &mut Session, top: &Path, fresh: &Path) -> Result<(), String> {
     if rng.coin() {
         let mut before = places::child("clients", &path);
         before.env("TASKLEDGER_CHILD_COUNT", "20").env("TASKLEDGER_CHILD_FIRST_CLIENT", "50");
-        super::killed::killed_after(before, u64::MAX, |_| false, &mut model);
+        if super::killed::killed_after(before, u64::MAX, |_| false, &mut model)? {
+            return Err("the child before was killed".to_owned());
+        }
     }
     let mut child = places::child("clients", &path);
     child
@@ -100,8 +102,11 @@ fn cut(session: &mut Session, top: &Path, fresh: &Path) -> Result<(), String> {
     child.kill().unwrap();
     // What it had said before it was stopped.
     lines.map(Result::unwrap).for_each(|line| model.hear(&line));
-    child.wait().unwrap();
+    let killed = places::was_killed(child.wait().unwrap());
     stopped?;
+    if !killed? {
+        return Err("the child ended by itself".to_owned());
+    }
     drop(mounted);
     let mounted = Mounted::mount(&copy, top.join("copy"))?;
     session.count("acknowledged", model.acked);

@@ -84,7 +84,8 @@ fn run(session: &mut Session) {
     let mut work = places::child("clients", &path);
     work.env("TASKLEDGER_CHILD_SEED", session.rng.next().to_string())
         .env("TASKLEDGER_CHILD_CHECKPOINTS", "2");
-    super::killed::killed_after(work, 120, |line| line.contains("done"), &mut known);
+    let killed = super::killed::killed_after(work, 120, |line| line.contains("done"), &mut known);
+    assert_eq!(killed, Ok(true), "the history");
     let history = (places::image(&path), known);
     let mut lanes = Vec::new();
     for workload in WORKLOADS {

@@ -8,7 +8,7 @@
 
 use super::{Harness, broken};
 use crate::Session;
-use crate::ops::Model;
+use crate::ops::{Model, NOT_RESET, TAKEN_BACK};
 use crate::places::{self, BALLAST, builder, some_ballast};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -24,8 +24,8 @@ pub(super) const HARNESS: Harness = Harness {
     full: 10_000,
     run,
     controls: &[
-        broken(Sabotage::HoldBack, 100, &["but it must be one of"]),
-        broken(Sabotage::SkipReset, 100, &["but it must be one of", "still run after an open"]),
+        broken(Sabotage::HoldBack, 100, &[TAKEN_BACK]),
+        broken(Sabotage::SkipReset, 100, &[NOT_RESET]),
     ],
 };
 
@@ -69,7 +69,9 @@ fn round(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), St
         let mut child = places::child("opens and checkpoints", path);
         child.env(BALLAST, ballast.to_string());
         let counts = |line: &str| line.starts_with("ack");
-        killed_after(child, lines, counts, &mut model.clone());
+        if !killed_after(child, lines, counts, &mut model.clone())? {
+            return Err(format!("{lines} lines: the child ended by itself"));
+        }
         return reopen_with(ballast, path, model).map_err(|lost| format!("{lines} lines: {lost}"));
     }
     let mut child = places::child("clients", path);
@@ -86,7 +88,7 @@ fn round(session: &mut Session, path: &Path, model: &mut Model) -> Result<(), St
         1 => 1 + rng.below(20),
         _ => 1 + rng.below(150),
     };
-    if !killed_after(child, acks, |line| line.starts_with("ack"), model) {
+    if !killed_after(child, acks, |line| line.starts_with("ack"), model)? {
         return Err(format!("{acks} lines: the child ended by itself"));
     }
     reopen_with(ballast, path, model).map_err(|lost| format!("{acks} lines: {lost}"))
@@ -111,7 +113,7 @@ fn at_a_moment(session: &mut Session, path: &Path, model: &mut Model) -> Result<
     });
     lines.lines().map_while(Result::ok).for_each(|line| model.hear(&line));
     kills.join().unwrap().unwrap();
-    if child.wait().unwrap().success() {
+    if !places::was_killed(child.wait().unwrap())? {
         return Err(format!("{delay:?}: the child ended by itself"));
     }
     let what = match (model.opened, path.exists()) {
@@ -124,16 +126,17 @@ fn at_a_moment(session: &mut Session, path: &Path, model: &mut Model) -> Result<
 }
 
 /// Runs the child, kills it when it has said `acks` lines that `counts`, and lets the model hear
-/// all it has said. Nobody sleeps: the child is killed when a line is read. Tells whether it died.
+/// all it has said. Nobody sleeps: the child is killed when a line is read. Tells whether it died of a
+/// kill; any other end than that or a good one is wrong.
 pub(super) fn killed_after(
     mut command: Command,
     acks: u64,
     counts: impl Fn(&str) -> bool,
     model: &mut Model,
-) -> bool {
+) -> Result<bool, String> {
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap());
-    let mut seen = 0;
+    let (mut seen, mut last) = (0, String::new());
     for line in lines.lines() {
         let line = line.unwrap();
         model.hear(&line);
@@ -141,8 +144,9 @@ pub(super) fn killed_after(
         if seen == acks {
             child.kill().unwrap();
         }
+        last = line;
     }
-    !child.wait().unwrap().success()
+    places::was_killed(child.wait().unwrap()).map_err(|wrong| format!("{wrong}: {last}"))
 }
 
 pub(super) fn reopen_and_check(path: &Path, model: &mut Model) -> Result<(), String> {
@@ -157,7 +161,7 @@ pub(super) fn reopen_with(ballast: u64, path: &Path, model: &mut Model) -> Resul
         model.check(&ledger).await?;
         let running = ledger.running_tasks().len() + ledger.revoking_tasks().len();
         if running > 0 {
-            return Err(format!("{running} still run after an open"));
+            return Err(format!("{running} {NOT_RESET}"));
         }
         if !ledger.recovery().repaired().is_empty() {
             return Err(format!("a kill took a repair: {:?}", ledger.recovery().repaired()));

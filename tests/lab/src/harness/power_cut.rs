@@ -19,7 +19,7 @@
 use super::{Harness, broken, crowd};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names};
-use crate::ops::Model;
+use crate::ops::{Model, TAKEN_BACK};
 use crate::places::{self, Image, builder};
 use crate::tracer::{self, Call};
 use std::io::{BufRead, BufReader};
@@ -34,17 +34,9 @@ pub(super) const HARNESS: Harness = Harness {
     full: 100_000,
     run,
     controls: &[
-        broken(Sabotage::SkipSync, 1000, &["but it must be one of", "was durable"]),
-        broken(
-            Sabotage::TrustCache,
-            3000,
-            &["but it must be one of", "was durable", "the log has a gap"],
-        ),
-        broken(
-            Sabotage::SyncLate,
-            2000,
-            &["but it must be one of", "was durable", "the log has a gap"],
-        ),
+        broken(Sabotage::SkipSync, 1000, &[TAKEN_BACK, "was durable"]),
+        broken(Sabotage::TrustCache, 3000, &[TAKEN_BACK, "was durable", "the log has a gap"]),
+        broken(Sabotage::SyncLate, 2000, &[TAKEN_BACK, "was durable", "the log has a gap"]),
     ],
 };
 
@@ -120,8 +112,15 @@ pub(super) fn trace(
         // Read, so that the child is not held up.
         let lines: Vec<String> =
             BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
-        let ended = child.wait().unwrap().success();
-        assert!(ended || hurt.is_some(), "{}: {lines:?}", run.name);
+        // A disk that fails makes the store panic when it is dropped.
+        let panicked = |line: &&String| line.contains("panicked") && !line.contains("/sled-0.34");
+        let bad = lines.iter().find(|line| panicked(line) || line.starts_with("ack bad"));
+        assert_eq!(bad, None, "{}", run.name);
+        let may_be_killed = hurt.is_some() && !fails;
+        match places::was_killed(child.wait().unwrap()) {
+            Ok(killed) => assert!(!killed || may_be_killed, "{}: killed", run.name),
+            Err(wrong) => panic!("{}: {wrong}: {:?}", run.name, lines.last()),
+        }
         calls.extend(tracer::read(&file, &dir, process * tracer::HANDLES));
     }
     let longest = places::image(&dir)
