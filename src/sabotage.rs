@@ -57,6 +57,24 @@ pub enum Sabotage {
     OpenFirst,
     /// A long append is synced at its end alone.
     SyncLate,
+    /// The witness is written before the logs are judged.
+    TouchFirst,
+    /// Damaged files are not kept when a loss is accepted.
+    DropEvidence,
+    /// What stands behind a gap is not read when a loss is accepted.
+    StopAtGap,
+    /// What is folded loses its dates.
+    LoseDates,
+    /// An accepted loss is not told.
+    LossUntold,
+    /// An accepted loss is not recorded.
+    LossUnrecorded,
+    /// A loss is accepted though nobody has said so.
+    AcceptUnasked,
+    /// What the ballast holds matters.
+    JudgeBallast,
+    /// A record that is read is believed to be legal.
+    TrustRecord,
 }
 
 /// Whether this is done wrong.

@@ -12,6 +12,7 @@ use super::files;
 use super::lock::DirLock;
 use super::sled::SEGMENT_SIZE;
 use crate::error::{JournalError, OpenError};
+use crate::sabotage::{self, Sabotage};
 use crate::sync::Arc;
 use std::fs::File;
 use std::io::{self, Write};
@@ -92,6 +93,9 @@ pub(crate) fn with_ballast<T>(
     path: &Path,
     mut attempt: impl FnMut(&mut Option<Arc<DirLock>>) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
+    if sabotage::is(Sabotage::JudgeBallast) {
+        judge_contents(path)?;
+    }
     let mut lock = None;
     let full = match attempt(&mut lock) {
         Err(error) if is_full(&error) => error,
@@ -113,6 +117,15 @@ pub(crate) fn with_ballast<T>(
         }
         attempted => attempted,
     }
+}
+
+/// As if they mattered.
+fn judge_contents(dir: &Path) -> Result<(), JournalError> {
+    let found = files::read(&dir.join(NAME), u64::MAX)?;
+    if found.iter().flatten().any(|byte| *byte != 0) {
+        return Err(JournalError::damaged(NAME, "it holds something"));
+    }
+    Ok(())
 }
 
 fn is_full(error: &OpenError) -> bool {

@@ -20,6 +20,7 @@ use crate::journal::checkpoint::{Checkpoint, CheckpointWriter, Graves};
 use crate::journal::merge::{Changes, Known, Merge, Told};
 use crate::journal::scan::Scan;
 use crate::journal::{Entry, LedgerEvent, Record};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Epoch, Grave, SeqNo, TaskState, Tombstone};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -185,6 +186,7 @@ impl Round {
             go_on(stop)?;
             match (self.mode, illegal) {
                 (Mode::Strict, Some((seq, source))) => {
+                    assert!(!sabotage::is(Sabotage::TrustRecord), "record {seq} was believed");
                     return Err(JournalError::Illegal { seq, source });
                 }
                 (Mode::Strict, None) | (Mode::Forced, _) => {}

@@ -75,7 +75,11 @@ pub(crate) fn salvage<'a>(
     let pick = |(number, scan): (usize, &&Scan)| {
         let later = logs.get(number + 1..).unwrap_or_default();
         let before = later.iter().filter_map(|log| log.beginning()).min().unwrap_or(u64::MAX);
-        let frames = scan.salvage(end.seq, end.chain, before);
+        let frames = if sabotage::is(Sabotage::StopAtGap) {
+            scan.run(end.seq, end.chain).frames
+        } else {
+            scan.salvage(end.seq, end.chain, before)
+        };
         if let Some(last) = frames.last().and_then(|at| scan.frames().get(*at)) {
             end = Position { seq: SeqNo::new(last.last()), chain: last.checksum };
         }

@@ -22,6 +22,7 @@ use crate::journal::codec;
 use crate::journal::frame::ITEM_LIMIT;
 use crate::journal::wire::EventWire;
 use crate::journal::{Entry, Record};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Event, IllegalTransition, SeqNo, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, btree_map};
@@ -171,7 +172,8 @@ fn told(id: EncodedId, mut details: TaskDetails, mut changes: &[u8]) -> Result<T
         }
         let entry = Entry::Task { id: id.clone(), prev, event };
         // What is legal is the same, forced or not.
-        details = details.forced(&Record { seq, at: Timestamp::from_micros(change.at), entry });
+        let at = if sabotage::is(Sabotage::LoseDates) { 0 } else { change.at };
+        details = details.forced(&Record { seq, at: Timestamp::from_micros(at), entry });
     }
     Ok(Told { id, details, illegal })
 }

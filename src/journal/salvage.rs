@@ -40,6 +40,7 @@ use super::witness::{self, Witness};
 use crate::error::{JournalError, OpenError};
 use crate::id::{EncodedId, IdShape};
 use crate::journal::{Entry, LedgerEvent, Record};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Cell, SeqNo, Timestamp};
 use std::collections::HashMap;
 use std::path::Path;
@@ -93,7 +94,10 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
         end = Position { seq: at.last_seq, chain: at.chain };
     }
     let number = opening.manifest.next_number;
-    let evidence = all_names(&dir)?;
+    let mut evidence = all_names(&dir)?;
+    if sabotage::is(Sabotage::DropEvidence) {
+        evidence.clear();
+    }
     let logs: Vec<fold::Log<'_>> =
         scans.iter().zip(&picked).map(|(scan, frames)| fold::Log { scan, frames }).collect();
     let target = Target {
@@ -115,7 +119,8 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
     let go_on = || {
         aside::put_aside(&dir, &evidence)?;
         drop(Witness::create_at(&dir, ledger, end.seq, end.chain)?);
-        opening.start_afresh(number, end, &[record])?;
+        let records = if sabotage::is(Sabotage::LossUnrecorded) { &[][..] } else { &[record] };
+        opening.start_afresh(number, end, records)?;
         Ok::<_, OpenError>(())
     };
     // On a full disk its space is what the next attempt can go on with.

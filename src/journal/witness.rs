@@ -116,7 +116,11 @@ impl Witness {
             .map_err(JournalError::io("open", &path))?;
         // A killed process may have left the latest slot in the page cache alone.
         file.sync_data().map_err(JournalError::io("sync", &path))?;
-        Ok(Self { file, path, latest, target: place.other(), unsynced: None })
+        let mut witness = Self { file, path, latest, target: place.other(), unsynced: None };
+        if sabotage::is(Sabotage::TouchFirst) {
+            witness.note(latest.last_seq, latest.chain, Instant::now())?;
+        }
+        Ok(witness)
     }
 
     /// Up to where the log was durable.

@@ -83,6 +83,15 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::StayOpen,
     Sabotage::StayBehind,
     Sabotage::SyncLate,
+    Sabotage::TouchFirst,
+    Sabotage::DropEvidence,
+    Sabotage::StopAtGap,
+    Sabotage::LoseDates,
+    Sabotage::LossUntold,
+    Sabotage::LossUnrecorded,
+    Sabotage::AcceptUnasked,
+    Sabotage::JudgeBallast,
+    Sabotage::TrustRecord,
 ];
 
 /// The lab's program as another process.

@@ -155,7 +155,10 @@ async fn try_to_open(path: &Path, model: &mut Model) -> Result<Came, String> {
         Ok(ledger) => {
             let came =
                 if ledger.recovery().repaired().is_empty() { Came::Opened } else { Came::Repaired };
-            model.check(&ledger).await.map_err(|lost| format!("silently lost: {lost}"))?;
+            model
+                .check(&ledger)
+                .await
+                .map_err(|lost| format!("the copy has silently lost: {lost}"))?;
             works(ledger, path, Some(model)).await.map(|()| came)
         }
         Err(OpenError::Damaged(_)) => {

@@ -1,5 +1,6 @@
 //! The harnesses, each named after what it does to the ledger.
 
+mod accepted;
 mod clock;
 mod copied;
 mod counts;

@@ -1,0 +1,154 @@
+//! A loss is accepted.
+//!
+//! It opens a damaged ledger in any case, keeps the evidence, says so and has it on record, finds nothing
+//! that never was, has every success whose frame is still whole, and each id as it was, to the last
+//! detail, if all frames that name it are.
+
+use super::damaged::{Sample, builder, known};
+use crate::places::{self, Image};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use taskledger::dump::Inspection;
+use taskledger::{AcceptLoss, Entry, LedgerEvent, SeqNo, TaskState};
+
+/// What a frame begins with.
+const FRAME: &[u8] = b"TLframe\x01";
+
+/// Bytes of a frame before its body; the last four of them tell how long that is.
+const HEAD: usize = 53;
+
+/// A frame in a file of a sample, and the ids that it names.
+pub(super) struct Frame {
+    file: PathBuf,
+    at: usize,
+    length: usize,
+    ids: BTreeSet<String>,
+}
+
+/// All frames of a ledger but those in unfinished files.
+pub(super) fn frames_of(image: &Image) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let finished = |name: &Path| !name.to_str().unwrap().ends_with(".tmp");
+    for (file, content) in image.iter().filter(|(name, _)| finished(name)) {
+        let bytes = content.as_deref().unwrap_or_default();
+        for at in memchr::memmem::find_iter(bytes, FRAME) {
+            let Some(head) = bytes.get(at..at + HEAD) else { continue };
+            let body = u32::from_le_bytes(head[HEAD - 4..].try_into().unwrap());
+            let length = HEAD + body as usize + 8;
+            if let Some(frame) = bytes.get(at..at + length) {
+                frames.push(Frame { file: file.clone(), at, length, ids: ids_in(frame) });
+            }
+        }
+    }
+    frames
+}
+
+/// The ids of the samples: a word and four digits.
+fn ids_in(frame: &[u8]) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for word in ["id-", "large-"] {
+        for at in memchr::memmem::find_iter(frame, word) {
+            let id = frame.get(at..at + word.len() + 4).map(<[u8]>::to_vec);
+            ids.extend(id.and_then(|id| String::from_utf8(id).ok()));
+        }
+    }
+    ids
+}
+
+impl Frame {
+    fn bytes<'a>(&self, image: &'a Image) -> Option<&'a [u8]> {
+        image.get(&self.file)?.as_ref()?.get(self.at..self.at + self.length)
+    }
+
+    /// Whether it is byte for byte where and what it was.
+    fn is_whole(&self, sample: &Sample, image: &Image) -> bool {
+        self.bytes(image) == self.bytes(&sample.image)
+    }
+}
+
+/// Accepts the loss of this image of the sample, which is at `path`.
+pub(super) async fn accept(sample: &Sample, path: &Path, image: &Image) -> Result<(), String> {
+    let accepting = builder().accept_loss(AcceptLoss::Yes);
+    // Nothing that is damaged here takes with it all that tells which ledger it is.
+    let ledger = places::open(accepting, path)
+        .await
+        .map_err(|error| format!("the accepted loss does not open it: {error:?}"))?;
+    if ledger.recovery().loss_accepted().is_none() {
+        return Err("the loss is not told".to_owned());
+    }
+    let found = known(&ledger).await;
+    for (id, (state, _)) in &found {
+        // What came before a lost record may come back: a state of its own past.
+        match sample.known.get(id).map(|(was, _)| was.as_str()) {
+            None => return Err(format!("{id} is {state:?} and was never there")),
+            Some(was) if was == state || state == "crashed" => {}
+            Some(was) => return Err(format!("{id} was {was:?} and is {state:?}")),
+        }
+    }
+    let whole: Vec<&Frame> =
+        sample.frames.iter().filter(|frame| frame.is_whole(sample, image)).collect();
+    for (id, was) in &sample.known {
+        let is = found.get(id);
+        if is_success_in(&whole, sample, id) && is.map(|(state, _)| state) != Some(&was.0) {
+            return Err(format!("{id} is lost, though its record is whole; it is {is:?}"));
+        }
+        let all = sample.frames.iter().filter(|frame| frame.ids.contains(id)).count();
+        let left = whole.iter().filter(|frame| frame.ids.contains(id)).count();
+        if all > 0 && all == left && is != Some(was) {
+            return Err(format!("{id} is not kept as it was: {was:?}, but {is:?}"));
+        }
+    }
+    ledger.mark_succeeded("after the loss".to_owned()).await.unwrap();
+    ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
+    evidence_is_kept(image, path)?;
+    is_on_record(path)?;
+    let ledger = places::open(builder(), path)
+        .await
+        .map_err(|error| format!("after the loss: {error:?}"))?;
+    let state = ledger.query_task_state_quick("after the loss");
+    ledger.close().await.unwrap();
+    if state != TaskState::Succeeded {
+        return Err("what was recorded after the loss is gone".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether one of these frames records the success of the id, with its output.
+fn is_success_in(frames: &[&Frame], sample: &Sample, id: &str) -> bool {
+    let Some(number) = sample.known[id].0.strip_prefix("ok ") else { return false };
+    let output = format!("{number}:");
+    frames.iter().filter(|frame| frame.ids.contains(id)).any(|frame| {
+        let bytes = frame.bytes(&sample.image).unwrap_or_default();
+        memchr::memmem::find(bytes, output.as_bytes()).is_some()
+    })
+}
+
+/// That what may tell something of this image is kept, byte by byte.
+pub(super) fn evidence_is_kept(image: &Image, path: &Path) -> Result<(), String> {
+    let kept = places::image(&path.join("damaged"));
+    for (name, content) in image {
+        let text = name.to_str().unwrap();
+        let evidence = ["log-", "checkpoint-", "witness", "manifest"];
+        let is_evidence = evidence.iter().any(|kind| text.starts_with(kind));
+        if is_evidence
+            && !text.ends_with(".tmp")
+            && content.is_some()
+            && kept.get(name) != Some(content)
+        {
+            return Err(format!("{text} is not kept as evidence"));
+        }
+    }
+    Ok(())
+}
+
+/// That a loss is on the record of the closed ledger, once.
+pub(super) fn is_on_record(path: &Path) -> Result<(), String> {
+    let inspection = Inspection::open(path).map_err(|error| format!("to look at: {error:?}"))?;
+    let records: Result<Vec<_>, _> = inspection.records(SeqNo::ZERO).collect();
+    let records = records.map_err(|error| format!("to look at: {error:?}"))?;
+    let is_loss = |entry: &Entry| matches!(entry, Entry::Ledger(LedgerEvent::LossAccepted { .. }));
+    match records.iter().filter(|record| is_loss(&record.entry)).count() {
+        1 => Ok(()),
+        losses => Err(format!("{losses} losses are on record")),
+    }
+}
