@@ -7,10 +7,12 @@
 //! believed as far as the replay of their records. What once was found, of whatever kind, stays in
 //! `corpus/` and is tried first.
 
+mod hostile;
+
 use super::{Harness, broken, damaged};
 use crate::places::{self, Image, builder};
-use crate::{MEMORY, Rng, Session};
-use std::collections::BTreeMap;
+use crate::{MEMORY, Session};
+use hostile::{frames_of, hostile, mutate, reseal};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,7 +28,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 20_000,
     full: 5_000_000,
     run,
-    controls: &[broken(Sabotage::TrustLength, 10_000, &["bytes asked for"])],
+    controls: &[
+        broken(Sabotage::TrustLength, 10_000, &["bytes asked for"]),
+        broken(Sabotage::TrustRecord, 20_000, &["was believed"]),
+    ],
 };
 
 /// More than any decoder, and a store with its segments, asks for.
@@ -38,6 +43,14 @@ const LEDGER: [u8; 16] = *b"the ledger's id.";
 const CHAIN_AT: usize = 41;
 const LENGTH_AT: usize = 49;
 const HEAD: usize = 53;
+
+/// Why a replay refuses what everything before it has believed.
+const IN_REPLAY: [&str; 3] = [" cannot follow ", " follows where ", " opens a tombstone "];
+
+const REFUSED_IN_REPLAY: &str = "whole ledgers refused in their replay";
+
+/// Of so many inputs some come so far.
+const ENOUGH: u64 = 20_000;
 
 /// Inputs of decoders alone for each whole ledger.
 const PER_LEDGER: u64 = 39;
@@ -66,20 +79,34 @@ fn run(session: &mut Session) {
         internals::shape_of::<Vec<(i8, [u8; 3])>>(),
         internals::shape_of::<ByteId>(),
     ];
+    ledgers_and_decoders(session, &samples, &frames, &shapes);
+    let counted = session.report.counts.get(REFUSED_IN_REPLAY).copied().unwrap_or_default();
+    if counted == 0 && session.report.tried >= ENOUGH {
+        session.violated(format!("none of the {REFUSED_IN_REPLAY}: nothing hostile comes so far"));
+    }
+}
+
+/// Each of them a ledger now and then.
+fn ledgers_and_decoders(
+    session: &mut Session,
+    samples: &[damaged::Sample],
+    frames: &[Vec<u8>],
+    shapes: &[Vec<u8>],
+) {
     while session.goes_on() {
         for _ in 0..PER_LEDGER {
             if !session.goes_on() {
                 return;
             }
-            let mut bytes = session.rng.pick(&frames).clone();
+            let mut bytes = session.rng.pick(frames).clone();
             bytes[8..24].copy_from_slice(&LEDGER);
-            mutate(&mut bytes, &frames, &mut session.rng);
+            mutate(&mut bytes, frames, &mut session.rng);
             if session.rng.below(16) > 0 {
                 reseal(&mut bytes);
             }
-            let mut shape = session.rng.pick(&shapes).clone();
+            let mut shape = session.rng.pick(shapes).clone();
             if session.rng.coin() {
-                mutate(&mut shape, &frames, &mut session.rng);
+                mutate(&mut shape, frames, &mut session.rng);
             }
             let id: Vec<u8> =
                 (0..session.rng.below(40)).map(|_| session.rng.next() as u8).collect();
@@ -96,7 +123,7 @@ fn run(session: &mut Session) {
             return;
         }
         let sample = &samples[usize::try_from(session.rng.below(3)).unwrap()];
-        let (image, what) = hostile(&sample.image, &frames, &mut session.rng);
+        let (image, what) = hostile(&sample.image, frames, &mut session.rng);
         let mut came = Came::Refused;
         let held = tried(session, &what, || {
             came = places::run(whole(&image))?;
@@ -104,7 +131,7 @@ fn run(session: &mut Session) {
         });
         let came = match came {
             Came::Opened => "whole ledgers opened",
-            Came::RefusedInReplay => "whole ledgers refused in their replay",
+            Came::RefusedInReplay => REFUSED_IN_REPLAY,
             Came::Refused => "whole ledgers refused before",
         };
         session.count(came, 1);
@@ -168,178 +195,6 @@ impl Input {
     }
 }
 
-fn frames_of(image: &Image) -> Vec<Vec<u8>> {
-    let mut frames = Vec::new();
-    for bytes in image.values().flatten() {
-        for at in memchr::memmem::find_iter(bytes, FRAME) {
-            frames.extend(frame_at(bytes, at).map(|end| bytes[at..end].to_vec()));
-        }
-    }
-    frames
-}
-
-/// Where the frame ends that begins here.
-fn frame_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let length = bytes.get(at + LENGTH_AT..at + HEAD)?;
-    let end = at + HEAD + u32::from_le_bytes(length.try_into().unwrap()) as usize + 8;
-    (end <= bytes.len()).then_some(end)
-}
-
-/// A few changes of the kind that decoders stumble over.
-fn mutate(bytes: &mut Vec<u8>, frames: &[Vec<u8>], rng: &mut Rng) {
-    for _ in 0..=rng.below(3) {
-        if bytes.is_empty() {
-            return;
-        }
-        let at = usize::try_from(rng.below(bytes.len() as u64)).unwrap();
-        match rng.below(8) {
-            0 => bytes[at] ^= 1 << rng.below(8),
-            1 => bytes[at] = *rng.pick(&[0, 1, 0x7f, 0x80, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff]),
-            2 => bytes[at] = bytes[at].wrapping_add(1),
-            3 => {
-                // A length or a position, as large as can be.
-                let end = (at + 1 + usize::try_from(rng.below(8)).unwrap()).min(bytes.len());
-                bytes[at..end].fill(0xff);
-            }
-            4 => {
-                let other = rng.pick(frames);
-                let from = usize::try_from(rng.below(other.len() as u64)).unwrap();
-                let end = (at + other.len() - from).min(bytes.len());
-                bytes[at..end].copy_from_slice(&other[from..from + end - at]);
-            }
-            5 => bytes.insert(at, rng.next() as u8),
-            6 => drop(bytes.remove(at)),
-            _ => bytes.truncate(at.max(1)),
-        }
-    }
-}
-
-/// Makes length and checksum of a frame right, so that more than those two is looked at.
-fn reseal(bytes: &mut [u8]) {
-    let Some(body) = bytes.len().checked_sub(HEAD + 8) else { return };
-    bytes[..8].copy_from_slice(FRAME);
-    bytes[8..24].copy_from_slice(&LEDGER);
-    let length = u32::try_from(body).unwrap();
-    bytes[LENGTH_AT..HEAD].copy_from_slice(&length.to_le_bytes());
-    let (sealed, checksum) = bytes.split_at_mut(HEAD + body);
-    checksum.copy_from_slice(&xxh3_64(sealed).to_le_bytes());
-}
-
-/// A ledger one of whose files says something else, under right checksums.
-fn hostile(image: &Image, frames: &[Vec<u8>], rng: &mut Rng) -> (Image, String) {
-    let mut image = image.clone();
-    let names: Vec<PathBuf> = image
-        .iter()
-        .filter(|(name, content)| {
-            let name = name.to_str().unwrap();
-            content.is_some()
-                && (name.contains("/db") || !name.contains('/'))
-                && name != "lock"
-                && name != "ballast"
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    let name = rng.pick(&names).clone();
-    let chained = name.ends_with("db") && rng.coin();
-    let bytes = image.get_mut(&name).unwrap().as_mut().unwrap();
-    match name.to_str().unwrap() {
-        "manifest" | "witness" => {
-            let slot = if name.to_str() == Some("witness") && rng.coin() { 4096 } else { 0 };
-            let length = if name.to_str() == Some("witness") { 56 } else { bytes.len() };
-            let mut part = bytes[slot..slot + length - 8].to_vec();
-            // Not the magic and the version.
-            let mut rest = part.split_off(10);
-            mutate(&mut rest, frames, rng);
-            rest.resize(length - 18, 0);
-            part.extend(rest);
-            part.extend(xxh3_64(&part).to_le_bytes());
-            bytes[slot..slot + length].copy_from_slice(&part);
-        }
-        _ => {
-            for _ in 0..=rng.below(3) {
-                let places: Vec<usize> = memchr::memmem::find_iter(bytes, FRAME).collect();
-                if places.is_empty() {
-                    break;
-                }
-                let at = *rng.pick(&places);
-                let Some(end) = frame_at(bytes, at) else { continue };
-                let mut frame = bytes[at..end].to_vec();
-                let (ledger, length) = (frame[8..24].to_vec(), frame.len());
-                if chained {
-                    // Its records alone say something else: its place in the log stays what it is.
-                    let mut body = frame[HEAD..length - 8].to_vec();
-                    mutate(&mut body, frames, rng);
-                    body.resize(length - 8 - HEAD, 0);
-                    frame[HEAD..length - 8].copy_from_slice(&body);
-                } else {
-                    mutate(&mut frame, frames, rng);
-                    frame.resize(length, 0);
-                }
-                reseal(&mut frame);
-                frame[8..24].copy_from_slice(&ledger);
-                let (sealed, checksum) = frame.split_at_mut(length - 8);
-                checksum.copy_from_slice(&xxh3_64(sealed).to_le_bytes());
-                bytes[at..end].copy_from_slice(&frame);
-            }
-            if let Some(whole) = bytes.len().checked_sub(8).filter(|_| !name.ends_with("db")) {
-                let checksum = xxh3_64(&bytes[..whole]);
-                bytes[whole..].copy_from_slice(&checksum.to_le_bytes());
-            }
-        }
-    }
-    if chained {
-        chain_again(&mut image);
-    }
-    (image, format!("hostile {}, chained {chained}", name.display()))
-}
-
-/// Where a frame stands: the file, from where to where.
-type Stands = (PathBuf, usize, usize);
-
-/// Makes each frame of the logs follow the one before it again, and the witness stand at its end.
-fn chain_again(image: &mut Image) {
-    let le = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-    // Where the frames are; the store may keep one several times. By position, and by what it was.
-    let mut frames: BTreeMap<(u64, u64), Vec<Stands>> = BTreeMap::new();
-    for (name, content) in image.iter().filter(|(name, _)| name.ends_with("db")) {
-        let bytes = content.as_ref().unwrap();
-        for at in memchr::memmem::find_iter(bytes, FRAME) {
-            if let Some(end) = frame_at(bytes, at) {
-                let (first, checksum) = (le(&bytes[at + 25..at + 33]), le(&bytes[end - 8..end]));
-                frames.entry((first, checksum)).or_default().push((name.clone(), at, end));
-            }
-        }
-    }
-    let mut ends = BTreeMap::new();
-    let mut before = None;
-    for ((first, _), copies) in frames {
-        let (name, at, end) = &copies[0];
-        let mut frame = image[name].as_ref().unwrap()[*at..*end].to_vec();
-        if let Some(before) = before {
-            frame[CHAIN_AT..LENGTH_AT].copy_from_slice(&u64::to_le_bytes(before));
-        }
-        let (sealed, checksum) = frame.split_at_mut(end - at - 8);
-        let sum = xxh3_64(sealed);
-        checksum.copy_from_slice(&sum.to_le_bytes());
-        before = Some(sum);
-        let count = u32::from_le_bytes(frame[37..CHAIN_AT].try_into().unwrap());
-        ends.insert(first + u64::from(count) - 1, sum);
-        for (name, at, end) in copies {
-            let bytes = image.get_mut(&name).unwrap().as_mut().unwrap();
-            bytes[at..end].copy_from_slice(&frame);
-        }
-    }
-    let witness = image.get_mut(Path::new("witness")).unwrap().as_mut().unwrap();
-    for slot in [0, 4096] {
-        let slot = &mut witness[slot..slot + 56];
-        if let Some(chain) = ends.get(&le(&slot[32..40])) {
-            slot[40..48].copy_from_slice(&chain.to_le_bytes());
-            let (sealed, checksum) = slot.split_at_mut(48);
-            checksum.copy_from_slice(&xxh3_64(sealed).to_le_bytes());
-        }
-    }
-}
-
 /// What a hostile ledger came to, if nothing is wrong.
 #[derive(Clone, Copy, Debug)]
 enum Came {
@@ -382,7 +237,9 @@ async fn whole(image: &Image) -> Result<Came, String> {
                 no_panic::<(), _>("the health", &Err(ledger.health()))?;
                 no_panic("the close", &ledger.close().await)?;
             }
-            Err(OpenError::Damaged(damage)) if damage.what.starts_with("record ") => {
+            Err(OpenError::Damaged(damage))
+                if IN_REPLAY.iter().any(|why| damage.what.contains(why)) =>
+            {
                 came = if accept == AcceptLoss::No { Came::RefusedInReplay } else { came };
             }
             Err(_) => {}
