@@ -45,7 +45,7 @@ type Tasks = Ledger<String, u32>;
 const IDS: [&str; 3] = ["a", "b", "c"];
 const CLIENTS: u64 = 4;
 /// Things that each client does in one life of the process; three lives are a history.
-const DEEDS: u64 = 40;
+const DEEDS: u64 = 46;
 const LIVES: u64 = 3;
 
 fn run(session: &mut Session) {
