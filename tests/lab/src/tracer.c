@@ -9,7 +9,8 @@
  *   TL_KILL_AFTER  a file name, a colon, and a number n: SIGKILL after the n-th rename to that name
  *   TL_FAIL        class:n:errno:how  the n-th call of a class fails with this number, for `how` = once
  *                  or ever; errno 0 makes a write a short one. Classes: write sync create rename unlink
- *                  read
+ *                  read open (of what is there) length (ftruncate) stat (of a path or a file) list (of a
+ *                  directory: its open, or an entry)
  *   TL_CLOCK       a seed: whoever reads the wall clock reads it up to ten years off, each time anew
  *
  * Each failure is told on stderr before the call returns, in one order with what the process itself
@@ -72,8 +73,9 @@ static uint64_t handles[FDS];
 static char *paths[FDS];
 static char live[PATH_MAX];
 
-enum { NONE, F_WRITE, F_SYNC, F_CREATE, F_RENAME, F_UNLINK, F_READ };
-static const char *classes[] = {"", "write", "sync", "create", "rename", "unlink", "read"};
+enum { NONE, F_WRITE, F_SYNC, F_CREATE, F_RENAME, F_UNLINK, F_READ, F_OPEN, F_LENGTH, F_STAT, F_LIST };
+static const char *classes[] = {"",     "write", "sync",   "create", "rename", "unlink",
+                                "read", "open",  "length", "stat",   "list"};
 static int fail_class, fail_errno, fail_ever;
 static long fail_at, fail_seen;
 static uint64_t clock_seed;
@@ -95,7 +97,7 @@ __attribute__((constructor)) static void begin(void) {
     if ((text = getenv("TL_FAIL"))) {
         char name[16], how[16];
         if (sscanf(text, "%15[^:]:%ld:%d:%15s", name, &fail_at, &fail_errno, how) != 4) abort();
-        for (int i = 1; i <= F_READ; i++)
+        for (int i = 1; i <= F_LIST; i++)
             if (strcmp(name, classes[i]) == 0) fail_class = i;
         fail_ever = strcmp(how, "ever") == 0;
     }
@@ -219,7 +221,7 @@ static int opened(int at, const char *name, int flags, mode_t mode) {
     if (!below(at, name, path)) return syscall(SYS_openat, at, name, flags, mode);
     pthread_mutex_lock(&lock);
     if (flags & (O_CREAT | O_TRUNC)) change();
-    int failed = flags & O_CREAT && fails(F_CREATE, "open", path);
+    int failed = flags & O_CREAT ? fails(F_CREATE, "create", path) : fails(F_OPEN, "open", path);
     int fd = failed ? -1 : syscall(SYS_openat, at, name, flags, mode);
     if (fd >= 0 && fd < FDS) {
         handles[fd] = next_handle++;
@@ -262,6 +264,48 @@ int close(int fd) {
     int result = syscall(SYS_close, fd);
     pthread_mutex_unlock(&lock);
     return result;
+}
+
+/* Whether a look at this path has to fail. */
+static int fails_at(int class, const char *call, int at, const char *name) {
+    char path[PATH_MAX];
+    if (fail_class != class || !below(at, name, path)) return 0;
+    pthread_mutex_lock(&lock);
+    int failed = fails(class, call, path);
+    pthread_mutex_unlock(&lock);
+    return failed;
+}
+
+static int fails_of(int class, const char *call, int fd) {
+    char path[PATH_MAX];
+    return fail_class == class && place_of(fd, path) && fails_at(class, call, AT_FDCWD, path);
+}
+
+int statx(int at, const char *declared, int flags, unsigned mask, struct statx *found) {
+    /* Declared to be there, but whoever asks whether there is such a call gives none. */
+    const char *volatile name = declared;
+    int failed = !name ? 0 : *name ? fails_at(F_STAT, "stat", at, name) : fails_of(F_STAT, "stat", at);
+    return failed ? -1 : syscall(SYS_statx, at, name, flags, mask, found);
+}
+
+int fstatat64(int at, const char *name, struct stat64 *found, int flags) {
+    int failed = *name ? fails_at(F_STAT, "stat", at, name) : fails_of(F_STAT, "stat", at);
+    return failed ? -1 : syscall(SYS_newfstatat, at, name, found, flags);
+}
+int stat64(const char *name, struct stat64 *found) { return fstatat64(AT_FDCWD, name, found, 0); }
+int lstat64(const char *name, struct stat64 *found) { return fstatat64(AT_FDCWD, name, found, AT_SYMLINK_NOFOLLOW); }
+int fstat64(int fd, struct stat64 *found) { return fstatat64(fd, "", found, AT_EMPTY_PATH); }
+
+DIR *opendir(const char *name) {
+    static DIR *(*real)(const char *);
+    if (!real) real = (DIR * (*)(const char *)) dlsym(RTLD_NEXT, "opendir");
+    return fails_at(F_LIST, "opendir", AT_FDCWD, name) ? NULL : real(name);
+}
+
+struct dirent64 *readdir64(DIR *list) {
+    static struct dirent64 *(*real)(DIR *);
+    if (!real) real = (struct dirent64 * (*)(DIR *)) dlsym(RTLD_NEXT, "readdir64");
+    return fails_of(F_LIST, "readdir", dirfd(list)) ? NULL : real(list);
 }
 
 /* It closes the descriptor out of our sight, which another file may have next. */
@@ -373,7 +417,7 @@ int ftruncate(int fd, off_t length) {
     if (!handle_of(fd)) return syscall(SYS_ftruncate, fd, length);
     pthread_mutex_lock(&lock);
     change();
-    int result = syscall(SYS_ftruncate, fd, length);
+    int result = fails(F_LENGTH, "length", paths[fd]) ? -1 : syscall(SYS_ftruncate, fd, length);
     if (result == 0) put(LENGTH, handles[fd], length, 0, "", 0);
     pthread_mutex_unlock(&lock);
     return result;
@@ -385,7 +429,7 @@ int fallocate(int fd, int mode, off_t offset, off_t length) {
     if (!handle_of(fd)) return syscall(SYS_fallocate, fd, mode, offset, length);
     if (mode != 0) { errno = EOPNOTSUPP; return -1; }
     struct stat found;
-    if (fstat(fd, &found) == 0 && found.st_size < offset + length) return ftruncate(fd, offset + length);
+    if (syscall(SYS_fstat, fd, &found) == 0 && found.st_size < offset + length) return ftruncate(fd, offset + length);
     return 0;
 }
 int fallocate64(int fd, int mode, off_t offset, off_t length) { return fallocate(fd, mode, offset, length); }

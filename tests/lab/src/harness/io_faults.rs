@@ -1,7 +1,8 @@
 //! A call to the operating system fails: the n-th of its kind, once or for ever.
 //!
-//! EIO, ENOSPC, EINTR, or a write that is cut short; on writes, syncs, creations, renames, removals
-//! and reads; while a ledger is created, opened, worked with and folded. What fails is told with a
+//! EIO, ENOSPC, EINTR, or a write that is cut short; a file system that is read-only by now, no more
+//! descriptors, permissions that are gone; on writes, syncs, creations, renames, removals, reads, opens,
+//! changes of a length, looks at files and lists of directories; while a ledger is created, opened, worked with and folded. What fails is told with a
 //! typed error, nobody hangs, the poison holds, and the next open has all that was acknowledged.
 //!
 //! What a caller waits for stands on the log that is appended to, on the witness and on the name of
@@ -39,20 +40,35 @@ pub(super) const HARNESS: Harness = Harness {
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const EINTR: i32 = 4;
+const EROFS: i32 = 30;
+const EMFILE: i32 = 24;
+const EACCES: i32 = 13;
 /// A write that writes half.
 const SHORT: i32 = 0;
 
-const FAULTS: [(&str, &[i32]); 6] = [
+const FAULTS: [(&str, &[i32]); 10] = [
     ("write", &[EIO, ENOSPC, EINTR, SHORT]),
     ("sync", &[EIO, ENOSPC, EINTR]),
-    ("create", &[EIO, ENOSPC, EINTR]),
-    ("rename", &[EIO, ENOSPC]),
-    ("unlink", &[EIO]),
+    ("create", &[EIO, ENOSPC, EINTR, EROFS, EMFILE, EACCES]),
+    ("rename", &[EIO, ENOSPC, EROFS, EACCES]),
+    ("unlink", &[EIO, EROFS, EACCES]),
     ("read", &[EIO, EINTR]),
+    ("open", &[EIO, EINTR, EROFS, EMFILE, EACCES]),
+    ("length", &[EIO, ENOSPC, EINTR]),
+    ("stat", &[EIO, EACCES]),
+    ("list", &[EIO, EMFILE, EACCES]),
 ];
 
+/// After the failure of one of these nothing need follow: what is looked at may be looked at again, and
+/// what only gets a length is written later.
+const LOOKS: [&str; 5] = ["read", "open", "length", "stat", "list"];
+
 /// Far more than a child takes: only to tell slow from never.
-const NEVER: Duration = Duration::from_secs(30);
+const NEVER: Duration = Duration::from_secs(60);
+
+/// What is under way when something fails is over by then, though the machine be busy: no deadline in
+/// the child is longer than two seconds.
+const HANG: Duration = Duration::from_secs(20);
 
 /// What the child does.
 #[derive(Clone, Copy, Debug)]
@@ -245,7 +261,7 @@ impl Demands {
 
     fn fault(&mut self, line: &str, class: &str, call: &str, errno: i32, live: bool, path: &str) {
         let witness = path.ends_with("/witness");
-        if !live || class == "read" || errno == EINTR || errno == SHORT {
+        if !live || LOOKS.contains(&class) || errno == EINTR || errno == SHORT {
             return;
         }
         if !self.open {
@@ -273,16 +289,24 @@ fn suffer(mut child: Child, model: &mut Model, demands: &mut Demands) -> Result<
             drop(lines.send((line, Instant::now())));
         }
     });
-    let until = Instant::now() + NEVER;
+    let mut until = Instant::now() + NEVER;
+    let mut failed = false;
     let mut all = Vec::new();
     loop {
         match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(line) => all.push(line),
+            Ok(line) => {
+                if !failed && line.0.starts_with("ack fault") {
+                    failed = true;
+                    until = Instant::now() + HANG;
+                }
+                all.push(line);
+            }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 drop(child.kill());
                 drop(child.wait());
-                return Err(format!("it hangs: not ended after {NEVER:?}; {:?}", all.last()));
+                let bound = if failed { HANG } else { NEVER };
+                return Err(format!("it hangs: not ended after {bound:?}; {:?}", all.last()));
             }
         }
     }
