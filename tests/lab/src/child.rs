@@ -1,6 +1,6 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{self, BALLAST, Owns, open, refused, run};
+use crate::places::{self, ACCEPTS, BALLAST, Owns, open, refused, run};
 use crate::{Rng, ops};
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use taskledger::{Builder, OpenError, TaskState};
+use taskledger::{AcceptLoss, Builder, OpenError, TaskState};
 use tokio::sync::Barrier;
 
 /// Plays a role in the ledger at `path`.
@@ -35,9 +35,10 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
 
-/// With a ballast where one is asked for.
+/// With a ballast where one is asked for, and with a loss accepted where that is.
 fn builder() -> Builder<String, String> {
-    places::builder().ballast_bytes(number(BALLAST, 0))
+    let accept = if number(ACCEPTS, 0) > 0 { AcceptLoss::Yes } else { AcceptLoss::No };
+    places::builder().ballast_bytes(number(BALLAST, 0)).accept_loss(accept)
 }
 
 /// Several clients, at work until they are killed or have done what they were to do.

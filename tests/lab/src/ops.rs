@@ -212,6 +212,12 @@ pub struct Model {
 }
 
 impl Model {
+    /// In which this is known of each id.
+    #[must_use]
+    pub fn of_known(known: BTreeMap<String, String>) -> Self {
+        Self { known, ..Self::default() }
+    }
+
     pub fn hear(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {

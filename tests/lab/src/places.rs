@@ -27,6 +27,9 @@ pub fn builder() -> Builder<String, String> {
 /// The variable that tells a child how large a ballast it has to keep.
 pub const BALLAST: &str = "TASKLEDGER_CHILD_BALLAST";
 
+/// The variable that tells a child to accept a loss.
+pub const ACCEPTS: &str = "TASKLEDGER_CHILD_ACCEPTS";
+
 /// The size of a ballast: of none, or of a small one.
 pub fn some_ballast(rng: &mut Rng) -> u64 {
     if rng.coin() { 8 << 10 } else { 0 }

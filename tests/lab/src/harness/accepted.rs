@@ -3,13 +3,17 @@
 //! It opens a damaged ledger in any case, keeps the evidence, says so and has it on record, finds nothing
 //! that never was, has every success whose frame is still whole, and each id as it was, to the last
 //! detail, if all frames that name it are.
+//!
+//! Those who kill it on its way, or cut its power, begin with a ledger that has lost the end of its log,
+//! and hold what they find against what an acceptance comes to that nobody disturbs.
 
 use super::damaged::{Sample, builder, known};
-use crate::places::{self, Image};
-use std::collections::BTreeSet;
+use crate::ops::Model;
+use crate::places::{self, Image, TestLedger};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use taskledger::dump::Inspection;
-use taskledger::{AcceptLoss, Entry, LedgerEvent, SeqNo, TaskState};
+use taskledger::{AcceptLoss, Entry, LedgerEvent, OpenError, SeqNo, TaskState};
 
 /// What a frame begins with.
 const FRAME: &[u8] = b"TLframe\x01";
@@ -121,6 +125,58 @@ fn is_success_in(frames: &[&Frame], sample: &Sample, id: &str) -> bool {
         let bytes = frame.bytes(&sample.image).unwrap_or_default();
         memchr::memmem::find(bytes, output.as_bytes()).is_some()
     })
+}
+
+/// The same ledger without the end of the log that has most frames, so that it is refused; and what is
+/// found when that is accepted.
+pub(super) fn cut_short(whole: &Image) -> (Image, Model) {
+    let mut frames: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    for frame in frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db")) {
+        frames.entry(frame.file).or_default().push(frame.at);
+    }
+    let (name, frames) = frames.into_iter().max_by_key(|(_, at)| at.len()).expect("there is a log");
+    // The store keeps some of them twice.
+    for quarters in [3, 2, 1, 0] {
+        let mut image = whole.clone();
+        if let Some(Some(bytes)) = image.get_mut(&name) {
+            bytes.truncate(frames[(frames.len() - 1) * quarters / 4]);
+        }
+        let top = places::scratch();
+        places::lay_out(&image, top.path());
+        let known = places::run(async {
+            match places::open(places::builder(), top.path()).await {
+                Err(OpenError::Damaged(_)) => {}
+                Ok(ledger) => return ledger.close().await.map(|()| None).unwrap(),
+                Err(other) => panic!("a log cut short: {other:?}"),
+            }
+            let accepting = places::builder().accept_loss(AcceptLoss::Yes);
+            let ledger = places::open(accepting, top.path()).await.unwrap();
+            let found = known(&ledger).await;
+            ledger.close().await.unwrap();
+            Some(found.into_iter().map(|(id, (state, _))| (id, state)).collect())
+        });
+        if let Some(known) = known {
+            return (image, Model::of_known(known));
+        }
+    }
+    panic!("whatever is cut off the log, nothing is missed");
+}
+
+/// Opens the ledger at `path`, of which this was left; the loss may have to be accepted unless that
+/// has been told.
+pub(super) async fn open_or_accept(
+    ballast: u64,
+    path: &Path,
+    told: bool,
+) -> Result<TestLedger, String> {
+    let builder = || places::builder().ballast_bytes(ballast);
+    let opened = match places::open(builder(), path).await {
+        Err(OpenError::Damaged(_)) if !told => {
+            places::open(builder().accept_loss(AcceptLoss::Yes), path).await
+        }
+        opened => opened,
+    };
+    opened.map_err(|error| format!("it does not open: {error:?}"))
 }
 
 /// That what may tell something of this image is kept, byte by byte.

@@ -67,7 +67,7 @@ pub(super) fn run(session: &mut Session, tracer: &Path, is_first: bool) {
         let calls = traced.calls.len();
         let context = format!("crowd, call {at} of {calls}, {names:?} names, {fate:?}");
         let image = disk.cut(fate, &mut session.rng);
-        let outcome = try_state(&image, &mut model.clone(), false);
+        let outcome = try_state(&image, &mut model.clone(), false, None);
         session.count("states of crowd", 1);
         session.tried(outcome.map(drop).map_err(|lost| format!("{context}: {lost}")));
     }

@@ -1,15 +1,16 @@
 //! The process is killed before each single change that it makes to a file.
 //!
-//! The call itself is not made. Creation, open with replay and reset, migration, commit, checkpoint
-//! and close, each call of them in turn, each followed by a second kill, before one of the calls that
+//! The call itself is not made. Creation, open with replay and reset, migration, an accepted loss, commit,
+//! checkpoint and close, each call of them in turn, each followed by a second kill, before one of the calls that
 //! the open after it makes; then each call of a run of 300 operations, from a random one on and round
 //! again. Only deaths are counted. The history, and each scene over it, has a ballast or none: so
 //! some make one, keep it, or remove it.
 
+use super::accepted::{self, cut_short};
 use super::killed::{killed_after, reopen_with};
 use super::{Harness, broken};
 use crate::ops::{Model, NOT_RESET, TAKEN_BACK};
-use crate::places::{self, BALLAST, Image, some_ballast};
+use crate::places::{self, ACCEPTS, BALLAST, Image, some_ballast};
 use crate::{Session, tracer};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,8 +20,8 @@ pub(super) const HARNESS: Harness = Harness {
     row: 2,
     name: "each-call",
     unit: "kills",
-    ci: 450,
-    full: 6_000,
+    ci: 900,
+    full: 9_000,
     run,
     controls: &[
         broken(Sabotage::HoldBack, 400, &[TAKEN_BACK]),
@@ -37,6 +38,8 @@ enum Scene {
     History,
     /// The same for a ledger of an older format version, which is migrated.
     Migration,
+    /// The same for a ledger that has lost the end of its log, which is accepted.
+    AcceptedLoss,
     /// A longer life of a ledger with a history.
     Long,
 }
@@ -56,8 +59,13 @@ fn run(session: &mut Session) {
     let history = (places::image(&path), known.clone());
     age(&path).unwrap();
     let aged = (places::image(&path), known);
-    for scene in [Scene::Fresh, Scene::History, Scene::Migration] {
-        let before = if scene == Scene::Migration { &aged } else { &history };
+    let lossy = cut_short(&history.0);
+    for scene in [Scene::Fresh, Scene::History, Scene::Migration, Scene::AcceptedLoss] {
+        let before = match scene {
+            Scene::Migration => &aged,
+            Scene::AcceptedLoss => &lossy,
+            Scene::Fresh | Scene::History | Scene::Long => &history,
+        };
         // The same for all its calls, since it adds some.
         let ballast = some_ballast(&mut session.rng);
         for at in 1.. {
@@ -105,10 +113,14 @@ fn kill(
     let (count, checkpoints, clients) = match scene {
         Scene::Fresh => (1, 0, 1),
         Scene::History | Scene::Migration => (1, 1, 1),
+        // Which would fold the record of the loss.
+        Scene::AcceptedLoss => (1, 0, 1),
         Scene::Long => (100, 3, 3),
     };
     let mut child = places::child("clients", &path);
+    let accepts = scene == Scene::AcceptedLoss;
     child
+        .env(ACCEPTS, u64::from(accepts).to_string())
         .env(BALLAST, ballast.to_string())
         .env("TASKLEDGER_CHILD_SEED", session.rng.below(1000).to_string())
         .env("TASKLEDGER_CHILD_CLIENTS", clients.to_string())
@@ -122,9 +134,9 @@ fn kill(
     let mut again = 0;
     if killed && scene != Scene::Long && outcome.is_ok() {
         // Only what is called before it is open: what is killed is the recovery.
-        let second = calls_of_open(tracer, &disk, ballast).and_then(|calls| {
+        let second = calls_of_open(tracer, &disk, ballast, accepts).and_then(|calls| {
             again = 1 + session.rng.below(calls);
-            opens_once(tracer, &disk, ballast, again)
+            opens_once(tracer, &disk, ballast, accepts, again)
         });
         match second {
             Ok(None) => {
@@ -135,6 +147,9 @@ fn kill(
             Ok(Some(_)) => session.count("not killed again", 1),
             Err(wrong) => outcome = Err(format!("again {again}: {wrong}")),
         }
+    }
+    if accepts && outcome.is_ok() {
+        outcome = settle_loss(ballast, &path, model.opened, &history.0);
     }
     let outcome = outcome.and_then(|()| reopen_with(ballast, &path, &mut model));
     let case = format!("{scene:?}, ballast {ballast}, call {at}, again {again}");
@@ -147,19 +162,35 @@ fn kill(
     killed
 }
 
+/// Accepts the loss if that has not been done, and has it on record, and the evidence kept.
+fn settle_loss(ballast: u64, path: &Path, told: bool, evidence: &Image) -> Result<(), String> {
+    places::run(async {
+        let ledger = accepted::open_or_accept(ballast, path, told).await?;
+        ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))
+    })?;
+    accepted::evidence_is_kept(evidence, path)?;
+    accepted::is_on_record(path)
+}
+
 /// How many changes of files an open of the ledger on this disk makes, as one of a copy does.
-fn calls_of_open(tracer: &Path, disk: &Path, ballast: u64) -> Result<u64, String> {
+fn calls_of_open(tracer: &Path, disk: &Path, ballast: u64, accepts: bool) -> Result<u64, String> {
     let copy = places::scratch();
     places::lay_out(&places::image(disk), copy.path());
-    let calls = opens_once(tracer, copy.path(), ballast, u64::MAX >> 1)?;
+    let calls = opens_once(tracer, copy.path(), ballast, accepts, u64::MAX >> 1)?;
     calls.ok_or_else(|| "it is killed though nobody kills it".to_owned())
 }
 
 /// Opens the ledger on this disk in a child that is killed before its `at`th change. `None` if that
 /// was before it was open, else how many changes it had made until then. Any other end is wrong.
-fn opens_once(tracer: &Path, disk: &Path, ballast: u64, at: u64) -> Result<Option<u64>, String> {
+fn opens_once(
+    tracer: &Path,
+    disk: &Path,
+    ballast: u64,
+    accepts: bool,
+    at: u64,
+) -> Result<Option<u64>, String> {
     let mut child = places::child("opens once", &disk.join("ledger"));
-    child.env(BALLAST, ballast.to_string());
+    child.env(BALLAST, ballast.to_string()).env(ACCEPTS, u64::from(accepts).to_string());
     tracer::killed_at(&mut child, tracer, disk, at);
     let mut child = child.env("TL_COUNT", "1").spawn().unwrap();
     let lines: Vec<String> =

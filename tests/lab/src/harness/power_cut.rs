@@ -16,14 +16,14 @@
 //! The controls leave out the one sync that the promise stands on, or those within a long append, and
 //! must find records lost: else the simulator would see nothing.
 
-use super::{Harness, broken, crowd};
+use super::{Harness, accepted, broken, crowd};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names};
 use crate::ops::{Model, TAKEN_BACK};
-use crate::places::{self, Image, builder};
+use crate::places::{self, ACCEPTS, Image, builder};
 use crate::tracer::{self, Call};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use taskledger::internals::{Sabotage, age};
 
 pub(super) const HARNESS: Harness = Harness {
@@ -52,6 +52,7 @@ pub(super) struct Trace {
     last: usize,
     /// Bytes that are used of the longest log, at the end.
     longest: u64,
+    accepts: bool,
 }
 
 /// How the clients of a run are set.
@@ -68,6 +69,8 @@ pub(super) struct Run<'a> {
     pub(super) output: u64,
     /// Whether the first process says what it has found; all later ones do.
     pub(super) looks: bool,
+    /// Whether the ledger has lost something, which is accepted.
+    pub(super) accepts: bool,
     /// Processes that are killed before, or whose disk fails, each with how, in the words of
     /// `tracer.c`.
     pub(super) hurt: &'a [(&'a str, String)],
@@ -103,7 +106,8 @@ pub(super) fn trace(
             .env("TASKLEDGER_CHILD_COUNT", run.count.to_string())
             .env("TASKLEDGER_CHILD_CHECKPOINTS", run.checkpoints.to_string())
             .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string())
-            .env("TASKLEDGER_CHILD_OUTPUT", run.output.to_string());
+            .env("TASKLEDGER_CHILD_OUTPUT", run.output.to_string())
+            .env(ACCEPTS, u64::from(run.accepts).to_string());
         tracer::traced(&mut child, tracer, &dir, &file);
         if let Some((how, when)) = hurt {
             child.env(how, when);
@@ -128,7 +132,8 @@ pub(super) fn trace(
         .filter(|(name, _)| name.ends_with("db"))
         .filter_map(|(_, content)| content.as_deref().map(places::used))
         .max();
-    Trace { before, model: model.clone(), calls, last, longest: longest.unwrap_or_default() }
+    let (model, longest) = (model.clone(), longest.unwrap_or_default());
+    Trace { before, model, calls, last, longest, accepts: run.accepts }
 }
 
 /// What a cut has left, and what is known in it: nobody has opened it yet.
@@ -179,7 +184,8 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> 
         let context = format!("{name}, call {moment} of {length}, {names:?} names, {fate:?}");
         let image = disk.cut(fate, &mut session.rng);
         let goes_on = session.rng.below(4) == 0;
-        let outcome = try_state(&image, &mut model.clone(), goes_on);
+        let damaged = trace.accepts.then_some(&trace.before);
+        let outcome = try_state(&image, &mut model.clone(), goes_on, damaged);
         session.count(&format!("states of {name}"), 1);
         session.count("states with nothing acknowledged yet", u64::from(model.acked == 0));
         session.count("repaired", u64::from(outcome == Ok(true)));
@@ -200,21 +206,30 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> 
     one
 }
 
-/// Opens what the cut left. Tells whether something was repaired.
-pub(super) fn try_state(image: &Image, model: &mut Model, goes_on: bool) -> Result<bool, String> {
+/// Opens what the cut left. Tells whether something was repaired. If it was `damaged` before, the loss
+/// may have to be accepted now, until that has been told.
+pub(super) fn try_state(
+    image: &Image,
+    model: &mut Model,
+    goes_on: bool,
+    damaged: Option<&Image>,
+) -> Result<bool, String> {
     let top = places::scratch();
     places::lay_out(image, top.path());
     let path = top.path().join("ledger");
     places::run(async {
-        let ledger = places::open(builder(), &path)
-            .await
-            .map_err(|error| format!("it does not open: {error:?}"))?;
+        let told = damaged.is_none() || model.opened;
+        let ledger = accepted::open_or_accept(0, &path, told).await?;
         model.check(&ledger).await?;
         let repaired = !ledger.recovery().repaired().is_empty();
         if goes_on {
             ledger.mark_succeeded("after the cut".to_owned()).await.unwrap();
         }
         ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
+        if let Some(damaged) = damaged {
+            accepted::evidence_is_kept(&of_ledger(damaged), &path)?;
+            accepted::is_on_record(&path)?;
+        }
         if goes_on {
             let ledger =
                 places::open(builder(), &path).await.map_err(|error| format!("{error:?}"))?;
@@ -227,10 +242,12 @@ pub(super) fn try_state(image: &Image, model: &mut Model, goes_on: bool) -> Resu
 
 /// A ledger with a history, closed; the same of an older format version; and what is known of it. Both as
 /// the disk `ledger/...`.
-fn history() -> (Image, Image, Model) {
+fn history(checkpoints: u64) -> (Image, Image, Model) {
     let top = places::scratch();
     let mut child = places::child("clients", &top.path().join("ledger"));
-    child.env("TASKLEDGER_CHILD_COUNT", "30").env("TASKLEDGER_CHILD_CHECKPOINTS", "1");
+    child
+        .env("TASKLEDGER_CHILD_COUNT", "30")
+        .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string());
     let mut child = child.spawn().unwrap();
     let mut model = Model::default();
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
@@ -243,6 +260,12 @@ fn history() -> (Image, Image, Model) {
     (history, places::image(top.path()), model)
 }
 
+/// What is below `ledger` on this disk.
+fn of_ledger(disk: &Image) -> Image {
+    let below = |name: &PathBuf| name.strip_prefix("ledger").ok().map(Path::to_owned);
+    disk.iter().filter_map(|(name, content)| Some((below(name)?, content.clone()))).collect()
+}
+
 pub(super) const APPEND: Run<'static> = Run {
     name: "append",
     role: "clients",
@@ -252,13 +275,18 @@ pub(super) const APPEND: Run<'static> = Run {
     checkpoint_after: 64 << 20,
     output: 0,
     looks: false,
+    accepts: false,
     hurt: &[],
 };
 
 /// Runs of each kind in turn, and a few states of each.
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
-    let (history, aged, known) = history();
+    // Without a checkpoint all of it stands in the log, of which a part goes.
+    let (lossy, left) = accepted::cut_short(&of_ledger(&history(0).0));
+    let (history, aged, known) = history(1);
+    let lossy = lossy.into_iter().map(|(name, content)| (Path::new("ledger").join(name), content));
+    let lossy: Image = lossy.collect();
     let create = Run { name: "create", clients: 1, count: 6, ..APPEND };
     let reopen = Run { name: "reopen", clients: 1, count: 2, ..APPEND };
     // Of a ledger of an older format version.
@@ -270,6 +298,8 @@ fn run(session: &mut Session) {
     let large = Run { name: "large outputs", clients: 8, count: 200, output: 28_000, ..APPEND };
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
     let failed = Run { name: "a failed sync", clients: 2, count: 15, ..APPEND };
+    // Of a ledger that has lost the end of its log.
+    let accept = Run { name: "an accepted loss", accepts: true, ..reopen };
     for round in 0_u64.. {
         if round % 4 == 0 && session.goes_on() {
             crowd::run(session, tracer, round == 0);
@@ -284,6 +314,7 @@ fn run(session: &mut Session) {
             failed,
             migration,
             killed_migration,
+            accept,
             large,
         ] {
             if !session.goes_on() {
@@ -313,6 +344,7 @@ fn run(session: &mut Session) {
                 hurt.push(("TL_KILL_AT", (1 + rng.below(40)).to_string()));
             }
             let (before, model) = match (fresh, old) {
+                _ if run.accepts => (lossy.clone(), left.clone()),
                 (true, _) => (Image::new(), Model::default()),
                 (_, true) => (aged.clone(), known.clone()),
                 _ => (history.clone(), known.clone()),
@@ -328,8 +360,10 @@ fn run(session: &mut Session) {
             }
             let name =
                 if fresh && run.name != create.name { "killed while fresh" } else { run.name };
-            let left = try_states(session, &traced, name, 25);
-            let Some(cut) = left.filter(|cut| cut.sore || session.rng.below(3) == 0) else {
+            let cut = try_states(session, &traced, name, 25);
+            let cut = cut.filter(|cut| cut.sore || session.rng.below(3) == 0);
+            // A second cut knows nothing of a loss that is still to be accepted.
+            let Some(cut) = cut.filter(|_| !run.accepts) else {
                 continue;
             };
             let name = if cut.sore { "cut before, repaired" } else { "cut before" };
