@@ -55,6 +55,10 @@ pub enum Sabotage {
     StayBehind,
     /// A tombstone goes before the cell of its id is there again.
     OpenFirst,
+    /// Who waits for a run that ends without an answer is not woken.
+    LeaveCompany,
+    /// A run goes on though its caller is gone and wanted it to end with that.
+    KeepLead,
     /// A long append is synced at its end alone.
     SyncLate,
     /// The witness is written before the logs are judged.

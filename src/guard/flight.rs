@@ -8,6 +8,7 @@ use crate::attempt::Control;
 use crate::error::{Poison, Rejection, RunError};
 use crate::id::EncodedId;
 use crate::ledger::TaskOutput;
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Failure, Fingerprint};
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
@@ -122,7 +123,7 @@ impl Leaves {
 
 impl Drop for Leaves {
     fn drop(&mut self) {
-        if self.0.landing.get().is_none() {
+        if self.0.landing.get().is_none() && !sabotage::is(Sabotage::KeepLead) {
             self.0.leave();
         }
     }
@@ -180,7 +181,8 @@ impl Begun {
 
     fn end(&self, landing: Landing) {
         lock(&self.flights).remove(&self.id);
-        if self.flight.landing.set(landing).is_ok() {
+        let forgotten = matches!(landing, Landing::Gone) && sabotage::is(Sabotage::LeaveCompany);
+        if self.flight.landing.set(landing).is_ok() && !forgotten {
             self.flight.landed.notify_waiters();
         }
     }

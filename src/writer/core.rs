@@ -225,7 +225,10 @@ impl Core {
                 Ok(judged)
             }
             Request::Change { event, after, .. } => {
-                if found.tombstone.is_some() {
+                // What runs changes only by its own attempt: a record of somebody else's would fence off
+                // its end.
+                let runs = matches!(found.cell.state, TaskState::Running | TaskState::Revoking);
+                if found.tombstone.is_some() || runs {
                     return Err(Answer::Refused(found.state()));
                 }
                 self.legal(found, after.unwrap_or(last), event.clone(), None, found.since)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use taskledger::{
-    Claim, ClaimKind, Context, EffectKey, Failure, Landed, Ledger, MemoryJournal, NotKept, OnCrash,
-    OnFailure, Output, Rejection, Retry, RunError, SuccessBy, TaskState, Verdict,
+    ChangeError, Claim, ClaimKind, Context, EffectKey, Failure, Landed, Ledger, MemoryJournal,
+    NotKept, OnCrash, OnFailure, Output, Rejection, Retry, RunError, SuccessBy, TaskState, Verdict,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -599,4 +599,26 @@ fn a_runtime_without_a_timer_is_told() {
         assert!(matches!(answer, Err(RunError::Rejected(Rejection::NoTimer))), "{answer:?}");
         assert_eq!(ledger.query_task_state_quick("a"), TaskState::NotFound);
     });
+}
+
+/// The note of a verdict was taken for a running id as well. It moved the id's last record, so the end of
+/// the attempt counted as stale: a success that nobody had on record, and an id that ran for ever. Found
+/// by `dropped`, when it came to call everything.
+#[tokio::test]
+async fn a_verdict_on_what_runs_changes_nothing_of_it() {
+    let ledger = Ledger::<String, u32>::builder().open_journal(MemoryJournal::new()).await.unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let work = async { ended.await.map(|()| 7).map_err(|_| "gone") };
+    ledger.launch("a".to_owned(), work).await.unwrap();
+    for verdict in [Verdict::Succeeded, Verdict::Failed, Verdict::Retry] {
+        let refused = ledger.resolve("a", verdict, "seen").await;
+        let Err(ChangeError::Refused { state: TaskState::Running, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+    }
+    end.send(()).unwrap();
+    assert_eq!(ledger.wait("a").await.unwrap(), TaskState::Succeeded);
+    assert_eq!(ledger.output("a").await.unwrap(), Some(7));
+    assert!(ledger.record("a").await.unwrap().unwrap().notes.is_empty());
+    assert_eq!(ledger.superseded(), 0);
 }

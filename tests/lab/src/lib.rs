@@ -78,6 +78,8 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::TrustCache,
     Sabotage::NeverGiveUp,
     Sabotage::OpenFirst,
+    Sabotage::LeaveCompany,
+    Sabotage::KeepLead,
     Sabotage::LosePath,
     Sabotage::ByName,
     Sabotage::StayOpen,

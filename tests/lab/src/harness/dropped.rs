@@ -6,11 +6,16 @@
 //! full size.
 //!
 //! Whatever is dropped when: every id settles once its runtime is gone, the log is legal and says
-//! what memory says, later calls work, and the close ends. A ledger whose open is dropped closes
-//! itself, and can be opened again. No thread of the library is left behind.
+//! what memory says, later calls work, and the close ends. Whoever waits for a run whose leader is
+//! dropped gets the answer all the same. A ledger whose open is dropped closes itself, and can be opened
+//! again. No thread of the library is left behind.
+
+mod flight;
+mod left;
 
 use super::{Harness, broken};
 use crate::{Rng, Session};
+use left::{Given, Left};
 use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,10 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use taskledger::internals::Sabotage;
-use taskledger::{
-    AttemptError, Base, Cell, EncodedId, Journal, JournalError, Ledger, MemoryJournal, Record,
-    TaskDetails, TaskState, Visit,
-};
+use taskledger::{AttemptError, Ledger, MemoryJournal, Retention, TaskState, Verdict};
 use tokio::runtime::Runtime;
 
 pub(super) const HARNESS: Harness = Harness {
@@ -38,6 +40,8 @@ pub(super) const HARNESS: Harness = Harness {
         broken(Sabotage::DropEnd, 200, &["for ever"]),
         broken(Sabotage::StayOpen, 200, &["that nobody has taken stays open"]),
         broken(Sabotage::StayBehind, 5, &["threads are left behind"]),
+        broken(Sabotage::LeaveCompany, 600, &["who waits for the run hangs"]),
+        broken(Sabotage::KeepLead, 600, &["who waits for the run hangs"]),
     ],
 };
 
@@ -45,13 +49,24 @@ pub(super) const HARNESS: Harness = Harness {
 const NEVER: Duration = Duration::from_secs(20);
 
 /// Everything that can be awaited.
-const CALLS: [&str; 17] = [
+const CALLS: [&str; 28] = [
     "launch",
     "launch_block",
     "launch_block with a timeout",
     "launch with a timeout",
+    "launch_all",
+    "run",
+    "run that ends with its caller",
     "mark_succeeded",
+    "mark_succeeded_all",
     "forget",
+    "forget_all",
+    "resolve",
+    "pin",
+    "unpin",
+    "prune",
+    "prunable",
+    "watch",
     "revoke_task",
     "revoke_task_block",
     "wait",
@@ -79,70 +94,6 @@ const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
 type Tasks = Ledger<String, u32>;
 type Calling = Pin<Box<dyn Future<Output = ()>>>;
-
-/// The journal of a ledger that nobody takes, and what has become of it.
-#[derive(Clone, Default)]
-struct Left {
-    journal: MemoryJournal,
-    opened: Arc<AtomicBool>,
-    closed: Arc<AtomicBool>,
-    gone: Arc<AtomicBool>,
-}
-
-/// Its ledger's part of it.
-struct Given(Left);
-
-impl Journal for Given {
-    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
-        self.0.opened.store(true, Ordering::SeqCst);
-        self.0.journal.replay(visit)
-    }
-
-    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
-        self.0.journal.append(records)
-    }
-
-    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError> {
-        self.0.journal.read(id, cell)
-    }
-
-    fn close(&mut self) -> Result<(), JournalError> {
-        self.0.closed.store(true, Ordering::SeqCst);
-        self.0.journal.close()
-    }
-}
-
-impl Drop for Given {
-    fn drop(&mut self) {
-        self.0.gone.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Left {
-    /// Its ledger has closed itself, if it was ever open, and the next one works.
-    fn is_free(&self, runtime: &Runtime) -> Result<(), String> {
-        let since = Instant::now();
-        while !self.gone.load(Ordering::SeqCst) {
-            if since.elapsed() > NEVER {
-                return Err("a ledger that nobody has taken stays open".to_owned());
-            }
-            std::thread::yield_now();
-        }
-        if self.opened.load(Ordering::SeqCst) != self.closed.load(Ordering::SeqCst) {
-            return Err("a ledger that nobody has taken is let go of without a close".to_owned());
-        }
-        let again = async {
-            let opened = Tasks::builder().open_journal(self.journal.clone()).await;
-            let ledger = opened.map_err(|error| error.to_string())?;
-            let marked = ledger.mark_succeeded("again".to_owned()).await;
-            marked.map_err(|error| error.to_string())?;
-            ledger.close().await.map_err(|error| error.to_string())
-        };
-        let again = runtime.block_on(async { tokio::time::timeout(NEVER, again).await });
-        let again = again.unwrap_or_else(|_| Err("it hangs".to_owned()));
-        again.map_err(|wrong| format!("again what nobody has taken: {wrong}"))
-    }
-}
 
 /// What an attempt does.
 #[derive(Clone, Copy, Debug)]
@@ -211,6 +162,14 @@ fn run(session: &mut Session) {
         let before = threads();
         let mixed = catch_unwind(|| mix(&mut Rng::new(seed), target));
         let mixed = mixed.unwrap_or_else(|panic| Err(crate::session::text_of(&*panic)));
+        let mixed = mixed.and_then(|mixed| {
+            if name.starts_with("run") {
+                let flown = catch_unwind(|| flight::flight(&mut Rng::new(seed), target));
+                flown.unwrap_or_else(|panic| Err(crate::session::text_of(&*panic)))?;
+                session.count("flights whose leader was dropped", 1);
+            }
+            Ok(mixed)
+        });
         let mixed = mixed.and_then(|mixed| are_gone(&before).map(|()| mixed));
         if let Ok(mixed) = &mixed {
             session.count("calls", mixed.calls);
@@ -484,7 +443,36 @@ fn call(ledger: &Tasks, what: u64, left: &mut Vec<Left>, rng: &mut Rng) -> Calli
             let task = ledger.task(id).timeout(Duration::from_millis(1));
             drop(task.launch(work).await);
         }),
+        "launch_all" => Box::pin(async move {
+            let both = [(id, work), ("d".to_owned(), attempt(deed, 0))];
+            drop(ledger.launch_all(both).await);
+        }),
+        "run" => Box::pin(async move {
+            drop(ledger.run(id, move |_| attempt(deed, yields)).await);
+        }),
+        "run that ends with its caller" => Box::pin(async move {
+            let task = ledger.task(id).cancel_with_caller().cancel_grace(Duration::ZERO);
+            drop(task.run(move |_| attempt(deed, yields)).await);
+        }),
         "mark_succeeded" => Box::pin(async move { drop(ledger.mark_succeeded(id).await) }),
+        "mark_succeeded_all" => {
+            Box::pin(async move { drop(ledger.mark_succeeded_all([id, "a".to_owned()]).await) })
+        }
+        "forget_all" => Box::pin(async move {
+            drop(ledger.forget_all([id.as_str(), "b"]).await);
+        }),
+        "resolve" => {
+            let verdict = *rng.pick(&[Verdict::Succeeded, Verdict::Failed, Verdict::Retry]);
+            Box::pin(async move { drop(ledger.resolve(&id, verdict, "seen").await) })
+        }
+        "pin" => Box::pin(async move { drop(ledger.pin(&id).await) }),
+        "unpin" => Box::pin(async move { drop(ledger.unpin(&id).await) }),
+        "prune" => Box::pin(async move { drop(ledger.prune(&all_there_is()).await) }),
+        "prunable" => Box::pin(async move { drop(ledger.prunable(&all_there_is()).await) }),
+        "watch" => {
+            let mut transitions = ledger.watch();
+            Box::pin(async move { drop(transitions.next().await) })
+        }
         "forget" => Box::pin(async move { drop(ledger.forget(&id).await) }),
         "revoke_task" => Box::pin(async move { drop(ledger.revoke_task(id, work).await) }),
         "revoke_task_block" => {
@@ -510,6 +498,10 @@ fn call(ledger: &Tasks, what: u64, left: &mut Vec<Left>, rng: &mut Rng) -> Calli
         "close" => Box::pin(async move { drop(ledger.close().await) }),
         _ => Box::pin(async move { drop(ledger.close_within(Duration::from_millis(1)).await) }),
     }
+}
+
+fn all_there_is() -> Retention {
+    Retention::new().succeeded(Duration::ZERO).failed(Duration::ZERO)
 }
 
 fn settles(ledger: &Tasks) -> Result<(), String> {
