@@ -72,6 +72,10 @@ pub(crate) struct MapArgs {
     #[arg(long, short, value_name = "DIR")]
     pub(crate) ledger: PathBuf,
     /// How many commands run at a time; by default as many as there are processors.
+    ///
+    /// Each takes six open files: the soft limit (`ulimit -n`) is raised for as many as that needs, also for
+    /// the commands, and where the hard limit is too low fewer run. A command that cannot be started for
+    /// want of processes or memory waits until another one has ended.
     #[arg(long, short, value_name = "N", default_value_t = processors(), hide_default_value = true)]
     pub(crate) jobs: NonZero<usize>,
     /// Lines end with a NUL byte instead of a newline: for `find -print0`.

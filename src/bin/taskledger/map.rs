@@ -11,6 +11,7 @@ mod job;
 mod preview;
 mod progress;
 mod relay;
+mod room;
 mod template;
 
 use crate::args::{MapArgs, Summary};
@@ -19,6 +20,7 @@ use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
 use input::Line;
 use progress::{Counts, Progress, one_more, read};
+use room::Room;
 use rustix::process::Signal as Kind;
 use serde_json::json;
 use std::collections::HashSet;
@@ -78,6 +80,8 @@ enum End {
     Skipped,
     /// The ledger records no more.
     Broken,
+    /// Its command could not be started, because of what others take by now.
+    NoRoom,
 }
 
 pub(crate) fn run(args: &MapArgs) -> Done {
@@ -85,11 +89,15 @@ pub(crate) fn run(args: &MapArgs) -> Done {
     if args.dry_run || args.status {
         return preview::run(args, &template);
     }
+    let (jobs, told) = room::at_a_time(args.jobs)?;
+    if let Some(told) = told {
+        complain(&told);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Look(format!("no runtime: {error}")))?;
-    let done = runtime.block_on(map(args, template));
+    let done = runtime.block_on(map(args, template, jobs));
     // The thread that reads the input may wait for it for ever.
     runtime.shutdown_background();
     done
@@ -109,9 +117,10 @@ struct Shared {
     retries: u32,
     ungroup: bool,
     fail_fast: bool,
+    room: Room,
 }
 
-async fn map(args: &MapArgs, template: Template) -> Done {
+async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     let ledger = match Tasks::builder().open(&args.ledger).await {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
@@ -123,7 +132,7 @@ async fn map(args: &MapArgs, template: Template) -> Done {
     let prepared = prepare(args, &ledger, &template).await;
     let done = match prepared {
         Ok(beside) => {
-            let done = run_all(args, ledger.clone(), template).await;
+            let done = run_all(args, ledger.clone(), template, jobs).await;
             drop(beside);
             done
         }
@@ -172,7 +181,7 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
     }
 }
 
-async fn run_all(args: &MapArgs, ledger: Tasks, template: Template) -> Done {
+async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize) -> Done {
     let mut progress = Progress::new(args.quiet);
     let (course, mut changed) = watch::channel(Course::On);
     let shared = Arc::new(Shared {
@@ -187,6 +196,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template) -> Done {
         retries: args.retries,
         ungroup: args.ungroup,
         fail_fast: args.fail_fast,
+        room: Room::default(),
     });
     let mut signals = Signals::listen(&[Kind::INT, Kind::TERM, Kind::HUP])
         .map_err(|error| Failure::Look(error.to_string()))?;
@@ -196,7 +206,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template) -> Done {
     let mut jobs = Jobs {
         args,
         shared: Arc::clone(&shared),
-        slots: Arc::new(Semaphore::new(args.jobs.get())),
+        slots: Arc::new(Semaphore::new(jobs)),
         running: JoinSet::new(),
         seen: Seen::default(),
     };
@@ -402,7 +412,7 @@ impl Shared {
             }
             End::Cancelled => one_more(&self.counts.cancelled),
             End::Skipped => one_more(&self.counts.skipped),
-            End::Broken => {
+            End::Broken | End::NoRoom => {
                 one_more(&self.counts.failed);
                 self.stop(Stop::Broken);
             }

@@ -1,22 +1,45 @@
 //! One id: its command, started, followed, and what it printed passed on.
 
+use super::progress::{one_more, read};
 use super::relay::{self, Relay};
+use super::room::{self, TRIES};
 use super::{Course, End, Shared, Stop};
 use crate::command::{Group, Why, command, failure_of, not_started};
 use crate::terminal::{chain, complain};
 use std::convert::Infallible;
 use std::io;
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use taskledger::{Attempt, AttemptError, ByteId, Rejection, TaskState};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+/// What has become of the command of an attempt.
+enum Begun {
+    Running(Arc<Mutex<Relay>>),
+    NoRoom,
+}
+
 impl Shared {
     /// Runs it, and again if it fails and may be tried again.
     pub(super) async fn run(self: &Arc<Self>, id: ByteId) -> End {
-        let mut left = self.retries;
+        let (mut left, mut tries) = (self.retries, 0);
         loop {
             let end = self.attempt(&id).await;
+            if end == End::NoRoom {
+                // With nothing running, nothing of ours will make room.
+                tries = if read(&self.counts.alive) == 0 { tries + 1 } else { 0 };
+                if tries >= TRIES {
+                    self.bar
+                        .suspend(|| complain(&format!("{id}: given up: nothing can be started")));
+                    return End::Broken;
+                }
+                let mut course = self.course.subscribe();
+                tokio::select! {
+                    () = self.room.wait() => continue,
+                    _ = course.wait_for(|course| *course != Course::On) => return End::Cancelled,
+                }
+            }
             if end != End::Failed || left == 0 || *self.course.borrow() != Course::On {
                 return end;
             }
@@ -27,7 +50,7 @@ impl Shared {
     async fn attempt(self: &Arc<Self>, id: &ByteId) -> End {
         // Nobody has the sender any more when the command and its group are gone.
         let (alive, mut gone) = mpsc::channel(1);
-        let (reading, printed) = oneshot::channel();
+        let (reading, begun) = oneshot::channel();
         let work = Arc::clone(self).follow(id.clone(), alive, reading);
         let mut task = self.ledger.task(id.clone());
         if let Some(timeout) = self.timeout {
@@ -48,8 +71,15 @@ impl Shared {
             Err(other) => Err((End::Broken, other.to_string())),
         };
         while gone.recv().await.is_some() {}
-        if let Ok(relay) = printed.await {
-            self.pass_on(id, relay).await;
+        match begun.await {
+            Ok(Begun::Running(relay)) => {
+                self.counts.alive.fetch_sub(1, Ordering::Relaxed);
+                self.room.one_ended();
+                self.pass_on(id, relay).await;
+            }
+            Ok(Begun::NoRoom) => return End::NoRoom,
+            // It was not even tried.
+            Err(_) => {}
         }
         let (end, why) = match told {
             Ok(()) => return End::Succeeded,
@@ -64,7 +94,7 @@ impl Shared {
         self: Arc<Self>,
         id: ByteId,
         alive: mpsc::Sender<Infallible>,
-        reading: oneshot::Sender<Arc<Mutex<Relay>>>,
+        reading: oneshot::Sender<Begun>,
     ) -> Result<(), Why> {
         let Some(words) = self.template.of(id.as_bytes()) else {
             return Err(Why("it has a NUL byte, which no argument can have".to_owned()));
@@ -79,11 +109,26 @@ impl Shared {
         if !self.ungroup {
             command.stdout(Stdio::piped());
         }
-        let mut group = Group::start(command, self.grace, alive)
-            .map_err(|error| Why(not_started(&program, &error)))?;
+        let mut group = match Group::start(command, self.grace, alive) {
+            Ok(group) => group,
+            Err(error) if room::is_short(&error) => {
+                let program = program.to_string_lossy();
+                let why = format!("{program} cannot be started by now: {error}");
+                if !self.room.is_told() {
+                    let told = format!("{why}; it is tried again when another command has ended");
+                    self.bar.suspend(|| complain(&told));
+                }
+                drop(reading.send(Begun::NoRoom));
+                // It has not failed.
+                drop(self.ledger.cancel(&id, &why));
+                return std::future::pending().await;
+            }
+            Err(error) => return Err(Why(not_started(&program, &error))),
+        };
         let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
         let relay = Arc::new(Mutex::new(Relay::of(child, self.ungroup)));
-        drop(reading.send(Arc::clone(&relay)));
+        one_more(&self.counts.alive);
+        drop(reading.send(Begun::Running(Arc::clone(&relay))));
         let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
         // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
         let Some(why) = failure_of(status) else { return Ok(()) };

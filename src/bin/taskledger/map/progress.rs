@@ -18,6 +18,8 @@ pub(super) struct Counts {
     pub(super) skipped: AtomicU64,
     pub(super) left: AtomicU64,
     pub(super) running: AtomicU64,
+    /// Those whose command has been started and has not ended.
+    pub(super) alive: AtomicU64,
     pub(super) succeeded: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) cancelled: AtomicU64,

@@ -1,5 +1,6 @@
 //! What a command prints: kept until it has ended, then passed on whole.
 
+use super::room;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,9 @@ const TAIL: usize = 2048;
 
 /// How long a command that has ended is waited for that has left its output to somebody else.
 const LEFT_OPEN: Duration = Duration::from_millis(100);
+
+/// How long it takes until a temporary file is tried again.
+const NO_ROOM: Duration = Duration::from_millis(50);
 
 /// The two outputs of a command.
 #[derive(Debug)]
@@ -94,14 +98,24 @@ impl Printed {
         self.lost.as_ref()
     }
 
-    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+    /// Keeps it; what is left if there is no descriptor for a temporary file by now.
+    fn take<'a>(&mut self, stream: Stream, mut bytes: &'a [u8]) -> &'a [u8] {
         let to = match stream {
             Stream::Out => &mut self.out,
             Stream::Err => &mut self.err,
         };
-        if let Err(error) = to.write_all(bytes) {
-            self.lost.get_or_insert(error);
+        while !bytes.is_empty() {
+            match to.write(bytes) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if room::is_short(&error) => break,
+                Err(error) => {
+                    self.lost.get_or_insert(error);
+                    return &[];
+                }
+            }
         }
+        bytes
     }
 }
 
@@ -137,16 +151,21 @@ async fn read(
                 return;
             }
         };
-        let mut printed = lock(&printed);
         if matches!(stream, Stream::Err) {
-            printed.tail.extend_from_slice(bytes);
-            let more = printed.tail.len().saturating_sub(TAIL);
-            printed.tail.drain(..more);
+            let tail = &mut lock(&printed).tail;
+            tail.extend_from_slice(bytes);
+            let more = tail.len().saturating_sub(TAIL);
+            tail.drain(..more);
         }
         if at_once {
             drop(io::stderr().write_all(bytes));
-        } else {
-            printed.take(stream, bytes);
+            continue;
+        }
+        let mut left = lock(&printed).take(stream, bytes);
+        while !left.is_empty() {
+            // The command waits as well, once its pipe is full.
+            tokio::time::sleep(NO_ROOM).await;
+            left = lock(&printed).take(stream, left);
         }
     }
 }
