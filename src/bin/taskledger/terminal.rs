@@ -53,7 +53,12 @@ pub(crate) fn out() -> BufWriter<StdoutLock<'static>> {
 /// One line on standard error.
 pub(crate) fn complain(what: &str) {
     // Nobody is left to be told if this fails.
-    drop(writeln!(io::stderr(), "taskledger: {}", clean(what)));
+    drop(io::stderr().write_all(complaint(what).as_bytes()));
+}
+
+/// One line for standard error.
+pub(crate) fn complaint(what: &str) -> String {
+    format!("taskledger: {}\n", clean(what))
 }
 
 /// Opens the ledger and says what is wrong with it.

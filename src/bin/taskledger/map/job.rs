@@ -1,16 +1,17 @@
 //! One id: its command, started, followed, and what it printed passed on.
 
+use super::course::Stop;
 use super::progress::{one_more, read};
-use super::relay::{self, Relay};
+use super::relay::Relay;
 use super::room::{self, TRIES};
-use super::{Course, End, Shared, Stop};
+use super::{End, Shared};
 use crate::command::{Group, Why, command, failure_of, not_started};
-use crate::terminal::{chain, complain};
+use crate::terminal::chain;
 use std::convert::Infallible;
 use std::io;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use taskledger::{Attempt, AttemptError, ByteId, Rejection, TaskState};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -30,17 +31,15 @@ impl Shared {
                 // With nothing running, nothing of ours will make room.
                 tries = if read(&self.counts.alive) == 0 { tries + 1 } else { 0 };
                 if tries >= TRIES {
-                    self.bar
-                        .suspend(|| complain(&format!("{id}: given up: nothing can be started")));
+                    self.printer.say(format!("{id}: given up: nothing can be started")).await;
                     return End::Broken;
                 }
-                let mut course = self.course.subscribe();
                 tokio::select! {
                     () = self.room.wait() => continue,
-                    _ = course.wait_for(|course| *course != Course::On) => return End::Cancelled,
+                    () = self.steering.off() => return End::Cancelled,
                 }
             }
-            if end != End::Failed || left == 0 || *self.course.borrow() != Course::On {
+            if end != End::Failed || left == 0 || !self.steering.is_on() {
                 return end;
             }
             left -= 1;
@@ -85,7 +84,7 @@ impl Shared {
             Ok(()) => return End::Succeeded,
             Err(told) => told,
         };
-        self.bar.suspend(|| complain(&format!("{id}: {why}")));
+        self.printer.say(format!("{id}: {why}")).await;
         end
     }
 
@@ -116,7 +115,7 @@ impl Shared {
                 let why = format!("{program} cannot be started by now: {error}");
                 if !self.room.is_told() {
                     let told = format!("{why}; it is tried again when another command has ended");
-                    self.bar.suspend(|| complain(&told));
+                    self.printer.note(told);
                 }
                 drop(reading.send(Begun::NoRoom));
                 // It has not failed.
@@ -126,7 +125,8 @@ impl Shared {
             Err(error) => return Err(Why(not_started(&program, &error))),
         };
         let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
-        let relay = Arc::new(Mutex::new(Relay::of(child, self.ungroup)));
+        let relay =
+            Arc::new(Mutex::new(Relay::of(child, self.ungroup.then(|| self.printer.clone()))));
         one_more(&self.counts.alive);
         drop(reading.send(Begun::Running(Arc::clone(&relay))));
         let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
@@ -144,29 +144,23 @@ impl Shared {
     async fn pass_on(self: &Arc<Self>, id: &ByteId, relay: Arc<Mutex<Relay>>) {
         let mut relay = relay.lock().await;
         relay.finish().await;
-        let printed = relay.printed();
-        let shared = Arc::clone(self);
-        // Whoever reads it may take his time.
-        let written = tokio::task::spawn_blocking(move || {
-            let _one = shared.printing.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut printed = relay::lock(&printed);
-            let lost = printed.lost().map(ToString::to_string);
-            (shared.bar.suspend(|| printed.pass_on()), lost)
-        });
-        let Ok((written, lost)) = written.await else { return };
+        let printed = relay.take();
+        let lost = printed.lost().map(ToString::to_string);
+        let written = self.printer.output(printed).await;
         if let Some(lost) = lost {
-            complain(&format!(
+            let told = format!(
                 "{id}: some of its output could not be kept in {}: {lost}",
                 std::env::temp_dir().display()
-            ));
-            self.stop(Stop::Broken);
+            );
+            self.printer.say(told).await;
+            self.steering.stop(Stop::Broken);
         }
         if let Err(error) = written {
             let nobody = error.kind() == io::ErrorKind::BrokenPipe;
             if !nobody {
-                complain(&format!("cannot write: {error}"));
+                self.printer.say(format!("cannot write: {error}")).await;
             }
-            self.stop(if nobody { Stop::NobodyReads } else { Stop::Broken });
+            self.steering.stop(if nobody { Stop::NobodyReads } else { Stop::Broken });
         }
     }
 }

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How often there is a line where there is no terminal.
 const SELDOM: Duration = Duration::from_secs(30);
 
+/// How often the bar is drawn.
+const OFTEN: Duration = Duration::from_millis(200);
+
 /// What has become of the ids so far.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -66,6 +69,7 @@ impl Counts {
 pub(super) struct Progress {
     bar: ProgressBar,
     since: Instant,
+    shown: Option<Instant>,
     told: Instant,
     lines: bool,
 }
@@ -81,30 +85,31 @@ impl Progress {
             }
         }
         let now = Instant::now();
-        Self { bar, since: now, told: now, lines: !terminal && !quiet }
+        Self { bar, since: now, shown: None, told: now, lines: !terminal && !quiet }
     }
 
-    /// Called a few times a second.
+    /// Called a few times a second, or more often.
     pub(super) fn show(&mut self, counts: &Counts) {
         if !self.bar.is_hidden() {
-            self.bar.set_message(counts.in_words(self.since));
-            self.bar.tick();
+            if self.shown.is_none_or(|at| at.elapsed() >= OFTEN) {
+                self.bar.set_message(counts.in_words(self.since));
+                self.bar.tick();
+                self.shown = Some(Instant::now());
+            }
         } else if self.lines && self.told.elapsed() >= SELDOM {
             complain(&counts.in_words(self.since));
             self.told = Instant::now();
         }
     }
 
-    /// For what is printed meanwhile.
-    pub(super) fn bar(&self) -> ProgressBar {
-        self.bar.clone()
+    /// Prints something with the bar out of the way.
+    pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
     }
 
-    pub(super) fn took(&self) -> Duration {
-        self.since.elapsed()
-    }
-
-    pub(super) fn end(&self) {
+    pub(super) fn end(&mut self) {
         self.bar.finish_and_clear();
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        self.lines = false;
     }
 }

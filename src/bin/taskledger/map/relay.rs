@@ -1,5 +1,6 @@
 //! What a command prints: kept until it has ended, then passed on whole.
 
+use super::printer::Printer;
 use super::room;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,15 +46,13 @@ enum Stream {
 }
 
 impl Relay {
-    /// Begins to read. With `at_once`, what comes on standard error is passed on as it comes, and
+    /// Begins to read. With a printer, what comes on standard error is passed on as it comes, and
     /// standard output is the command's own business.
-    pub(super) fn of(child: &mut Child, at_once: bool) -> Self {
-        let new = || SpooledTempFile::new(IN_MEMORY);
-        let printed = Printed { out: new(), err: new(), tail: Vec::new(), lost: None };
-        let printed = Arc::new(Mutex::new(printed));
+    pub(super) fn of(child: &mut Child, at_once: Option<Printer>) -> Self {
+        let printed = Arc::new(Mutex::new(Printed::new()));
         let mut readers = JoinSet::new();
         if let Some(out) = child.stdout.take() {
-            readers.spawn(read(out, Stream::Out, Arc::clone(&printed), false));
+            readers.spawn(read(out, Stream::Out, Arc::clone(&printed), None));
         }
         if let Some(err) = child.stderr.take() {
             readers.spawn(read(err, Stream::Err, Arc::clone(&printed), at_once));
@@ -66,6 +65,7 @@ impl Relay {
     pub(super) async fn finish(&mut self) {
         let all = async { while self.readers.join_next().await.is_some() {} };
         drop(tokio::time::timeout(LEFT_OPEN, all).await);
+        self.readers.shutdown().await;
     }
 
     /// The last lines on standard error.
@@ -79,13 +79,18 @@ impl Relay {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    /// What was read so far.
-    pub(super) fn printed(&self) -> Arc<Mutex<Printed>> {
-        Arc::clone(&self.printed)
+    /// What was read, taken out.
+    pub(super) fn take(&self) -> Printed {
+        std::mem::replace(&mut lock(&self.printed), Printed::new())
     }
 }
 
 impl Printed {
+    fn new() -> Self {
+        let new = || SpooledTempFile::new(IN_MEMORY);
+        Self { out: new(), err: new(), tail: Vec::new(), lost: None }
+    }
+
     /// Passes all of it on. What standard output does not take is told.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
         // Whoever listens to the errors is less important.
@@ -119,7 +124,7 @@ impl Printed {
     }
 }
 
-pub(super) fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
+fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
     printed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -139,7 +144,7 @@ async fn read(
     mut from: impl AsyncRead + Unpin,
     stream: Stream,
     printed: Arc<Mutex<Printed>>,
-    at_once: bool,
+    at_once: Option<Printer>,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -157,8 +162,8 @@ async fn read(
             let more = tail.len().saturating_sub(TAIL);
             tail.drain(..more);
         }
-        if at_once {
-            drop(io::stderr().write_all(bytes));
+        if let Some(printer) = &at_once {
+            printer.piece(bytes.to_vec()).await;
             continue;
         }
         let mut left = lock(&printed).take(stream, bytes);

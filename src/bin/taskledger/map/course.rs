@@ -1,0 +1,97 @@
+//! How a run comes to its end: what is still begun, what goes on, who is still waited for.
+//!
+//! ```text
+//! On --failed, nobody reads, ...--> NothingNew --signal--+
+//!  |                                                     v
+//!  +--------------------signal--> NothingNew(Interrupted) --signal--> End --signal, or the grace--> given up
+//! ```
+
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What is still to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Course {
+    #[default]
+    On,
+    /// Nothing new is started.
+    NothingNew(Stop),
+    /// What runs is ended as well.
+    End,
+}
+
+/// Why nothing new is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Failed,
+    Interrupted,
+    NobodyReads,
+    /// The ledger has stopped recording, or an output could not be kept or written.
+    Broken,
+}
+
+/// The course of a run, which only ever goes towards its end.
+#[derive(Debug)]
+pub(super) struct Steering {
+    course: watch::Sender<Course>,
+    /// Nothing and nobody is waited for any more.
+    given_up: CancellationToken,
+    grace: Duration,
+}
+
+impl Steering {
+    pub(super) fn new(grace: Duration) -> Self {
+        let course = watch::Sender::new(Course::On);
+        Self { course, given_up: CancellationToken::new(), grace }
+    }
+
+    pub(super) fn now(&self) -> Course {
+        *self.course.borrow()
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.now() == Course::On
+    }
+
+    /// Returns when nothing new is to be started.
+    pub(super) async fn off(&self) {
+        let mut course = self.course.subscribe();
+        // We have the sender: it does not go away.
+        drop(course.wait_for(|course| *course != Course::On).await);
+    }
+
+    /// Cancelled when commands that are told to end are killed at once, and what is not read is given up.
+    pub(super) const fn given_up(&self) -> &CancellationToken {
+        &self.given_up
+    }
+
+    pub(super) fn stop(&self, why: Stop) {
+        self.course.send_if_modified(|course| {
+            let on = *course == Course::On;
+            if on {
+                *course = Course::NothingNew(why);
+            }
+            on
+        });
+    }
+
+    /// A signal: one waits for what runs, whatever may have stopped the run before; two end it; three
+    /// wait for nothing.
+    pub(super) fn interrupted(&self) -> Course {
+        let before = self.now();
+        let next = match before {
+            Course::On => Course::NothingNew(Stop::Interrupted),
+            Course::NothingNew(_) | Course::End => Course::End,
+        };
+        self.course.send_replace(next);
+        if next == Course::End {
+            let (given_up, grace) = (self.given_up.clone(), self.grace);
+            tokio::spawn(async move {
+                tokio::time::sleep(grace).await;
+                given_up.cancel();
+            });
+        }
+        next
+    }
+}

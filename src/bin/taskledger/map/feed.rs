@@ -1,0 +1,155 @@
+//! From the input to the commands: which ids run, and when.
+
+use super::input::{self, Line};
+use super::progress::one_more;
+use super::{End, Shared};
+use crate::args::MapArgs;
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use taskledger::{ByteId, TaskState};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+/// Which ids have been in the input: a keyed digest of 128 bits of each.
+#[derive(Debug, Default)]
+struct Seen {
+    keys: [RandomState; 2],
+    ids: HashSet<(u64, u64)>,
+}
+
+impl Seen {
+    /// Whether it is there for the first time.
+    fn first(&mut self, id: &[u8]) -> bool {
+        let [one, other] = &self.keys;
+        self.ids.insert((one.hash_one(id), other.hash_one(id)))
+    }
+}
+
+pub(super) struct Jobs<'a> {
+    args: &'a MapArgs,
+    shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
+    pub(super) running: JoinSet<()>,
+    seen: Seen,
+}
+
+impl<'a> Jobs<'a> {
+    pub(super) fn new(args: &'a MapArgs, shared: Arc<Shared>, at_a_time: usize) -> Self {
+        let slots = Arc::new(Semaphore::new(at_a_time));
+        Self { args, shared, slots, running: JoinSet::new(), seen: Seen::default() }
+    }
+
+    /// Takes the ids in their order, until there are none or nothing new is to be started.
+    pub(super) async fn feed(
+        &mut self,
+        batches: &mut mpsc::Receiver<io::Result<input::Batch>>,
+    ) -> io::Result<()> {
+        loop {
+            let batch = tokio::select! {
+                batch = batches.recv() => batch,
+                () = self.shared.steering.off() => return Ok(()),
+            };
+            let Some(batch) = batch.transpose()? else { return Ok(()) };
+            for line in batch.lines {
+                if self.line(line).await.is_none() {
+                    return Ok(());
+                }
+            }
+            self.shared.counts.bytes.fetch_add(batch.bytes, Ordering::Relaxed);
+            // What has ended takes no memory.
+            while self.running.try_join_next().is_some() {}
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// `None` when nothing new is to be started.
+    async fn line(&mut self, line: Line) -> Option<()> {
+        let counts = &self.shared.counts;
+        one_more(&counts.lines);
+        let id = match line {
+            Line::Whole(id) => id,
+            Line::TooLong(beginning) => {
+                let beginning = ByteId::from(beginning.get(..40).unwrap_or_default().to_vec());
+                let told = format!("{beginning}...: this line is longer than an id can be");
+                self.shared.printer.say(told).await;
+                self.shared.ended(End::Failed);
+                return Some(());
+            }
+        };
+        if id.is_empty() {
+            one_more(&counts.blank);
+            return Some(());
+        }
+        if !self.seen.first(&id) {
+            one_more(&counts.duplicates);
+            return Some(());
+        }
+        let state = self.shared.ledger.query_task_state_quick(id.as_slice());
+        if state == TaskState::Succeeded {
+            one_more(&counts.skipped);
+            return Some(());
+        }
+        let id = ByteId::from(id);
+        if state == TaskState::Failed && self.args.no_retry {
+            one_more(&counts.left);
+            return Some(());
+        }
+        if !self.args.only.is_empty() && !self.is_selected(&id, state).await {
+            one_more(&counts.left);
+            return Some(());
+        }
+        let slot = tokio::select! {
+            slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
+            () = self.shared.steering.off() => return None,
+        };
+        // Both may have come at once.
+        if !self.shared.steering.is_on() {
+            return None;
+        }
+        let ending = Ending::begin(&self.shared);
+        self.running.spawn(async move {
+            let end = ending.shared.run(id).await;
+            ending.with(end);
+            drop(slot);
+        });
+        Some(())
+    }
+
+    async fn is_selected(&self, id: &ByteId, state: TaskState) -> bool {
+        let mut crashed = false;
+        if state == TaskState::Failed {
+            let record = self.shared.ledger.record(id).await.ok().flatten();
+            let failure = record.and_then(|details| details.failure);
+            crashed = matches!(failure, Some(taskledger::Failure::Crashed));
+        }
+        self.args.only.iter().any(|only| only.wants(state, crashed))
+    }
+}
+
+/// Counts a job, also if it panics.
+struct Ending {
+    shared: Arc<Shared>,
+    end: End,
+}
+
+impl Ending {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        one_more(&shared.counts.running);
+        Self { shared: Arc::clone(shared), end: End::Broken }
+    }
+
+    fn with(mut self, end: End) {
+        self.end = end;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.counts.running.fetch_sub(1, Ordering::Relaxed);
+        self.shared.ended(self.end);
+    }
+}
