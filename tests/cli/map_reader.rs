@@ -1,6 +1,7 @@
 //! `taskledger map`, and whoever reads what it prints: stops reading, or goes away.
 
-use crate::map::{map, numbers, pid, scratch, until};
+use crate::map::{feed, map, numbers, pid, scratch, succeeded, until};
+use crate::on;
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
 use std::io::Write;
@@ -77,4 +78,33 @@ fn signals_are_heard_while_nobody_reads() {
         let child = interrupted_twice(&mut command, &log, signal);
         drop((master, child));
     }
+}
+
+/// As for output that is passed on: without a reader there is no point in going on.
+#[test]
+fn commands_that_write_to_nobody_end_the_run() {
+    // By the signal, and by an error of their own.
+    for script in ["echo $0", "trap '' PIPE; echo $0 || exit 3"] {
+        let (_dir, ledger) = scratch();
+        let args = ["-j", "1", "--ungroup", "--", "sh", "-c", script];
+        let mut child = map(&ledger, &args).spawn().unwrap();
+        drop(child.stdout.take());
+        let done = feed(child, &numbers(50)).expect(141);
+        assert!(succeeded(&ledger).is_empty(), "{done:?}");
+        let dumped = on("dump", &ledger, &["--format", "csv"]);
+        assert_eq!(dumped.lines().len(), 2, "a head and one id: {dumped:?}");
+        // A failure of the command is one; that nobody reads is none of its making.
+        let (counted, how) = if script.contains("trap") {
+            ("0 succeeded, 1 failed", "exit status 3")
+        } else {
+            ("0 succeeded, 0 failed, 0 skipped, 1 ended", "nobody reads its output")
+        };
+        assert!(done.err.contains(counted), "{done:?}");
+        assert!(dumped.out.contains(how), "{dumped:?}");
+    }
+    // With a reader, it is the command's own affair.
+    let (_dir, ledger) = scratch();
+    let args = ["-j", "1", "--ungroup", "--", "sh", "-c", "kill -PIPE $$"];
+    let done = feed(map(&ledger, &args).spawn().unwrap(), &numbers(3)).expect(1);
+    assert!(done.err.contains("0 succeeded, 3 failed"), "{done:?}");
 }

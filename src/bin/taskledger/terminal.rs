@@ -1,5 +1,6 @@
 //! Standard output and standard error: what goes there is whole lines, and no control characters.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
@@ -59,6 +60,15 @@ pub(crate) fn complain(what: &str) {
 /// One line for standard error.
 pub(crate) fn complaint(what: &str) -> String {
     format!("taskledger: {}\n", clean(what))
+}
+
+/// Whether standard output is a pipe, or a terminal, whose other end is gone.
+pub(crate) fn nobody_reads() -> bool {
+    let out = io::stdout();
+    let mut ends = [PollFd::new(&out, PollFlags::OUT)];
+    let now = Timespec::default();
+    poll(&mut ends, Some(&now)).is_ok()
+        && ends.iter().any(|end| end.revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }
 
 /// Opens the ledger and says what is wrong with it.

@@ -6,9 +6,11 @@ use super::relay::Relay;
 use super::room::{self, TRIES};
 use super::{End, Shared};
 use crate::command::{Group, Why, command, failure_of, not_started};
-use crate::terminal::chain;
+use crate::terminal::{chain, nobody_reads};
+use rustix::process::Signal as Kind;
 use std::convert::Infallible;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -118,9 +120,7 @@ impl Shared {
                     self.printer.note(told);
                 }
                 drop(reading.send(Begun::NoRoom));
-                // It has not failed.
-                drop(self.ledger.cancel(&id, &why));
-                return std::future::pending().await;
+                return Err(self.withdrawn(&id, why).await);
             }
             Err(error) => return Err(Why(not_started(&program, &error))),
         };
@@ -132,12 +132,26 @@ impl Shared {
         let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
         // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
         let Some(why) = failure_of(status) else { return Ok(()) };
+        if self.ungroup && nobody_reads() {
+            self.steering.stop(Stop::NobodyReads);
+            if status.signal() == Some(Kind::PIPE.as_raw()) {
+                return Err(self.withdrawn(&id, "nobody reads its output".to_owned()).await);
+            }
+        }
         let mut relay = relay.lock().await;
         relay.finish().await;
         Err(Why(match relay.last_words() {
             None => why,
             Some(words) => format!("{why}; the last it said: {words}"),
         }))
+    }
+
+    /// Ends the attempt within which it is called as cancelled: it is not the id that has failed.
+    async fn withdrawn(&self, id: &ByteId, why: String) -> Why {
+        match self.ledger.cancel(id, &*why) {
+            Ok(()) => std::future::pending().await,
+            Err(_) => Why(why),
+        }
     }
 
     /// Passes on what the command has printed, and nothing of others in between.
