@@ -8,6 +8,7 @@ mod formats;
 mod full;
 mod ids;
 mod map;
+mod map_groups;
 mod map_reader;
 mod map_room;
 mod pruned;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Far more than anything here takes: only to tell slow from never.
-const NEVER: Duration = Duration::from_secs(60);
+pub(crate) const NEVER: Duration = Duration::from_secs(60);
 
 pub(crate) fn scratch() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ pub(crate) fn numbers(count: u32) -> Vec<u8> {
     (1..=count).map(|number| format!("{number}\n")).collect::<String>().into_bytes()
 }
 
-fn state(ledger: &Path, id: &str) -> String {
+pub(crate) fn state(ledger: &Path, id: &str) -> String {
     let shown = on("show", ledger, &[id]);
     shown
         .lines()
@@ -235,7 +235,7 @@ fn a_timeout_ends_the_whole_group() {
 }
 
 /// A zombie is dead.
-fn is_alive(pid: &str) -> bool {
+pub(crate) fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }

@@ -70,7 +70,13 @@ impl Beside {
 
 /// The processes that have the file open, but for this one.
 fn processes(path: &Path) -> String {
-    let Ok(path) = path.canonicalize() else { return "of which nothing can be told".to_owned() };
+    let path = path.canonicalize();
+    path.map_or_else(|_| "of which nothing can be told".to_owned(), |path| holders(&path))
+}
+
+/// The processes, but for this one, that have something open which has this name among what they have
+/// open.
+pub(crate) fn holders(path: &Path) -> String {
     let own = std::process::id().to_string();
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -1,17 +1,26 @@
 //! Commands that run as attempts: started, followed, ended.
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use crate::beside;
+use rustix::fs::fstat;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{
+    Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process_group,
+};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use taskledger::{Attempt, ByteId};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// A command for an attempt of an id, not yet started; `None` without a program. The id has no NUL.
 pub(crate) fn command(words: &[OsString], id: &ByteId, attempt: Attempt) -> Option<Command> {
@@ -58,23 +67,61 @@ pub(crate) fn not_started(program: &OsString, error: &io::Error) -> String {
 pub(crate) struct Group {
     /// `None` once the command has ended.
     running: Option<(Child, mpsc::Sender<Infallible>)>,
-    grace: Duration,
+    kin: Arc<Kin>,
+    patience: Patience,
 }
+
+/// How long those that are told to end have until they are killed.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    pub(crate) grace: Duration,
+    /// From when on they have no time at all.
+    pub(crate) over: CancellationToken,
+}
+
+impl Patience {
+    /// Whether that has come to pass in time.
+    async fn with(&self, ended: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            () = ended => true,
+            () = tokio::time::sleep(self.grace) => false,
+            () = self.over.cancelled() => false,
+        }
+    }
+}
+
+/// One command is started at a time: so that no other one inherits what is meant for it.
+static STARTING: Mutex<()> = Mutex::new(());
 
 impl Group {
     /// Starts the command as the leader of a new group.
     pub(crate) fn start(
         mut command: Command,
-        grace: Duration,
+        patience: Patience,
         alive: mpsc::Sender<Infallible>,
     ) -> io::Result<Self> {
-        let child = command.process_group(0).stdin(Stdio::null()).spawn()?;
-        Ok(Self { running: Some((child, alive)), grace })
+        command.process_group(0).stdin(Stdio::null());
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let link = format!("socket:[{}]", fstat(&theirs)?.st_ino);
+        let one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        fcntl_setfd(&theirs, FdFlags::empty())?;
+        let started = command.spawn();
+        drop(theirs);
+        drop(one);
+        let child = started?;
+        let kin = Arc::new(Kin { group: pid(&child), left: ours, link });
+        Ok(Self { running: Some((child, alive)), kin, patience })
     }
 
     /// The command's output, if it is piped; handed out once.
     pub(crate) fn child(&mut self) -> Option<&mut Child> {
         self.running.as_mut().map(|(child, _)| child)
+    }
+
+    /// All processes of the command.
+    pub(crate) fn kin(&self) -> Arc<Kin> {
+        Arc::clone(&self.kin)
     }
 
     /// Waits until the command has ended. What it may have left behind in its group goes on.
@@ -91,29 +138,118 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some((child, alive)) = self.running.take() {
-            tokio::spawn(end(child, self.grace, alive));
+            tokio::spawn(end(child, Arc::clone(&self.kin), self.patience.clone(), alive));
         }
     }
 }
 
-/// A number is not given to another group as long as anybody is in this one.
-async fn end(mut child: Child, grace: Duration, alive: mpsc::Sender<Infallible>) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(group) = group {
-        let _gone = kill_process_group(group, Signal::TERM);
-        if tokio::time::timeout(grace, all_ended(&mut child, group)).await.is_err() {
-            let _gone = kill_process_group(group, Signal::KILL);
+fn pid(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
+/// A number is not given to another group as long as anybody is in this one, nor to another process
+/// as long as the leader has not been waited for.
+async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: mpsc::Sender<Infallible>) {
+    // A leader may have gone to another group.
+    let tell = |child: &Child, signal| {
+        let stray = pid(child).filter(|leader| getpgid(Some(*leader)).ok() != Some(*leader));
+        kin.tell(signal);
+        if let Some(leader) = stray {
+            let _gone = kill_process(leader, signal);
         }
+    };
+    tell(&child, Signal::TERM);
+    let all_ended = async {
+        drop(child.wait().await);
+        kin.group_ended().await;
+    };
+    if !patience.with(all_ended).await {
+        tell(&child, Signal::KILL);
     }
     drop(child.wait().await);
     drop(alive);
 }
 
-/// Until the leader, and then everybody else in its group, has ended.
-async fn all_ended(leader: &mut Child, group: Pid) {
-    drop(leader.wait().await);
+/// A command and all processes that come of it.
+///
+/// They inherit one end of a pair of sockets. As long as anybody has that open, the other end has not
+/// come to its end: so it is known when all have ended, also those that have left the group, unless
+/// they have closed what they do not know.
+#[derive(Debug)]
+pub(crate) struct Kin {
+    group: Option<Pid>,
+    left: UnixStream,
+    /// What their end is called where the system lists what a process has open.
+    link: String,
+}
+
+impl Kin {
+    pub(crate) fn have_ended(&self) -> bool {
+        let mut buffer = [0; 64];
+        loop {
+            match (&self.left).read(&mut buffer) {
+                Ok(0) => return true,
+                // Somebody has written to what he does not know.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// Until all have ended.
+    pub(crate) async fn ended(&self) {
+        until(|| self.have_ended()).await;
+    }
+
+    /// Ends those that are still in the group.
+    pub(crate) async fn end_group(&self, patience: &Patience) {
+        if self.have_ended() {
+            return;
+        }
+        self.tell(Signal::TERM);
+        if !patience.with(self.group_ended()).await {
+            self.tell(Signal::KILL);
+        }
+    }
+
+    /// Those that have not ended, in words.
+    pub(crate) fn left(&self) -> String {
+        beside::holders(Path::new(&self.link))
+    }
+
+    fn tell(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            let _gone = kill_process_group(group, signal);
+        }
+    }
+
+    /// Until nobody is in the group any more, or only those who are dead and have not been waited for:
+    /// where nobody does that, they stay.
+    async fn group_ended(&self) {
+        let Some(group) = self.group else { return };
+        until(|| test_kill_process_group(group).is_err() || all_dead(group)).await;
+    }
+}
+
+/// Whether no process of the group is alive, as far as the system lists them.
+fn all_dead(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    let group = group.as_raw_pid().to_string();
+    let mut stats = processes
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    // pid (name) state parent group ...
+    !stats.any(|stat| {
+        let mut words = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        let state = words.next();
+        words.nth(1) == Some(&group) && state != Some("Z") && state != Some("X")
+    })
+}
+
+async fn until(done: impl Fn() -> bool) {
     let mut pause = Duration::from_millis(1);
-    while test_kill_process_group(group).is_ok() {
+    while !done() {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }

@@ -20,6 +20,7 @@ mod template;
 
 use crate::args::MapArgs;
 use crate::beside::Beside;
+use crate::command::Patience;
 use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
 use course::{Course, Steering, Stop};
@@ -90,7 +91,7 @@ struct Shared {
     steering: Steering,
     printer: Printer,
     timeout: Option<Duration>,
-    grace: Duration,
+    patience: Patience,
     retries: u32,
     ungroup: bool,
     fail_fast: bool,
@@ -161,8 +162,9 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
 async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize) -> Done {
     let since = Instant::now();
     let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
-    let (progress, given_up) = (Progress::new(args.quiet), steering.given_up().clone());
-    let printer = Printer::start(progress, Arc::clone(&counts), given_up)
+    let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
+    let progress = Progress::new(args.quiet);
+    let printer = Printer::start(progress, Arc::clone(&counts), patience.over.clone())
         .map_err(|error| Failure::Look(format!("no thread: {error}")))?;
     let shared = Arc::new(Shared {
         ledger,
@@ -171,7 +173,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize)
         steering,
         printer,
         timeout: args.timeout,
-        grace: args.kill_after,
+        patience,
         retries: args.retries,
         ungroup: args.ungroup,
         fail_fast: args.fail_fast,

@@ -5,7 +5,7 @@ use super::progress::{one_more, read};
 use super::relay::Relay;
 use super::room::{self, TRIES};
 use super::{End, Shared};
-use crate::command::{Group, Why, command, failure_of, not_started};
+use crate::command::{Group, Kin, Why, command, failure_of, not_started};
 use crate::terminal::{chain, nobody_reads};
 use rustix::process::Signal as Kind;
 use std::convert::Infallible;
@@ -14,12 +14,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use taskledger::{Attempt, AttemptError, ByteId, Rejection, TaskState};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
+
+/// When, and how often, it is said that processes of an earlier attempt are waited for.
+const SOON: Duration = Duration::from_millis(500);
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// What has become of the command of an attempt.
 enum Begun {
-    Running(Arc<Mutex<Relay>>),
+    Running(Arc<Mutex<Relay>>, Arc<Kin>),
     NoRoom,
 }
 
@@ -28,7 +34,7 @@ impl Shared {
     pub(super) async fn run(self: &Arc<Self>, id: ByteId) -> End {
         let (mut left, mut tries) = (self.retries, 0);
         loop {
-            let end = self.attempt(&id).await;
+            let (end, kin) = self.attempt(&id).await;
             if end == End::NoRoom {
                 // With nothing running, nothing of ours will make room.
                 tries = if read(&self.counts.alive) == 0 { tries + 1 } else { 0 };
@@ -44,11 +50,30 @@ impl Shared {
             if end != End::Failed || left == 0 || !self.steering.is_on() {
                 return end;
             }
-            left -= 1;
+            let kin = kin.filter(|kin| !kin.have_ended());
+            let off = self.steering.off();
+            tokio::select! {
+                () = self.no_more_of(&id, kin) => left -= 1,
+                () = off => return end,
+            }
         }
     }
 
-    async fn attempt(self: &Arc<Self>, id: &ByteId) -> End {
+    /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it.
+    async fn no_more_of(&self, id: &ByteId, kin: Option<Arc<Kin>>) {
+        let Some(kin) = kin else { return };
+        kin.end_group(&self.patience).await;
+        let mut pause = SOON;
+        while timeout(pause, kin.ended()).await.is_err() {
+            let left = kin.left();
+            self.printer
+                .say(format!("{id}: processes of its last attempt are waited for: {left}"))
+                .await;
+            pause = SELDOM;
+        }
+    }
+
+    async fn attempt(self: &Arc<Self>, id: &ByteId) -> (End, Option<Arc<Kin>>) {
         // Nobody has the sender any more when the command and its group are gone.
         let (alive, mut gone) = mpsc::channel(1);
         let (reading, begun) = oneshot::channel();
@@ -65,29 +90,32 @@ impl Shared {
             }
             Err(AttemptError::TimedOut) => Err((End::Failed, "timed out".to_owned())),
             Err(AttemptError::Cancelled(why)) => Err((End::Cancelled, format!("ended: {why}"))),
-            Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => return End::Skipped,
+            Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => {
+                return (End::Skipped, None);
+            }
             Err(AttemptError::Rejected { reason: Rejection::Id(error), .. }) => {
                 Err((End::Failed, chain(&error)))
             }
             Err(other) => Err((End::Broken, other.to_string())),
         };
         while gone.recv().await.is_some() {}
-        match begun.await {
-            Ok(Begun::Running(relay)) => {
+        let kin = match begun.await {
+            Ok(Begun::Running(relay, kin)) => {
                 self.counts.alive.fetch_sub(1, Ordering::Relaxed);
                 self.room.one_ended();
                 self.pass_on(id, relay).await;
+                Some(kin)
             }
-            Ok(Begun::NoRoom) => return End::NoRoom,
+            Ok(Begun::NoRoom) => return (End::NoRoom, None),
             // It was not even tried.
-            Err(_) => {}
-        }
+            Err(_) => None,
+        };
         let (end, why) = match told {
-            Ok(()) => return End::Succeeded,
+            Ok(()) => return (End::Succeeded, kin),
             Err(told) => told,
         };
         self.printer.say(format!("{id}: {why}")).await;
-        end
+        (end, kin)
     }
 
     /// The attempt itself: from the start of the command to its end.
@@ -110,7 +138,7 @@ impl Shared {
         if !self.ungroup {
             command.stdout(Stdio::piped());
         }
-        let mut group = match Group::start(command, self.grace, alive) {
+        let mut group = match Group::start(command, self.patience.clone(), alive) {
             Ok(group) => group,
             Err(error) if room::is_short(&error) => {
                 let program = program.to_string_lossy();
@@ -124,11 +152,12 @@ impl Shared {
             }
             Err(error) => return Err(Why(not_started(&program, &error))),
         };
+        let kin = group.kin();
         let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
         let relay =
             Arc::new(Mutex::new(Relay::of(child, self.ungroup.then(|| self.printer.clone()))));
         one_more(&self.counts.alive);
-        drop(reading.send(Begun::Running(Arc::clone(&relay))));
+        drop(reading.send(Begun::Running(Arc::clone(&relay), kin)));
         let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
         // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
         let Some(why) = failure_of(status) else { return Ok(()) };
