@@ -34,11 +34,11 @@ mod verify;
 
 pub use read::{Filter, History, Records, Selected, Tasks, last_change};
 pub use repair::{RepairReport, repair};
-pub use stats::Stats;
+pub use stats::{Graveyard, Stats};
 pub use verify::Report;
 
 use crate::error::{Damage, JournalError, OpenError};
-use crate::id::{EncodedId, IdShape};
+use crate::id::{EncodedId, IdShape, TaskId};
 use crate::journal::checkpoint::{Checkpoint, Salvage};
 use crate::journal::judge::Position;
 use crate::journal::lock::SharedLock;
@@ -135,6 +135,19 @@ impl Inspection {
     #[must_use]
     pub const fn id_shape(&self) -> &IdShape {
         &self.shape
+    }
+
+    /// Whether the ids are of this type, as an open finds it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::OtherIdType`].
+    pub fn check_id_type<K: TaskId>(&self) -> Result<(), OpenError> {
+        let wanted = IdShape::of_type::<K>();
+        if self.shape.compatible(&wanted) {
+            return Ok(());
+        }
+        Err(OpenError::OtherIdType(format!("{}, not {wanted}", self.shape)))
     }
 
     /// The last record that is folded into the checkpoint: what came before it is known only in

@@ -82,6 +82,15 @@ impl EncodedId {
     }
 
     /// Hands the bytes of an id to `then` without keeping them: for look-ups.
+    /// As a ledger of such ids keeps this one.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError`]: that it is too long, or does not serialize.
+    pub fn of<K: TaskId>(id: &K) -> Result<Self, IdError> {
+        Self::encode::<K, K>(id)
+    }
+
     pub(crate) fn with_bytes<K: ?Sized, Q: Lookup<K> + ?Sized, R>(
         id: &Q,
         then: impl FnOnce(&[u8]) -> R,

@@ -7,6 +7,7 @@ use crate::journal::Entry;
 use crate::seal::Seal;
 use crate::state::{Epoch, Grave, SeqNo, TaskState, Timestamp, Tombstone};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// What there is, in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,28 @@ impl Stats {
     }
 }
 
+/// The tombstones of a ledger: of each success that was pruned, that it was one.
+pub struct Graveyard {
+    seal: Seal,
+    tombstones: BTreeSet<Tombstone>,
+}
+
+impl Graveyard {
+    /// Whether this id has succeeded and was pruned.
+    #[must_use]
+    pub fn has(&self, id: &EncodedId) -> bool {
+        self.tombstones.contains(&self.seal.tombstone(id.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Graveyard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graveyard")
+            .field("tombstones", &self.tombstones.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Inspection {
     /// The owner's metadata, by name, as far as it can be read: a damaged ledger shows what is whole, and
     /// [`stats`](Self::stats) says what is not. Reads all of the log.
@@ -75,14 +98,23 @@ impl Inspection {
         self.whole().0.metadata.into_iter().collect()
     }
 
-    /// Whether a tombstone is all that is left of a success of this id. Reads all of the log.
+    /// What is left of successes that were pruned. Reads all of the log.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading.
+    pub fn graveyard(&self) -> Result<Graveyard, JournalError> {
+        Ok(Graveyard { seal: Seal::new(self.manifest.ledger.0), tombstones: self.tombstones()? })
+    }
+
+    /// Whether a tombstone is all that is left of a success of this id. Reads all of the log; for many
+    /// ids see [`graveyard`](Self::graveyard).
     ///
     /// # Errors
     ///
     /// Those of reading.
     pub fn is_tombstone(&self, id: &EncodedId) -> Result<bool, JournalError> {
-        let tombstone = Seal::new(self.manifest.ledger.0).tombstone(id.as_bytes());
-        Ok(self.tombstones()?.contains(&tombstone))
+        Ok(self.graveyard()?.has(id))
     }
 
     /// Every tombstone.

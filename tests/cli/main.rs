@@ -9,6 +9,7 @@ mod full;
 mod ids;
 mod map;
 mod map_groups;
+mod map_preview;
 mod map_reader;
 mod map_room;
 mod pruned;

@@ -74,10 +74,15 @@ pub(crate) fn nobody_reads() -> bool {
 /// Opens the ledger and says what is wrong with it.
 pub(crate) fn look(path: &std::path::Path) -> Result<Inspection, Failure> {
     let inspection = Inspection::open(path)?;
+    told_of_damage(&inspection);
+    Ok(inspection)
+}
+
+/// Says what is wrong with it.
+pub(crate) fn told_of_damage(inspection: &Inspection) {
     for damage in inspection.damage() {
         complain(&format!("damaged: {damage}"));
     }
-    Ok(inspection)
 }
 
 /// The exit code of a command that showed what it could.

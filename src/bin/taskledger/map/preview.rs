@@ -2,19 +2,38 @@
 
 use super::input::{self, Line};
 use super::template::Template;
-use super::{COMMAND, USAGE, fits};
+use super::{COMMAND, IN_USE, USAGE, fits};
 use crate::args::MapArgs;
-use crate::terminal::{Done, Failure, complain, look, out};
+use crate::terminal::{Done, Failure, chain, complain, out, sound_or_not, told_of_damage};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
-use taskledger::{ByteId, TaskState};
+use taskledger::dump::{Graveyard, Inspection};
+use taskledger::{ByteId, EncodedId, OpenError, TaskState};
 
-/// What is known of each id, by its text; and of crashed ones, that they are.
-type Known = HashMap<String, (TaskState, bool)>;
+/// What is known of the ids.
+#[derive(Debug, Default)]
+struct Known {
+    /// Their states; and of crashed ones, that they are.
+    tasks: HashMap<EncodedId, (TaskState, bool)>,
+    graveyard: Option<Graveyard>,
+}
+
+impl Known {
+    fn of(&self, id: &EncodedId) -> (TaskState, bool) {
+        let pruned = || self.graveyard.as_ref().is_some_and(|graveyard| graveyard.has(id));
+        self.tasks.get(id).copied().unwrap_or_else(|| {
+            (if pruned() { TaskState::Succeeded } else { TaskState::NotFound }, false)
+        })
+    }
+}
 
 pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
-    let Some(known) = known(args, template)? else { return Ok(ExitCode::from(USAGE)) };
+    let (known, code) = match known(args, template)? {
+        Ok(known) => known,
+        Err(refused) => return Ok(refused),
+    };
     let end = if args.null { 0 } else { b'\n' };
     let (input, _) = super::open_input()?;
     let mut batches = input::read(input, end);
@@ -28,13 +47,15 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
                 Line::TooLong(beginning) => (ByteId::from(beginning).to_string(), "too long"),
                 Line::Whole(id) if id.is_empty() => continue,
                 Line::Whole(id) => {
-                    let text = ByteId::from(id).to_string();
-                    let what = if seen.insert(text.clone()) {
-                        becomes(args, known.get(&text).copied())
-                    } else {
-                        "duplicate"
+                    let id = ByteId::from(id);
+                    let what = match EncodedId::of(&id) {
+                        Err(_) => "too long",
+                        Ok(encoded) => {
+                            let state = known.of(&encoded);
+                            if seen.insert(encoded) { becomes(args, state) } else { "duplicate" }
+                        }
                     };
-                    (text, what)
+                    (id.to_string(), what)
                 }
             };
             *counts.entry(what).or_insert(0_u64) += 1;
@@ -53,33 +74,68 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
         complain(&if counts.is_empty() { "no ids".to_owned() } else { counts.join(", ") });
     }
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
-/// What is in the ledger, which need not be there yet; `None` if that is for another command.
-fn known(args: &MapArgs, template: &Template) -> Result<Option<Known>, Failure> {
-    let mut known = Known::new();
-    if !args.ledger.exists() {
-        return Ok(Some(known));
+/// Whether there is no ledger, but could be.
+fn is_yet_to_be(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == ErrorKind::NotFound,
     }
-    let inspection = look(&args.ledger)?;
+}
+
+/// What is in the ledger, which need not be there yet, and the exit code that it gives; or the one with
+/// which `map` would refuse it.
+fn known(
+    args: &MapArgs,
+    template: &Template,
+) -> Result<Result<(Known, ExitCode), ExitCode>, Failure> {
+    let mut known = Known::default();
+    if is_yet_to_be(&args.ledger) {
+        return Ok(Ok((known, ExitCode::SUCCESS)));
+    }
+    let inspection = match Inspection::open(&args.ledger) {
+        Ok(inspection) => inspection,
+        Err(error @ OpenError::Locked { .. }) => {
+            complain(&chain(&error));
+            return Ok(Err(ExitCode::from(IN_USE)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    told_of_damage(&inspection);
+    inspection.check_id_type::<ByteId>()?;
     if !fits(args, template, inspection.metadata().get(COMMAND).map(Vec::as_slice)) {
-        return Ok(None);
+        return Ok(Err(ExitCode::from(USAGE)));
     }
+    let mut errors = 0;
     for task in inspection.tasks() {
-        let (id, details) = task?;
-        let crashed = matches!(details.failure, Some(taskledger::Failure::Crashed));
-        // Whose process is dead: the next open finds it crashed.
-        let dead = details.state() == TaskState::Running;
-        let state = if dead { TaskState::Failed } else { details.state() };
-        known.insert(inspection.id_text(&id), (state, crashed || dead));
+        match task {
+            Ok((id, details)) => {
+                let crashed = matches!(details.failure, Some(taskledger::Failure::Crashed));
+                // Whose process is dead: the next open finds it crashed.
+                let dead = details.state() == TaskState::Running;
+                let state = if dead { TaskState::Failed } else { details.state() };
+                known.tasks.insert(id, (state, crashed || dead));
+            }
+            Err(error) => {
+                complain(&chain(&error));
+                errors += 1;
+            }
+        }
     }
-    Ok(Some(known))
+    match inspection.graveyard() {
+        Ok(graveyard) => known.graveyard = Some(graveyard),
+        Err(error) => {
+            complain(&chain(&error));
+            errors += 1;
+        }
+    }
+    Ok(Ok((known, sound_or_not(&inspection, errors))))
 }
 
 /// What is, for `--status`, or what would become of the id.
-fn becomes(args: &MapArgs, known: Option<(TaskState, bool)>) -> &'static str {
-    let (state, crashed) = known.unwrap_or((TaskState::NotFound, false));
+fn becomes(args: &MapArgs, (state, crashed): (TaskState, bool)) -> &'static str {
     if args.status {
         return if crashed {
             "crashed"

@@ -1,0 +1,96 @@
+//! `taskledger map --status` and `--dry-run`: what they say is what `map` would find.
+
+use crate::map::{map, mapped, numbers, scratch, until};
+use crate::{on, words};
+use std::path::Path;
+
+const BOTH: [&str; 2] = ["--status", "--dry-run"];
+
+/// Of a success that was pruned only a tombstone is left: it counts all the same.
+#[test]
+fn a_pruned_success_is_one() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, &numbers(3), &["--", "true"]).expect(0);
+    on("prune", &ledger, &["--succeeded", "0s"]).expect(0);
+    let status = mapped(&ledger, &numbers(4), &["--status", "--", "true"]).expect(0);
+    assert_eq!(status.out, "new\t1\nsucceeded\t3\n");
+    let dry = mapped(&ledger, &numbers(4), &["--dry-run", "--", "true"]).expect(0);
+    assert_eq!(dry.out, "skip\t1\nskip\t2\nskip\t3\nrun\t4\n");
+    let real = mapped(&ledger, &numbers(4), &["--", "true"]).expect(0);
+    assert!(real.err.contains("1 succeeded, 0 failed, 3 skipped"), "{real:?}");
+}
+
+fn log_of(ledger: &Path) -> std::path::PathBuf {
+    let mut names = std::fs::read_dir(ledger).unwrap().map(|entry| entry.unwrap().path());
+    names
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("log-"))
+        .unwrap()
+        .join("db")
+}
+
+#[test]
+fn damage_is_told_and_is_no_success() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, &numbers(20), &["--", "true"]).expect(0);
+    // In the middle of the records.
+    let log = log_of(&ledger);
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at: Vec<usize> = memchr::memmem::find_iter(&bytes, b"TLframe\x01").collect();
+    for at in &at[at.len() / 2..at.len() - 1] {
+        bytes[at + 60] ^= 0x10;
+    }
+    std::fs::write(&log, bytes).unwrap();
+    mapped(&ledger, &numbers(20), &["--", "true"]).expect(2);
+    for preview in BOTH {
+        let told = mapped(&ledger, &numbers(20), &[preview, "--", "true"]).expect(1);
+        assert!(told.err.starts_with("taskledger: damaged: "), "{told:?}");
+    }
+}
+
+#[test]
+fn what_map_would_refuse_is_refused() {
+    let (dir, ledger) = words();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for preview in BOTH {
+        let told = mapped(&ledger, b"apple\n", &[preview, "--", "true"]).expect(2);
+        assert!(told.err.contains("ids of another type"), "{told:?}");
+        // What cannot be looked at is not a ledger that is yet to be made.
+        let told = mapped(&file.join("ledger"), b"a\n", &[preview, "--", "true"]).expect(2);
+        assert!(told.err.contains("Not a directory"), "{told:?}");
+        let told = mapped(&file, b"a\n", &[preview, "--", "true"]).expect(2);
+        assert!(told.err.contains("is not a directory"), "{told:?}");
+    }
+    let other = mapped(&ledger, b"apple\n", &["--", "true"]).expect(2);
+    assert!(other.err.contains("ids of another type"), "{other:?}");
+}
+
+#[test]
+fn a_ledger_in_use_is_one() {
+    let (_dir, ledger) = scratch();
+    let mut first = map(&ledger, &["--", "true"]).spawn().unwrap();
+    let stdin = first.stdin.take();
+    until("the first", || std::fs::read(ledger.join("commands.lock")).ok());
+    for preview in BOTH {
+        let told = mapped(&ledger, b"a\n", &[preview, "--", "true"]).expect(75);
+        assert!(told.err.contains(&first.id().to_string()), "{told:?}");
+    }
+    drop(stdin);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+}
+
+/// The same limit for all three.
+#[test]
+fn a_line_that_is_too_long_is_told_beforehand() {
+    let (_dir, ledger) = scratch();
+    std::fs::create_dir(&ledger).unwrap();
+    let line = |byte: u8, length: usize| [vec![byte; length], vec![b'\n']].concat();
+    let input = [line(b'a', 1021), line(b'b', 1022), line(b'c', 4096), line(b'd', 4097)].concat();
+    let status = mapped(&ledger, &input, &["--status", "--", "true"]).expect(0);
+    assert_eq!(status.out, "new\t1\ntoo long\t3\n");
+    let dry = mapped(&ledger, &input, &["--dry-run", "--", "true"]).expect(0);
+    let said: Vec<&str> = dry.lines().iter().filter_map(|line| line.split('\t').next()).collect();
+    assert_eq!(said, ["run", "too long", "too long", "too long"]);
+    let real = mapped(&ledger, &input, &["--", "true"]).expect(1);
+    assert!(real.err.contains("1 succeeded, 3 failed"), "{real:?}");
+}
