@@ -8,6 +8,7 @@ mod formats;
 mod full;
 mod ids;
 mod map;
+mod map_command;
 mod map_groups;
 mod map_preview;
 mod map_reader;

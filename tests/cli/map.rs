@@ -183,7 +183,7 @@ fn one_ledger_is_for_one_command() {
     let (_dir, ledger) = scratch();
     mapped(&ledger, b"a\n", &["--", "true", "it's"]).expect(0);
     let other = mapped(&ledger, b"b\n", &["--", "false"]).expect(2);
-    assert!(other.err.contains(r"another command: true 'it'\\''s' {}"), "{other:?}");
+    assert!(other.err.contains(r"another command: true 'it'\''s' {}"), "{other:?}");
     mapped(&ledger, b"b\n", &["--dry-run", "--", "false"]).expect(2);
     assert!(on("show", &ledger, &["b"]).code == Some(1));
     mapped(&ledger, b"b\n", &["--any-command", "--", "true"]).expect(0);

@@ -63,8 +63,8 @@ Examples:
   taskledger map --ledger L -- sh -c 'gzip -k \"$1\" && mv \"$1.gz\" out/' sh {} < files
 
 Exit codes: 0 all succeeded, now or before; 1 some failed, or were left alone; 2 called wrongly, or the \
-ledger cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 130 \
-interrupted; 141 nobody reads the output any more.
+ledger cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
+command cannot be run, is not found; 130 interrupted; 141 nobody reads the output any more.
 
 What succeeded is looked at with: taskledger dump L; why something failed with: taskledger show L ID.")]
 pub(crate) struct MapArgs {
@@ -99,9 +99,14 @@ pub(crate) struct MapArgs {
     /// Runs only ids that are so by now.
     #[arg(long, value_name = "STATE,..", value_delimiter = ',', value_enum)]
     pub(crate) only: Vec<Only>,
-    /// Takes another command than the one that the ledger was begun with.
+    /// Takes another command than the ledger's, for this run only.
     #[arg(long)]
     pub(crate) any_command: bool,
+    /// Makes this the command of the ledger from now on: the first one was mistyped, or has changed.
+    ///
+    /// What has succeeded with the old command goes on counting as succeeded.
+    #[arg(long, conflicts_with = "any_command")]
+    pub(crate) rebind: bool,
     /// Does not wait for commands that a killed run has left: exit code 75 if there are any.
     #[arg(long)]
     pub(crate) no_wait: bool,

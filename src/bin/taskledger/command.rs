@@ -1,8 +1,9 @@
 //! Commands that run as attempts: started, followed, ended.
 
 use crate::beside;
-use rustix::fs::fstat;
-use rustix::io::{FdFlags, fcntl_setfd};
+use crate::terminal::quoted;
+use rustix::fs::{Access, access, fstat};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process_group,
 };
@@ -21,6 +22,10 @@ use taskledger::{Attempt, ByteId};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// Exit codes for a program that cannot be run, or is not there.
+pub(crate) const NOT_RUN: u8 = 126;
+pub(crate) const NOT_FOUND: u8 = 127;
 
 /// A command for an attempt of an id, not yet started; `None` without a program. The id has no NUL.
 pub(crate) fn command(words: &[OsString], id: &ByteId, attempt: Attempt) -> Option<Command> {
@@ -58,8 +63,42 @@ pub(crate) fn failure_of(status: ExitStatus) -> Option<String> {
 }
 
 /// Why it could not be started, in words.
-pub(crate) fn not_started(program: &OsString, error: &io::Error) -> String {
-    format!("cannot run {}: {error}", program.to_string_lossy())
+pub(crate) fn not_started(program: &OsStr, error: &io::Error) -> String {
+    format!("cannot run {}: {error}", quoted(program))
+}
+
+/// The exit code that says why a program could not be started, as shells have it.
+pub(crate) fn code_of(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }
+}
+
+/// Looks for a program where the system would, in the directories of `PATH` unless it has a slash.
+pub(crate) fn find(program: &OsStr) -> io::Result<()> {
+    if program.as_bytes().contains(&b'/') {
+        return runs(Path::new(program));
+    }
+    let not_found = || io::Error::new(io::ErrorKind::NotFound, "it is not found in PATH");
+    if program.is_empty() {
+        return Err(not_found());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
+    let mut error = not_found();
+    for directory in std::env::split_paths(&path) {
+        match runs(&directory.join(program)) {
+            Ok(()) => return Ok(()),
+            // There may be another one further on.
+            Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => error = denied,
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
+
+fn runs(program: &Path) -> io::Result<()> {
+    if std::fs::metadata(program)?.is_dir() {
+        return Err(Errno::ACCESS.into());
+    }
+    Ok(access(program, Access::EXEC_OK)?)
 }
 
 /// A process group of its own that is ended when this is dropped before the command has: TERM, and

@@ -2,7 +2,7 @@
 
 use crate::args::ExecArgs;
 use crate::beside::Beside;
-use crate::command::{Why, command, failure_of, not_started};
+use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
 use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
 use rustix::process::{Pid, Signal as Kind, kill_process};
@@ -17,8 +17,6 @@ use tokio::process::Child;
 
 const UNRECORDED: u8 = 74;
 const IN_USE: u8 = 75;
-const NOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 type Tasks = Ledger<ByteId, ()>;
 
@@ -108,7 +106,7 @@ async fn work(
     let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
     let signals = Signals::listen(&kinds).map_err(|error| Why(error.to_string()))?;
     let child = command.spawn().map_err(|error| {
-        leave(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN });
+        leave(code_of(&error));
         Why(not_started(program, &error))
     })?;
     let status = until_it_ends(signals, child).await.map_err(|error| Why(error.to_string()))?;

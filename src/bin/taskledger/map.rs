@@ -20,7 +20,7 @@ mod template;
 
 use crate::args::MapArgs;
 use crate::beside::Beside;
-use crate::command::Patience;
+use crate::command::{Patience, code_of, find, not_started};
 use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
 use course::{Course, Steering, Stop};
@@ -68,6 +68,12 @@ pub(crate) fn run(args: &MapArgs) -> Done {
     let template = Template::new(&args.command);
     if args.dry_run || args.status {
         return preview::run(args, &template);
+    }
+    if let Some(program) = template.program() {
+        if let Err(error) = find(program) {
+            complain(&not_started(program, &error));
+            return Ok(ExitCode::from(code_of(&error)));
+        }
     }
     let (jobs, told) = room::at_a_time(args.jobs)?;
     if let Some(told) = told {
@@ -125,13 +131,14 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
 }
 
-/// Whether the command is the one that the ledger was begun with; says so if it is not.
+/// Whether the command is the ledger's, or need not be; says so if it is not.
 fn fits(args: &MapArgs, template: &Template, remembered: Option<&[u8]>) -> bool {
-    let other = remembered.filter(|first| **first != *template.to_bytes() && !args.any_command);
+    let any = args.any_command || args.rebind;
+    let other = remembered.filter(|first| **first != *template.to_bytes() && !any);
     if let Some(first) = other {
         complain(&format!(
-            "this ledger is for another command: {}; use another ledger, or --any-command if its ids \
-             mean the same",
+            "this ledger is for another command: {}; use another ledger, --rebind to make yours its \
+             command from now on, or --any-command for this run only",
             in_words(first)
         ));
     }
@@ -144,7 +151,7 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
     if !fits(args, template, remembered.as_deref()) {
         return Err(Ok(ExitCode::from(USAGE)));
     }
-    if remembered.is_none() {
+    if remembered.is_none() || args.rebind {
         let set = ledger.set_metadata(COMMAND, Some(template.to_bytes())).await;
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }

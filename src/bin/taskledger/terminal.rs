@@ -1,6 +1,7 @@
 //! Standard output and standard error: what goes there is whole lines, and no control characters.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
@@ -57,9 +58,11 @@ pub(crate) fn complain(what: &str) {
     drop(io::stderr().write_all(complaint(what).as_bytes()));
 }
 
-/// One line for standard error.
+/// One line for standard error. Backslashes stay as they are: what has been escaped is not escaped
+/// again.
 pub(crate) fn complaint(what: &str) -> String {
-    format!("taskledger: {}\n", clean(what))
+    let parts: Vec<String> = what.split('\\').map(clean).collect();
+    format!("taskledger: {}\n", parts.join("\\"))
 }
 
 /// Whether standard output is a pipe, or a terminal, whose other end is gone.
@@ -105,6 +108,16 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// The text on one line and without control characters.
 pub(crate) fn clean(text: &str) -> String {
     ByteId::from(text).to_string()
+}
+
+/// As a shell would take it.
+pub(crate) fn quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |char: char| char.is_ascii_alphanumeric() || "_-./=:,{}%+@".contains(char);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A line on standard error that counts, from the second second on; only for people.

@@ -27,6 +27,8 @@ pub(super) enum Stop {
     Failed,
     Interrupted,
     NobodyReads,
+    /// The program cannot be started, and this is the exit code for it.
+    NotRun(u8),
     /// The ledger has stopped recording, or an output could not be kept or written.
     Broken,
 }

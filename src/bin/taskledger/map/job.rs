@@ -5,8 +5,9 @@ use super::progress::{one_more, read};
 use super::relay::Relay;
 use super::room::{self, TRIES};
 use super::{End, Shared};
-use crate::command::{Group, Kin, Why, command, failure_of, not_started};
+use crate::command::{Group, Kin, Why, code_of, command, failure_of, not_started};
 use crate::terminal::{chain, nobody_reads};
+use rustix::io::Errno;
 use rustix::process::Signal as Kind;
 use std::convert::Infallible;
 use std::io;
@@ -150,7 +151,16 @@ impl Shared {
                 drop(reading.send(Begun::NoRoom));
                 return Err(self.withdrawn(&id, why).await);
             }
-            Err(error) => return Err(Why(not_started(&program, &error))),
+            Err(error) => {
+                let why = not_started(&program, &error);
+                // Too long for one id, it may be short enough for another.
+                let of_all = Errno::from_io_error(&error) != Some(Errno::TOOBIG);
+                if of_all && self.template.program().is_some() {
+                    self.steering.stop(Stop::NotRun(code_of(&error)));
+                    return Err(self.withdrawn(&id, why).await);
+                }
+                return Err(Why(why));
+            }
         };
         let kin = group.kin();
         let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };

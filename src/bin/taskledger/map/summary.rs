@@ -56,6 +56,7 @@ pub(super) fn exit_code(args: &MapArgs, counts: &Counts, course: Course) -> Exit
     match course {
         Course::End | Course::NothingNew(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
         Course::NothingNew(Stop::NobodyReads) => ExitCode::from(NOBODY_READS),
+        Course::NothingNew(Stop::NotRun(code)) => ExitCode::from(code),
         Course::NothingNew(Stop::Failed | Stop::Broken) => ExitCode::FAILURE,
         Course::On if failed + read(&counts.left) > 0 && args.only.is_empty() => ExitCode::FAILURE,
         Course::On if failed > 0 => ExitCode::FAILURE,

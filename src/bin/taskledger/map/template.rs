@@ -1,5 +1,6 @@
 //! The command that is run for each id.
 
+use crate::terminal::quoted;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use xxhash_rust::xxh3::xxh3_128;
@@ -22,6 +23,12 @@ impl Template {
             words.push(OsString::from("{}"));
         }
         Self(words)
+    }
+
+    /// The program, if it is the same for all ids.
+    pub(super) fn program(&self) -> Option<&OsStr> {
+        let program = self.0.first().map(OsString::as_os_str);
+        program.filter(|program| memchr::memmem::find(program.as_bytes(), HOLE).is_none())
     }
 
     /// The program and its arguments for this id; `None` when it has a NUL byte, which no argument
@@ -58,16 +65,6 @@ pub(super) fn in_words(remembered: &[u8]) -> String {
     let words = remembered.strip_suffix(&[0]).unwrap_or(remembered).split(|byte| *byte == 0);
     let words: Vec<String> = words.map(|word| quoted(OsStr::from_bytes(word))).collect();
     words.join(" ")
-}
-
-/// As a shell would take it.
-fn quoted(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |char: char| char.is_ascii_alphanumeric() || "_-./=:,{}%+@".contains(char);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.into_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
