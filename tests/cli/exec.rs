@@ -149,3 +149,56 @@ fn what_a_killed_one_has_left_is_not_run_beside() {
     end(waiting).expect(0);
     assert!(on("show", &ledger, &["x"]).out.contains("attempt            2"));
 }
+
+#[test]
+fn any_id_is_taken_but_an_empty_one() {
+    let (_dir, ledger) = scratch();
+    for id in ["-x", "--what", "-", "--wait-for-it", "a\nb"] {
+        let args = [id, "--", "sh", "-c", "printf %s \"$TASKLEDGER_ID\""];
+        assert_eq!(executed(&ledger, &args).expect(0).out, id);
+    }
+    // Options are options on either side of it.
+    executed(&ledger, &["--wait=1", "-y", "--", "true"]).expect(0);
+    executed(&ledger, &["-z", "--wait=1", "--", "true"]).expect(0);
+    assert_eq!(on("dump", &ledger, &["--format", "json"]).lines().len(), 7);
+    let (_dir, ledger) = scratch();
+    let told = executed(&ledger, &["", "--", "true"]).expect(2);
+    assert!(told.err.contains("an id is not empty"), "{told:?}");
+    assert!(!ledger.exists());
+}
+
+#[test]
+fn what_makes_no_sense_is_said_and_nothing_is_run() {
+    let (dir, ledger) = scratch();
+    let there = dir.path().join("file");
+    std::fs::write(&there, "").unwrap();
+    let long = "x".repeat(2000);
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "required arguments were not provided"),
+        (&["a"], "COMMAND"),
+        (&["--", "true"], "<ID>"),
+        (&["a", "true"], "unexpected argument"),
+        (&["a", "--"], "COMMAND"),
+        (&["a", "--wait=soon", "--", "true"], "no span of time"),
+        (&["a", "--wait=-1s", "--", "true"], "negative"),
+        (&["a", "--wait", "1", "--", "true"], "unexpected argument"),
+        (&["a", "-l", "other", "--", "true"], "cannot be used multiple times"),
+    ];
+    for (args, says) in cases {
+        let told = executed(&ledger, args).expect(2);
+        assert!(told.err.contains(says), "{args:?}: {told:?}");
+        assert!(!ledger.exists(), "{args:?}");
+    }
+    let told = executed(&ledger, &[&long, "--", "true"]).expect(2);
+    assert!(told.err.contains("at most 1024 are allowed"), "{told:?}");
+    let told = executed(&there, &["a", "--", "true"]).expect(2);
+    assert!(told.err.contains("is not a directory"), "{told:?}");
+    let told = executed(dir.path(), &["a", "--", "true"]).expect(2);
+    assert!(told.err.contains("is not a ledger"), "{told:?}");
+    let plain = Command::new(env!("CARGO_BIN_EXE_taskledger"))
+        .args(["exec", "a", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(plain.status.code(), Some(2));
+    assert!(String::from_utf8(plain.stderr).unwrap().contains("--ledger"));
+}

@@ -16,6 +16,7 @@ mod map_room;
 mod pruned;
 mod refusals;
 mod resolved;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

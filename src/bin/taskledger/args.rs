@@ -1,5 +1,6 @@
 //! What can be asked for, and how.
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::num::NonZero;
@@ -182,6 +183,7 @@ pub(crate) struct ExecArgs {
     #[arg(long, short, value_name = "DIR")]
     pub(crate) ledger: PathBuf,
     /// The id: what is to be done once.
+    #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(id))]
     pub(crate) id: OsString,
     /// Waits for a ledger that is in use: as long as it takes, or so long.
     #[arg(
@@ -292,6 +294,10 @@ fn age(text: &str) -> Result<Duration, String> {
     let span = text.parse::<jiff::Span>().map_err(wrong)?;
     let age = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
     Duration::try_from(age).map_err(|_| "an age is not negative".to_owned())
+}
+
+fn id(id: OsString) -> Result<OsString, &'static str> {
+    if id.is_empty() { Err("an id is not empty") } else { Ok(id) }
 }
 
 fn wait(text: &str) -> Result<Duration, String> {

@@ -24,8 +24,19 @@ mod verify;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};
+use std::io::Write;
 use std::process::ExitCode;
 use terminal::Failure;
+
+/// Made whole before any of it is printed: what makes it does not expect that printing fails.
+fn completions(shell: clap_complete::Shell) -> terminal::Done {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "taskledger", &mut script);
+    let mut out = terminal::out();
+    out.write_all(&script)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
@@ -39,11 +50,7 @@ fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Prune(args) => prune::run(&args),
-        Command::Completions(args) => {
-            let mut command = Args::command();
-            clap_complete::generate(args.shell, &mut command, "taskledger", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completions(args) => completions(args.shell),
     };
     match done {
         Ok(code) => code,
