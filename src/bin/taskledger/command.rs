@@ -198,6 +198,8 @@ async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: mpsc::S
         }
     };
     tell(&child, Signal::TERM);
+    // Who is stopped hears nothing else.
+    tell(&child, Signal::CONT);
     let all_ended = async {
         drop(child.wait().await);
         kin.group_ended().await;
@@ -236,6 +238,13 @@ impl Kin {
         }
     }
 
+    /// The leader, if it is stopped: by somebody, or because it wants something of the terminal.
+    pub(crate) fn stopped(&self) -> Option<Pid> {
+        let leader = self.group?;
+        let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).ok()?;
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')).then_some(leader)
+    }
+
     /// Until all have ended.
     pub(crate) async fn ended(&self) {
         until(|| self.have_ended()).await;
@@ -247,6 +256,7 @@ impl Kin {
             return;
         }
         self.tell(Signal::TERM);
+        self.tell(Signal::CONT);
         if !patience.with(self.group_ended()).await {
             self.tell(Signal::KILL);
         }

@@ -170,7 +170,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize)
     let since = Instant::now();
     let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
     let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
-    let progress = Progress::new(args.quiet);
+    let progress = Progress::new(args.quiet, !args.ungroup);
     let printer = Printer::start(progress, Arc::clone(&counts), patience.over.clone())
         .map_err(|error| Failure::Look(format!("no thread: {error}")))?;
     let shared = Arc::new(Shared {
@@ -189,10 +189,12 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize)
     let mut signals = Signals::listen(&[Kind::INT, Kind::TERM, Kind::HUP])
         .map_err(|error| Failure::Look(error.to_string()))?;
     let (input, size) = open_input()?;
-    shared.counts.of_bytes.store(size, Ordering::Relaxed);
+    shared.counts.all.store(size, Ordering::Relaxed);
     let end = if args.null { 0 } else { b'\n' };
     let mut jobs = Jobs::new(args, Arc::clone(&shared), jobs);
-    let mut batches = input::read(input, end);
+    let counts = Arc::clone(&shared.counts);
+    let ended = move |bytes| counts.all.store(bytes, Ordering::Relaxed);
+    let mut batches = input::read(input, end, ended);
     let all = async {
         if let Err(error) = jobs.feed(&mut batches).await {
             shared.printer.note(format!("cannot read the input: {error}"));

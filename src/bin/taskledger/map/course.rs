@@ -83,11 +83,13 @@ impl Steering {
     pub(super) fn interrupted(&self) -> Course {
         let before = self.now();
         let next = match before {
-            Course::On => Course::NothingNew(Stop::Interrupted),
-            Course::NothingNew(_) | Course::End => Course::End,
+            Course::NothingNew(Stop::Interrupted) | Course::End => Course::End,
+            Course::On | Course::NothingNew(_) => Course::NothingNew(Stop::Interrupted),
         };
         self.course.send_replace(next);
-        if next == Course::End {
+        if before == Course::End {
+            self.given_up.cancel();
+        } else if next == Course::End {
             let (given_up, grace) = (self.given_up.clone(), self.grace);
             tokio::spawn(async move {
                 tokio::time::sleep(grace).await;

@@ -48,6 +48,7 @@ impl<'a> Jobs<'a> {
         &mut self,
         batches: &mut mpsc::Receiver<io::Result<input::Batch>>,
     ) -> io::Result<()> {
+        let mut all = 0;
         loop {
             let batch = tokio::select! {
                 batch = batches.recv() => batch,
@@ -59,7 +60,9 @@ impl<'a> Jobs<'a> {
                     return Ok(());
                 }
             }
-            self.shared.counts.bytes.fetch_add(batch.bytes, Ordering::Relaxed);
+            // Those of its lines are not exactly those that were read.
+            all += batch.bytes;
+            self.shared.counts.taken.store(all, Ordering::Relaxed);
             // What has ended takes no memory.
             while self.running.try_join_next().is_some() {}
             tokio::task::yield_now().await;
@@ -71,7 +74,10 @@ impl<'a> Jobs<'a> {
         let counts = &self.shared.counts;
         one_more(&counts.lines);
         let id = match line {
-            Line::Whole(id) => id,
+            Line::Whole(id) => {
+                counts.taken.fetch_add(id.len() as u64 + 1, Ordering::Relaxed);
+                id
+            }
             Line::TooLong(beginning) => {
                 let beginning = ByteId::from(beginning.get(..40).unwrap_or_default().to_vec());
                 let told = format!("{beginning}...: this line is longer than an id can be");
@@ -102,6 +108,8 @@ impl<'a> Jobs<'a> {
             one_more(&counts.left);
             return Some(());
         }
+        let bytes = id.as_bytes().len() as u64 + 1;
+        counts.begun.fetch_add(bytes, Ordering::Relaxed);
         let slot = tokio::select! {
             slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
             () = self.shared.steering.off() => return None,
@@ -110,7 +118,7 @@ impl<'a> Jobs<'a> {
         if !self.shared.steering.is_on() {
             return None;
         }
-        let ending = Ending::begin(&self.shared);
+        let ending = Ending::begin(&self.shared, bytes);
         self.running.spawn(async move {
             let end = ending.shared.run(id).await;
             ending.with(end);
@@ -133,13 +141,15 @@ impl<'a> Jobs<'a> {
 /// Counts a job, also if it panics.
 struct Ending {
     shared: Arc<Shared>,
+    /// Of the input.
+    bytes: u64,
     end: End,
 }
 
 impl Ending {
-    fn begin(shared: &Arc<Shared>) -> Self {
+    fn begin(shared: &Arc<Shared>, bytes: u64) -> Self {
         one_more(&shared.counts.running);
-        Self { shared: Arc::clone(shared), end: End::Broken }
+        Self { shared: Arc::clone(shared), bytes, end: End::Broken }
     }
 
     fn with(mut self, end: End) {
@@ -150,6 +160,7 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.counts.running.fetch_sub(1, Ordering::Relaxed);
+        self.shared.counts.ended.fetch_add(self.bytes, Ordering::Relaxed);
         self.shared.ended(self.end);
     }
 }

@@ -26,20 +26,25 @@ pub(super) enum Line {
 }
 
 /// Reads lines that end with `end`, in a thread of its own, which nobody needs to wait for. What has
-/// come is handed on at once: whoever writes slowly is not waited for.
+/// come is handed on at once: whoever writes slowly is not waited for. `ended` is told how many bytes
+/// there are, as soon as that is known.
 pub(super) fn read(
     input: impl Read + Send + 'static,
     end: u8,
+    ended: impl FnOnce(u64) + Send + 'static,
 ) -> mpsc::Receiver<std::io::Result<Batch>> {
     let (batches, received) = mpsc::channel(2);
     std::thread::spawn(move || {
         let mut lines = Lines { input: BufReader::with_capacity(READ, input), end, begun: None };
+        let mut bytes = 0;
         while let Some(batch) = lines.batch().transpose() {
             let failed = batch.is_err();
+            bytes += batch.as_ref().map_or(0, |batch| batch.bytes);
             if batches.blocking_send(batch).is_err() || failed {
                 return;
             }
         }
+        ended(bytes);
     });
     received
 }

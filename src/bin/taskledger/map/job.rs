@@ -20,6 +20,9 @@ use taskledger::{Attempt, AttemptError, ByteId, Rejection, TaskState};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
+/// How often it is looked at what a command does.
+const OFTEN: Duration = Duration::from_millis(500);
+
 /// When, and how often, it is said that processes of an earlier attempt are waited for.
 const SOON: Duration = Duration::from_millis(500);
 const SELDOM: Duration = Duration::from_secs(10);
@@ -166,9 +169,15 @@ impl Shared {
         let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
         let relay =
             Arc::new(Mutex::new(Relay::of(child, self.ungroup.then(|| self.printer.clone()))));
+        let mut told = false;
         one_more(&self.counts.alive);
-        drop(reading.send(Begun::Running(Arc::clone(&relay), kin)));
-        let status = group.wait().await.map_err(|error| Why(error.to_string()))?;
+        drop(reading.send(Begun::Running(Arc::clone(&relay), Arc::clone(&kin))));
+        let status = loop {
+            match timeout(OFTEN, group.wait()).await {
+                Ok(status) => break status.map_err(|error| Why(error.to_string()))?,
+                Err(_) => self.say_if_stopped(&id, &kin, &mut told),
+            }
+        };
         // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
         let Some(why) = failure_of(status) else { return Ok(()) };
         if self.ungroup && nobody_reads() {
@@ -183,6 +192,15 @@ impl Shared {
             None => why,
             Some(words) => format!("{why}; the last it said: {words}"),
         }))
+    }
+
+    /// Nobody else would say why it does not go on.
+    fn say_if_stopped(&self, id: &ByteId, kin: &Kin, told: &mut bool) {
+        let Some(leader) = kin.stopped().filter(|_| !*told) else { return };
+        *told = true;
+        self.printer.note(format!(
+            "{id}: it is stopped, as a command is that reads the terminal; end it with: kill -KILL {leader}"
+        ));
     }
 
     /// Ends the attempt within which it is called as cancelled: it is not the id that has failed.

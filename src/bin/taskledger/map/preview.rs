@@ -36,7 +36,7 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
     };
     let end = if args.null { 0 } else { b'\n' };
     let (input, _) = super::open_input()?;
-    let mut batches = input::read(input, end);
+    let mut batches = input::read(input, end, |_| {});
     let (mut seen, mut counts) = (HashSet::new(), BTreeMap::new());
     let mut out = out();
     while let Some(batch) = batches.blocking_recv() {

@@ -103,7 +103,8 @@ fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts) {
         match items.recv_timeout(TICK) {
             Ok(Item::Line(line)) => progress.aside(|| complain(&line)),
             Ok(Item::Output(mut printed, reply)) => {
-                let written = progress.aside(|| printed.pass_on());
+                let bar = progress.is_bar();
+                let written = progress.aside(|| printed.pass_on(bar));
                 // Nobody waits any more.
                 drop(reply.send(written));
             }

@@ -1,7 +1,7 @@
 //! How far it has got: a bar on a terminal, a line now and then elsewhere.
 
 use crate::terminal::complain;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,9 +26,12 @@ pub(super) struct Counts {
     pub(super) succeeded: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) cancelled: AtomicU64,
-    /// Bytes of the input so far, and of all of it if that is known.
-    pub(super) bytes: AtomicU64,
-    pub(super) of_bytes: AtomicU64,
+    /// Bytes of the input: all of it, if that is known; those that were taken; of these the ids that run,
+    /// are next, or have run, and those that have run.
+    pub(super) all: AtomicU64,
+    pub(super) taken: AtomicU64,
+    pub(super) begun: AtomicU64,
+    pub(super) ended: AtomicU64,
 }
 
 pub(super) fn one_more(count: &AtomicU64) {
@@ -44,24 +47,30 @@ impl Counts {
         let done = read(&self.succeeded) + read(&self.failed) + read(&self.cancelled);
         let took = since.elapsed().as_secs_f64();
         let rate = if took > 0.0 { done as f64 / took } else { 0.0 };
-        let mut text = format!(
-            "{} done, {} skipped, {} failed, {} running, {rate:.1}/s",
+        let left = self.time_left(took).map(|left| format!("{} left, ", HumanDuration(left)));
+        format!(
+            "{}{} done, {} skipped, {} failed, {} running, {rate:.1}/s",
+            left.unwrap_or_default(),
             read(&self.succeeded),
             read(&self.skipped),
             read(&self.failed) + read(&self.cancelled),
             read(&self.running),
-        );
-        if let Some(left) = self.time_left(took) {
-            text.push_str(&format!(", {} left", indicatif::HumanDuration(left)));
-        }
-        text
+        )
     }
 
-    /// As long as for what was read, if the size of the input is known.
+    /// Bytes of the input that need nothing more, and all of them.
+    fn done_of(&self) -> Option<(u64, u64)> {
+        let running = read(&self.begun).saturating_sub(read(&self.ended));
+        let all = Some(read(&self.all)).filter(|all| *all > 0)?;
+        Some((read(&self.taken).saturating_sub(running).min(all), all))
+    }
+
+    /// If the rest runs as fast as what has run; what was skipped says nothing about that.
     fn time_left(&self, took: f64) -> Option<Duration> {
-        let (bytes, of) = (read(&self.bytes), read(&self.of_bytes));
-        let left = (bytes > 0 && of > bytes).then(|| took * (of - bytes) as f64 / bytes as f64)?;
-        Duration::try_from_secs_f64(left).ok()
+        let (done, all) = self.done_of()?;
+        let ran = Some(read(&self.ended)).filter(|ran| *ran > 0)?;
+        let left = Some(all - done).filter(|left| *left > 0)?;
+        Duration::try_from_secs_f64(took * left as f64 / ran as f64).ok()
     }
 }
 
@@ -75,12 +84,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool) -> Self {
+    /// Without a bar what commands print is not touched, also if it goes to the same terminal.
+    pub(super) fn new(quiet: bool, may_be_a_bar: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        if terminal && !quiet {
+        if terminal && !quiet && may_be_a_bar {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 bar.set_style(style);
             }
         }
@@ -92,6 +102,10 @@ impl Progress {
     pub(super) fn show(&mut self, counts: &Counts) {
         if !self.bar.is_hidden() {
             if self.shown.is_none_or(|at| at.elapsed() >= OFTEN) {
+                if let Some((done, all)) = counts.done_of() {
+                    self.measure(all);
+                    self.bar.set_position(done);
+                }
                 self.bar.set_message(counts.in_words(self.since));
                 self.bar.tick();
                 self.shown = Some(Instant::now());
@@ -100,6 +114,22 @@ impl Progress {
             complain(&counts.in_words(self.since));
             self.told = Instant::now();
         }
+    }
+
+    /// From then on it is known how far it is.
+    fn measure(&self, all: u64) {
+        if self.bar.length() != Some(all) {
+            self.bar.set_length(all);
+            if let Ok(style) =
+                ProgressStyle::with_template("{elapsed} {bar:10} {percent}% {wide_msg}")
+            {
+                self.bar.set_style(style);
+            }
+        }
+    }
+
+    pub(super) fn is_bar(&self) -> bool {
+        !self.bar.is_hidden()
     }
 
     /// Prints something with the bar out of the way.

@@ -2,7 +2,7 @@
 
 use super::printer::Printer;
 use super::room;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::SpooledTempFile;
@@ -91,11 +91,13 @@ impl Printed {
         Self { out: new(), err: new(), tail: Vec::new(), lost: None }
     }
 
-    /// Passes all of it on. What standard output does not take is told.
-    pub(super) fn pass_on(&mut self) -> io::Result<()> {
+    /// Passes all of it on. What standard output does not take is told. `whole_lines`: of what goes
+    /// there, and on standard error, a newline is the last, as a bar needs that comes below.
+    pub(super) fn pass_on(&mut self, whole_lines: bool) -> io::Result<()> {
         // Whoever listens to the errors is less important.
-        drop(copy(&mut self.err, &mut io::stderr().lock()));
-        copy(&mut self.out, &mut io::stdout().lock())
+        drop(copy(&mut self.err, &mut io::stderr().lock(), whole_lines));
+        let terminal = whole_lines && io::stdout().is_terminal();
+        copy(&mut self.out, &mut io::stdout().lock(), terminal)
     }
 
     /// Why something of it is missing.
@@ -128,16 +130,21 @@ fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
     printed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn copy(from: &mut SpooledTempFile, to: &mut impl Write) -> io::Result<()> {
+fn copy(from: &mut SpooledTempFile, to: &mut impl Write, whole_lines: bool) -> io::Result<()> {
     from.seek(SeekFrom::Start(0))?;
     let mut buffer = vec![0; 64 * 1024];
+    let mut last = b'\n';
     loop {
         let read = from.read(&mut buffer)?;
-        if read == 0 {
-            return to.flush();
-        }
-        to.write_all(buffer.get(..read).unwrap_or_default())?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let Some(end) = bytes.last() else { break };
+        last = *end;
+        to.write_all(bytes)?;
     }
+    if whole_lines && last != b'\n' {
+        to.write_all(b"\n")?;
+    }
+    to.flush()
 }
 
 async fn read(
