@@ -77,3 +77,56 @@ fn a_group_is_ended_to_the_last_process() {
     let pid = std::fs::read_to_string(&log).unwrap();
     until("its end", || (!is_alive(pid.trim())).then_some(()));
 }
+
+/// What a successful command has left running is as it should be; of a failed one nobody knows what it
+/// still does.
+#[test]
+fn a_daemon_of_a_successful_command_holds_no_ledger() {
+    for (exit, code) in [("0", 0), ("3", 1)] {
+        let (dir, ledger) = scratch();
+        let pid_file = dir.path().join("pid");
+        let script = format!(
+            "setsid sh -c 'echo $$ > \"$0\"; exec sleep 300' \"$0\" > /dev/null 2>&1 &
+            while ! [ -s \"$0\" ]; do sleep 0.01; done; exit {exit}"
+        );
+        let args = ["--", "sh", "-c", &script, pid_file.to_str().unwrap(), "{}"];
+        mapped(&ledger, b"a\n", &args).expect(code);
+        let pid = std::fs::read_to_string(&pid_file).unwrap().trim().to_owned();
+        assert!(is_alive(&pid));
+        let args = ["--no-wait", "--any-command", "--", "true"];
+        let next = mapped(&ledger, b"a\nb\n", &args);
+        let again = on_id(&ledger, "c");
+        let raw = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+        rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+        if exit == "0" {
+            next.expect(0);
+            again.expect(0);
+        } else {
+            let says = format!("still running: {pid} (sleep 300)");
+            for told in [next.expect(75), again.expect(75)] {
+                assert!(told.err.contains(&says), "{told:?}");
+                assert!(told.err.contains("wait for them, or end them"), "{told:?}");
+            }
+        }
+    }
+}
+
+fn on_id(ledger: &std::path::Path, id: &str) -> crate::Run {
+    let ledger = ledger.to_str().unwrap();
+    crate::run(["exec", "-l", ledger, id, "--", "true"])
+}
+
+#[test]
+fn a_daemon_of_exec_holds_no_ledger_either() {
+    let (dir, ledger) = scratch();
+    let pid_file = dir.path().join("pid");
+    let script = "setsid sh -c 'echo $$ > \"$0\"; exec sleep 300' \"$0\" > /dev/null 2>&1 &
+        while ! [ -s \"$0\" ]; do sleep 0.01; done";
+    let words = ["exec", "-l", ledger.to_str().unwrap(), "start", "--", "sh", "-c", script];
+    crate::run(words.into_iter().chain([pid_file.to_str().unwrap()])).expect(0);
+    let next = on_id(&ledger, "next");
+    let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    let raw = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+    next.expect(0);
+}

@@ -1,9 +1,10 @@
 //! What can be asked for, and how.
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+mod run;
+
+pub(crate) use run::{ExecArgs, MapArgs, Summary};
+
 use clap::{Parser, Subcommand, ValueEnum};
-use std::ffi::OsString;
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 use taskledger::{TaskState, Timestamp};
@@ -38,166 +39,6 @@ pub(crate) enum Command {
     Resolve(ResolveArgs),
     Prune(PruneArgs),
     Completions(CompletionsArgs),
-}
-
-/// Runs a command for each line of the input; survives anything, and never redoes what succeeded.
-///
-/// Each line is an id. The command gets it in place of each {}, also inside an argument, or as its
-/// last argument if there is no {}; never through a shell. Once an id is recorded as succeeded (exit
-/// status 0) its command never runs again, in this run or any later one with the same ledger. What
-/// failed, and what was running when a run was killed, runs again: a command that was cut off may
-/// have done its work, or some of it.
-///
-/// Commands read nothing (/dev/null), and find TASKLEDGER_ID and TASKLEDGER_ATTEMPT (1, 2, ...) in
-/// their environment. What they print is passed on when they have ended, not mixed with others.
-///
-/// Ctrl-C or TERM once: nothing new is started, and what runs is waited for. Twice: it is ended, with
-/// all processes of its group, and recorded as cancelled.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  find . -name '*.rs' | taskledger map --ledger L -- wc -l {}
-  find photos -name '*.jpg' -print0 | taskledger map -0 --ledger L -j 4 -- convert {} -resize 50% {}.small.jpg
-  taskledger map --ledger L --timeout 10m --retries 3 -- curl -fsSO {} < urls.txt
-  taskledger map --ledger L --dry-run -- curl -fsSO {} < urls.txt
-  taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
-  taskledger map --ledger L -- sh -c 'gzip -k \"$1\" && mv \"$1.gz\" out/' sh {} < files
-
-Exit codes: 0 all succeeded, now or before; 1 some failed, or were left alone; 2 called wrongly, or the \
-ledger cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
-command cannot be run, is not found; 130 interrupted; 141 nobody reads the output any more.
-
-What succeeded is looked at with: taskledger dump L; why something failed with: taskledger show L ID.")]
-pub(crate) struct MapArgs {
-    /// The directory of the ledger; created if it is not there.
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) ledger: PathBuf,
-    /// How many commands run at a time; by default as many as there are processors.
-    ///
-    /// Each takes six open files: the soft limit (`ulimit -n`) is raised for as many as that needs, also for
-    /// the commands, and where the hard limit is too low fewer run. A command that cannot be started for
-    /// want of processes or memory waits until another one has ended.
-    #[arg(long, short, value_name = "N", default_value_t = processors(), hide_default_value = true)]
-    pub(crate) jobs: NonZero<usize>,
-    /// Lines end with a NUL byte instead of a newline: for `find -print0`.
-    #[arg(long, short = '0')]
-    pub(crate) null: bool,
-    /// Ends a command, with its process group, that takes longer (`90s`, `10m`, `1h30m`).
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// How long a command that is told to end (TERM) has until it is killed (KILL).
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub(crate) kill_after: Duration,
-    /// Runs a command that fails so many times more.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) retries: u32,
-    /// Starts nothing new after the first failure.
-    #[arg(long)]
-    pub(crate) fail_fast: bool,
-    /// Leaves alone what has failed or crashed before.
-    #[arg(long, conflicts_with = "only")]
-    pub(crate) no_retry: bool,
-    /// Runs only ids that are so by now.
-    #[arg(long, value_name = "STATE,..", value_delimiter = ',', value_enum)]
-    pub(crate) only: Vec<Only>,
-    /// Takes another command than the ledger's, for this run only.
-    #[arg(long)]
-    pub(crate) any_command: bool,
-    /// Makes this the command of the ledger from now on: the first one was mistyped, or has changed.
-    ///
-    /// What has succeeded with the old command goes on counting as succeeded.
-    #[arg(long, conflicts_with = "any_command")]
-    pub(crate) rebind: bool,
-    /// Does not wait for commands that a killed run has left: exit code 75 if there are any.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// Passes output on as it comes, mixed.
-    #[arg(long)]
-    pub(crate) ungroup: bool,
-    /// How the closing summary is written to standard error.
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub(crate) summary: Summary,
-    /// No progress and no summary in words.
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-    /// Runs nothing and changes nothing: says of each id whether it would run.
-    #[arg(long, conflicts_with = "status")]
-    pub(crate) dry_run: bool,
-    /// Runs nothing and changes nothing: counts the ids of the input by state.
-    #[arg(long)]
-    pub(crate) status: bool,
-    /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-/// What can be asked for with `--only`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Only {
-    /// It has failed.
-    Failed,
-    /// It was running when its process died.
-    Crashed,
-    /// Nothing is known of it.
-    New,
-}
-
-impl Only {
-    /// Whether it wants an id in this state, which has crashed or not.
-    pub(crate) fn wants(self, state: TaskState, crashed: bool) -> bool {
-        match self {
-            Self::Failed => state == TaskState::Failed && !crashed,
-            Self::Crashed => crashed,
-            Self::New => state == TaskState::NotFound,
-        }
-    }
-}
-
-/// How the closing summary is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Summary {
-    /// A line for people.
-    #[default]
-    Text,
-    /// One JSON object.
-    Json,
-}
-
-/// Runs one command unless it has succeeded before.
-///
-/// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
-/// nothing runs: the exit code is 0, and standard error says when it was.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  taskledger exec --ledger /var/lib/backup/ledger \"backup $(date +%F)\" -- /usr/local/bin/backup
-  taskledger exec --ledger L migrate-0042 --wait=5m -- psql -f 0042.sql
-  taskledger exec --ledger L \"deploy $GIT_COMMIT\" -- ./deploy.sh
-
-Exit codes: that of the command (128 + n if signal n ended it); 0 as well if it had succeeded before; \
-2 called wrongly, or the ledger cannot be used; 74 it succeeded, but that could not be recorded; 75 the \
-ledger, or a command that a killed run has left running, is in use; 126, 127 the command cannot be \
-run, is not found.")]
-pub(crate) struct ExecArgs {
-    /// The directory of the ledger; created if it is not there.
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) ledger: PathBuf,
-    /// The id: what is to be done once.
-    #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(id))]
-    pub(crate) id: OsString,
-    /// Waits for a ledger that is in use: as long as it takes, or so long.
-    #[arg(
-        long,
-        value_name = "TIME",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "for ever",
-        value_parser = wait
-    )]
-    pub(crate) wait: Option<Duration>,
-    /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
 }
 
 /// Records what somebody has found out about a task that has failed or crashed.
@@ -274,34 +115,12 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-fn processors() -> NonZero<usize> {
-    std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
-}
-
-/// A span of time; a bare number is one of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().map(|seconds| format!("{seconds}s"));
-    let span = seconds.as_deref().unwrap_or(text).parse::<jiff::SignedDuration>();
-    let span =
-        span.map_err(|error| format!("no span of time such as 90s, 10m or 1h30m: {error}"))?;
-    let span = Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())?;
-    if span.is_zero() { Err("longer than nothing".to_owned()) } else { Ok(span) }
-}
-
 /// An age; days have 24 hours, weeks have 7 days.
 fn age(text: &str) -> Result<Duration, String> {
     let wrong = |error: jiff::Error| format!("no age such as 12h, 30d or '2 weeks': {error}");
     let span = text.parse::<jiff::Span>().map_err(wrong)?;
     let age = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
     Duration::try_from(age).map_err(|_| "an age is not negative".to_owned())
-}
-
-fn id(id: OsString) -> Result<OsString, &'static str> {
-    if id.is_empty() { Err("an id is not empty") } else { Ok(id) }
-}
-
-fn wait(text: &str) -> Result<Duration, String> {
-    if text == "for ever" { Ok(Duration::MAX) } else { duration(text) }
 }
 
 /// Prints every task, one a line, in the order of the bytes of their ids.

@@ -4,6 +4,9 @@
 //! So every command inherits a shared lock on one file of the ledger, which lasts as long as any
 //! process of it has the descriptor open. A run first takes the file for itself alone, that is: waits
 //! until all of them have ended.
+//!
+//! What a command leaves running that has succeeded holds up nobody: at its end a run gives up the lock
+//! of all who have inherited it, unless there is something left of a command that has not succeeded.
 
 use crate::terminal::{Failure, clean, complain};
 use rustix::fs::{FlockOperation, flock};
@@ -21,7 +24,7 @@ const TOLD: Duration = Duration::from_secs(10);
 
 /// The lock that all commands of this process inherit.
 #[derive(Debug)]
-pub(crate) struct Beside(#[expect(dead_code, reason = "it is held")] File);
+pub(crate) struct Beside(File);
 
 impl Beside {
     /// Waits for up to `wait` until no command of an earlier run is left. The ledger is open: so no
@@ -49,12 +52,15 @@ impl Beside {
             }
             if since.elapsed() >= wait {
                 let whose = processes(&path);
-                return Ok(Err(format!("commands of an earlier run are still running: {whose}")));
+                return Ok(Err(format!(
+                    "commands of an earlier run are still running: {whose}; wait for them, or end them"
+                )));
             }
             if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
                 told = Some(Instant::now());
                 complain(&format!(
-                    "waiting for commands of an earlier run, {} s so far: {}",
+                    "waiting for commands of an earlier run, {} s so far: {}; if they are not to go on, \
+                     end them",
                     since.elapsed().as_secs(),
                     processes(&path)
                 ));
@@ -65,6 +71,15 @@ impl Beside {
         // From now on every process that is started has it.
         fcntl_setfd(&file, FdFlags::empty()).map_err(|error| failed(&error))?;
         Ok(Ok(Self(file)))
+    }
+}
+
+impl Beside {
+    /// Whatever still has it holds nobody up from now on. The lock belongs to the open file that all
+    /// have inherited, so that one of them can give it up for all.
+    pub(crate) fn free(self) {
+        // Then it ends with those who have it.
+        let _held = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

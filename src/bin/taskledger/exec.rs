@@ -61,7 +61,9 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     let ended = Arc::new(Mutex::new(None));
     let work = work(ledger.clone(), id.clone(), args.command.clone(), Arc::clone(&ended));
     let told = ledger.launch_block(id.clone(), work).await;
-    drop(beside);
+    if told.is_ok() {
+        beside.free();
+    }
     let code = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(match told {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,7 +34,7 @@ use std::io::{self, Seek};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger, OpenError};
 use template::{Template, in_words};
@@ -102,6 +102,8 @@ struct Shared {
     ungroup: bool,
     fail_fast: bool,
     room: Room,
+    /// Something is left of a command that has not succeeded.
+    strays: Arc<AtomicBool>,
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
@@ -116,8 +118,11 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     let prepared = prepare(args, &ledger, &template).await;
     let done = match prepared {
         Ok(beside) => {
-            let done = run_all(args, ledger.clone(), template, jobs).await;
-            drop(beside);
+            let strays = Arc::new(AtomicBool::new(false));
+            let done = run_all(args, ledger.clone(), template, jobs, Arc::clone(&strays)).await;
+            if !strays.load(Ordering::Relaxed) {
+                beside.free();
+            }
             done
         }
         Err(done) => done,
@@ -166,7 +171,13 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
     }
 }
 
-async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize) -> Done {
+async fn run_all(
+    args: &MapArgs,
+    ledger: Tasks,
+    template: Template,
+    jobs: usize,
+    strays: Arc<AtomicBool>,
+) -> Done {
     let since = Instant::now();
     let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
     let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
@@ -185,6 +196,7 @@ async fn run_all(args: &MapArgs, ledger: Tasks, template: Template, jobs: usize)
         ungroup: args.ungroup,
         fail_fast: args.fail_fast,
         room: Room::default(),
+        strays,
     });
     let mut signals = Signals::listen(&[Kind::INT, Kind::TERM, Kind::HUP])
         .map_err(|error| Failure::Look(error.to_string()))?;

@@ -143,17 +143,18 @@ struct Ending {
     shared: Arc<Shared>,
     /// Of the input.
     bytes: u64,
-    end: End,
+    /// `None` unless it has come to one.
+    end: Option<End>,
 }
 
 impl Ending {
     fn begin(shared: &Arc<Shared>, bytes: u64) -> Self {
         one_more(&shared.counts.running);
-        Self { shared: Arc::clone(shared), bytes, end: End::Broken }
+        Self { shared: Arc::clone(shared), bytes, end: None }
     }
 
     fn with(mut self, end: End) {
-        self.end = end;
+        self.end = Some(end);
     }
 }
 
@@ -161,6 +162,10 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.counts.running.fetch_sub(1, Ordering::Relaxed);
         self.shared.counts.ended.fetch_add(self.bytes, Ordering::Relaxed);
-        self.shared.ended(self.end);
+        if self.end.is_none() {
+            // Nobody knows what it has left.
+            self.shared.strays.store(true, Ordering::Relaxed);
+        }
+        self.shared.ended(self.end.unwrap_or(End::Broken));
     }
 }

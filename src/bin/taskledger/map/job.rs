@@ -51,14 +51,20 @@ impl Shared {
                     () = self.steering.off() => return End::Cancelled,
                 }
             }
-            if end != End::Failed || left == 0 || !self.steering.is_on() {
+            if end == End::Succeeded {
                 return end;
             }
-            let kin = kin.filter(|kin| !kin.have_ended());
-            let off = self.steering.off();
+            let strays = kin.filter(|kin| !kin.have_ended());
+            if end != End::Failed || left == 0 || !self.steering.is_on() {
+                self.strays.fetch_or(strays.is_some(), Ordering::Relaxed);
+                return end;
+            }
             tokio::select! {
-                () = self.no_more_of(&id, kin) => left -= 1,
-                () = off => return end,
+                () = self.no_more_of(&id, strays.clone()) => left -= 1,
+                () = self.steering.off() => {
+                    self.strays.fetch_or(strays.is_some(), Ordering::Relaxed);
+                    return end;
+                }
             }
         }
     }
