@@ -13,6 +13,7 @@ mod map_groups;
 mod map_preview;
 mod map_reader;
 mod map_room;
+mod map_start;
 mod map_terminal;
 mod pruned;
 mod refusals;

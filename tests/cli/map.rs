@@ -430,7 +430,7 @@ fn of_two_at_a_time_one_is_told_of_the_other() {
 }
 
 /// Processes that have the lock that commands inherit.
-fn left_of(ledger: &Path) -> Vec<u32> {
+pub(crate) fn left_of(ledger: &Path) -> Vec<u32> {
     let Ok(lock) = ledger.join("commands.lock").canonicalize() else { return Vec::new() };
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -444,7 +444,7 @@ fn left_of(ledger: &Path) -> Vec<u32> {
     found
 }
 
-fn end_all_of(ledger: &Path) {
+pub(crate) fn end_all_of(ledger: &Path) {
     until("the end of all commands", || {
         let left = left_of(ledger);
         for pid in &left {

@@ -305,15 +305,6 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_time_are_read_and_a_number_is_seconds() {
-        let of = |text| duration(text).unwrap().as_millis();
-        assert_eq!((of("90"), of("0.5"), of("1h30m")), (90_000, 500, 5_400_000));
-        for wrong in ["", "soon", "-3s", "0"] {
-            duration(wrong).unwrap_err();
-        }
-    }
-
-    #[test]
     fn ages_are_spans_of_days() {
         let of = |text| age(text).unwrap().as_secs();
         assert_eq!((of("12h"), of("30d"), of("2 weeks")), (43_200, 2_592_000, 1_209_600));

@@ -29,7 +29,10 @@ pub(crate) struct Beside(File);
 impl Beside {
     /// Waits for up to `wait` until no command of an earlier run is left. The ledger is open: so no
     /// other run begins commands meanwhile.
-    pub(crate) fn begin(ledger: &Path, wait: Duration) -> Result<Result<Self, String>, Failure> {
+    pub(crate) async fn begin(
+        ledger: &Path,
+        wait: Duration,
+    ) -> Result<Result<Self, String>, Failure> {
         let path = ledger.join(NAME);
         let failed = |error: &dyn std::fmt::Display| {
             Failure::Look(format!("cannot lock {}: {error}", path.display()))
@@ -65,7 +68,7 @@ impl Beside {
                     processes(&path)
                 ));
             }
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         flock(&file, FlockOperation::LockShared).map_err(|error| failed(&error))?;
         // From now on every process that is started has it.

@@ -238,6 +238,10 @@ impl Kin {
         }
     }
 
+    pub(crate) const fn group(&self) -> Option<Pid> {
+        self.group
+    }
+
     /// The leader, if it is stopped: by somebody, or because it wants something of the terminal.
     pub(crate) fn stopped(&self) -> Option<Pid> {
         let leader = self.group?;

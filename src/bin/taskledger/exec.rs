@@ -51,7 +51,7 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     if ledger.query_task_state_quick(id) == TaskState::Succeeded {
         return Ok(before(ledger, id).await);
     }
-    let beside = match Beside::begin(&args.ledger, wait)? {
+    let beside = match Beside::begin(&args.ledger, wait).await? {
         Ok(beside) => beside,
         Err(told) => {
             complain(&format!("{id}: {told}"));

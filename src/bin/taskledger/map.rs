@@ -16,6 +16,7 @@ mod progress;
 mod relay;
 mod room;
 mod summary;
+mod suspend;
 mod template;
 
 use crate::args::MapArgs;
@@ -36,6 +37,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use suspend::Groups;
 use taskledger::{ByteId, Ledger, OpenError};
 use template::{Template, in_words};
 
@@ -102,12 +104,19 @@ struct Shared {
     ungroup: bool,
     fail_fast: bool,
     room: Room,
+    groups: Groups,
     /// Something is left of a command that has not succeeded.
     strays: Arc<AtomicBool>,
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
-    let ledger = match Tasks::builder().open(&args.ledger).await {
+    let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::TSTP];
+    let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
+    let opened = tokio::select! {
+        opened = Tasks::builder().open(&args.ledger) => opened,
+        () = interrupted(&mut signals) => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
             complain(&chain(&error));
@@ -115,11 +124,15 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         }
         Err(error) => return Err(error.into()),
     };
-    let prepared = prepare(args, &ledger, &template).await;
+    let prepared = tokio::select! {
+        prepared = prepare(args, &ledger, &template) => prepared,
+        () = interrupted(&mut signals) => Err(Ok(ExitCode::from(INTERRUPTED))),
+    };
     let done = match prepared {
         Ok(beside) => {
             let strays = Arc::new(AtomicBool::new(false));
-            let done = run_all(args, ledger.clone(), template, jobs, Arc::clone(&strays)).await;
+            let run = Run { args, jobs, signals, strays: Arc::clone(&strays) };
+            let done = run.all(ledger.clone(), template).await;
             if !strays.load(Ordering::Relaxed) {
                 beside.free();
             }
@@ -134,6 +147,14 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
             done.map(|_| ExitCode::FAILURE)
         }
     }
+}
+
+/// Returns when one of the signals comes that end a run which has not begun.
+async fn interrupted(signals: &mut Signals) {
+    while signals.next().await == Kind::TSTP {
+        suspend::stop_here();
+    }
+    complain("interrupted; nothing has been started");
 }
 
 /// Whether the command is the ledger's, or need not be; says so if it is not.
@@ -161,7 +182,7 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }
     let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
-    match Beside::begin(&args.ledger, wait) {
+    match Beside::begin(&args.ledger, wait).await {
         Ok(Ok(beside)) => Ok(beside),
         Ok(Err(told)) => {
             complain(&told);
@@ -171,63 +192,71 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
     }
 }
 
-async fn run_all(
-    args: &MapArgs,
-    ledger: Tasks,
-    template: Template,
+/// What a run is made of.
+struct Run<'a> {
+    args: &'a MapArgs,
     jobs: usize,
+    signals: Signals,
     strays: Arc<AtomicBool>,
-) -> Done {
-    let since = Instant::now();
-    let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
-    let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
-    let progress = Progress::new(args.quiet, !args.ungroup);
-    let printer = Printer::start(progress, Arc::clone(&counts), patience.over.clone())
-        .map_err(|error| Failure::Look(format!("no thread: {error}")))?;
-    let shared = Arc::new(Shared {
-        ledger,
-        template,
-        counts,
-        steering,
-        printer,
-        timeout: args.timeout,
-        patience,
-        retries: args.retries,
-        ungroup: args.ungroup,
-        fail_fast: args.fail_fast,
-        room: Room::default(),
-        strays,
-    });
-    let mut signals = Signals::listen(&[Kind::INT, Kind::TERM, Kind::HUP])
-        .map_err(|error| Failure::Look(error.to_string()))?;
-    let (input, size) = open_input()?;
-    shared.counts.all.store(size, Ordering::Relaxed);
-    let end = if args.null { 0 } else { b'\n' };
-    let mut jobs = Jobs::new(args, Arc::clone(&shared), jobs);
-    let counts = Arc::clone(&shared.counts);
-    let ended = move |bytes| counts.all.store(bytes, Ordering::Relaxed);
-    let mut batches = input::read(input, end, ended);
-    let all = async {
-        if let Err(error) = jobs.feed(&mut batches).await {
-            shared.printer.note(format!("cannot read the input: {error}"));
-            shared.steering.stop(Stop::Broken);
+}
+
+impl Run<'_> {
+    async fn all(self, ledger: Tasks, template: Template) -> Done {
+        let Self { args, jobs, mut signals, strays } = self;
+        let since = Instant::now();
+        let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
+        let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
+        let progress = Progress::new(args.quiet, !args.ungroup);
+        let printer = Printer::start(progress, Arc::clone(&counts), patience.over.clone())
+            .map_err(|error| Failure::Look(format!("no thread: {error}")))?;
+        let shared = Arc::new(Shared {
+            ledger,
+            template,
+            counts,
+            steering,
+            printer,
+            timeout: args.timeout,
+            patience,
+            retries: args.retries,
+            ungroup: args.ungroup,
+            fail_fast: args.fail_fast,
+            room: Room::default(),
+            groups: Groups::default(),
+            strays,
+        });
+        let (input, size) = open_input()?;
+        shared.counts.all.store(size, Ordering::Relaxed);
+        let end = if args.null { 0 } else { b'\n' };
+        let mut jobs = Jobs::new(args, Arc::clone(&shared), jobs);
+        let counts = Arc::clone(&shared.counts);
+        let ended = move |bytes| counts.all.store(bytes, Ordering::Relaxed);
+        let mut batches = input::read(input, end, ended);
+        let all = async {
+            if let Err(error) = jobs.feed(&mut batches).await {
+                shared.printer.note(format!("cannot read the input: {error}"));
+                shared.steering.stop(Stop::Input);
+            }
+            while jobs.running.join_next().await.is_some() {}
+            let course = shared.steering.now();
+            let last = summary::text(args, &shared.counts, course, since.elapsed());
+            shared.printer.end(last).await;
+        };
+        let mut all = std::pin::pin!(all);
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tokio::select! {
+                () = &mut all => break,
+                got = signals.next() => if got == Kind::TSTP {
+                    shared.groups.suspend();
+                } else {
+                    shared.interrupted();
+                },
+                // Also what has begun since it was said.
+                _ = tick.tick(), if shared.steering.now() == Course::End => shared.end_what_runs(),
+            }
         }
-        while jobs.running.join_next().await.is_some() {}
-        let course = shared.steering.now();
-        let last = summary::text(args, &shared.counts, course, since.elapsed());
-        shared.printer.end(last).await;
-    };
-    let mut all = std::pin::pin!(all);
-    let mut tick = tokio::time::interval(Duration::from_millis(200));
-    loop {
-        tokio::select! {
-            () = &mut all => break,
-            _ = signals.next() => shared.interrupted(),
-            // Also what has begun since it was said.
-            _ = tick.tick(), if shared.steering.now() == Course::End => shared.end_what_runs(),
-        }
+        Ok(summary::exit_code(args, &shared.counts, shared.steering.now()))
     }
-    Ok(summary::exit_code(args, &shared.counts, shared.steering.now()))
 }
 
 /// The input, and how many bytes it has if it is a file.

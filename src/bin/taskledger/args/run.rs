@@ -51,7 +51,7 @@ pub(crate) struct MapArgs {
     #[arg(long, short = '0')]
     pub(crate) null: bool,
     /// Ends a command, with its process group, that takes longer (`90s`, `10m`, `1h30m`).
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
     /// How long a command that is told to end (TERM) has until it is killed (KILL).
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -172,13 +172,17 @@ fn processors() -> NonZero<usize> {
     std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
 
-/// A span of time; a bare number is one of seconds.
+/// A span of time; a bare number is one of seconds, a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = |error: jiff::Error| format!("no span of time such as 90s, 10m or 1h30m: {error}");
     let seconds = text.parse::<f64>().ok().map(|seconds| format!("{seconds}s"));
-    let span = seconds.as_deref().unwrap_or(text).parse::<jiff::SignedDuration>();
-    let span =
-        span.map_err(|error| format!("no span of time such as 90s, 10m or 1h30m: {error}"))?;
-    let span = Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())?;
+    let span = seconds.as_deref().unwrap_or(text).parse::<jiff::Span>().map_err(wrong)?;
+    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
+    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
     if span.is_zero() { Err("longer than nothing".to_owned()) } else { Ok(span) }
 }
 
@@ -188,4 +192,21 @@ fn id(id: OsString) -> Result<OsString, &'static str> {
 
 fn wait(text: &str) -> Result<Duration, String> {
     if text == "for ever" { Ok(Duration::MAX) } else { duration(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_are_read_and_a_number_is_seconds() {
+        let of = |text| timeout(text).unwrap().as_millis();
+        assert_eq!((of("90"), of("0.5"), of("1h30m")), (90_000, 500, 5_400_000));
+        assert_eq!((of("1d"), of("1w")), (86_400_000, 604_800_000));
+        for wrong in ["", "soon", "-3s", "1 month", "inf"] {
+            duration(wrong).unwrap_err();
+        }
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        timeout("0").unwrap_err();
+    }
 }

@@ -31,6 +31,8 @@ pub(super) enum Stop {
     NotRun(u8),
     /// The ledger has stopped recording, or an output could not be kept or written.
     Broken,
+    /// The input cannot be read.
+    Input,
 }
 
 /// The course of a run, which only ever goes towards its end.

@@ -112,6 +112,7 @@ impl Shared {
         let kin = match begun.await {
             Ok(Begun::Running(relay, kin)) => {
                 self.counts.alive.fetch_sub(1, Ordering::Relaxed);
+                kin.group().inspect(|group| self.groups.ended(*group));
                 self.room.one_ended();
                 self.pass_on(id, relay).await;
                 Some(kin)
@@ -177,6 +178,7 @@ impl Shared {
             Arc::new(Mutex::new(Relay::of(child, self.ungroup.then(|| self.printer.clone()))));
         let mut told = false;
         one_more(&self.counts.alive);
+        kin.group().inspect(|group| self.groups.begun(*group));
         drop(reading.send(Begun::Running(Arc::clone(&relay), Arc::clone(&kin))));
         let status = loop {
             match timeout(OFTEN, group.wait()).await {

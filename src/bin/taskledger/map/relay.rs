@@ -2,13 +2,17 @@
 
 use super::printer::Printer;
 use super::room;
+use rustix::io::ioctl_fionread;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::SpooledTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Above this an output goes to a temporary file.
 const IN_MEMORY: usize = 1024 * 1024;
@@ -37,6 +41,8 @@ pub(super) struct Printed {
 pub(super) struct Relay {
     printed: Arc<Mutex<Printed>>,
     readers: JoinSet<()>,
+    /// From then on only what is in the pipes already is read.
+    over: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,22 +56,24 @@ impl Relay {
     /// standard output is the command's own business.
     pub(super) fn of(child: &mut Child, at_once: Option<Printer>) -> Self {
         let printed = Arc::new(Mutex::new(Printed::new()));
-        let mut readers = JoinSet::new();
+        let (mut readers, over) = (JoinSet::new(), CancellationToken::new());
         if let Some(out) = child.stdout.take() {
-            readers.spawn(read(out, Stream::Out, Arc::clone(&printed), None));
+            readers.spawn(read(out, Stream::Out, Arc::clone(&printed), None, over.clone()));
         }
         if let Some(err) = child.stderr.take() {
-            readers.spawn(read(err, Stream::Err, Arc::clone(&printed), at_once));
+            readers.spawn(read(err, Stream::Err, Arc::clone(&printed), at_once, over.clone()));
         }
-        Self { printed, readers }
+        Self { printed, readers, over }
     }
 
     /// Everything that the command, which has ended, has printed: what is in the pipes by now, if
     /// somebody else keeps them open.
     pub(super) async fn finish(&mut self) {
-        let all = async { while self.readers.join_next().await.is_some() {} };
-        drop(tokio::time::timeout(LEFT_OPEN, all).await);
-        self.readers.shutdown().await;
+        let end = async |readers: &mut JoinSet<()>| while readers.join_next().await.is_some() {};
+        if timeout(LEFT_OPEN, end(&mut self.readers)).await.is_err() {
+            self.over.cancel();
+            end(&mut self.readers).await;
+        }
     }
 
     /// The last lines on standard error.
@@ -148,21 +156,38 @@ fn copy(from: &mut SpooledTempFile, to: &mut impl Write, whole_lines: bool) -> i
 }
 
 async fn read(
-    mut from: impl AsyncRead + Unpin,
+    mut from: impl AsyncRead + AsFd + Unpin,
     stream: Stream,
     printed: Arc<Mutex<Printed>>,
     at_once: Option<Printer>,
+    over: CancellationToken,
 ) {
     let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let bytes = match from.read(&mut buffer).await {
+    // How much is still to be read, once that is certain.
+    let mut rest = None;
+    while rest != Some(0) {
+        let read = match rest {
+            None => tokio::select! {
+                biased;
+                () = over.cancelled() => {
+                    rest = Some(ioctl_fionread(&from).unwrap_or_default());
+                    continue;
+                }
+                read = from.read(&mut buffer) => read,
+            },
+            Some(_) => rustix::io::read(&from, &mut buffer).map_err(io::Error::from),
+        };
+        let bytes = match read {
             Ok(0) => return,
             Ok(read) => buffer.get(..read).unwrap_or_default(),
+            // It was all.
+            Err(_) if rest.is_some() => return,
             Err(error) => {
                 lock(&printed).lost.get_or_insert(error);
                 return;
             }
         };
+        rest = rest.map(|rest| rest.saturating_sub(bytes.len() as u64));
         if matches!(stream, Stream::Err) {
             let tail = &mut lock(&printed).tail;
             tail.extend_from_slice(bytes);

@@ -2,7 +2,7 @@
 
 use super::course::{Course, Stop};
 use super::progress::{Counts, read};
-use super::{INTERRUPTED, NOBODY_READS};
+use super::{INTERRUPTED, NOBODY_READS, USAGE};
 use crate::args::{MapArgs, Summary};
 use crate::terminal::complaint;
 use serde_json::json;
@@ -57,6 +57,7 @@ pub(super) fn exit_code(args: &MapArgs, counts: &Counts, course: Course) -> Exit
         Course::End | Course::NothingNew(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
         Course::NothingNew(Stop::NobodyReads) => ExitCode::from(NOBODY_READS),
         Course::NothingNew(Stop::NotRun(code)) => ExitCode::from(code),
+        Course::NothingNew(Stop::Input) => ExitCode::from(USAGE),
         Course::NothingNew(Stop::Failed | Stop::Broken) => ExitCode::FAILURE,
         Course::On if failed + read(&counts.left) > 0 && args.only.is_empty() => ExitCode::FAILURE,
         Course::On if failed > 0 => ExitCode::FAILURE,

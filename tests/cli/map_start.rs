@@ -1,0 +1,92 @@
+//! `taskledger map`: what it is given at the start, and signals that come early or stop it for a while.
+
+use crate::map::{left_of, map, mapped, numbers, pid, scratch, until};
+use rustix::process::{Signal, kill_process};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+#[test]
+fn an_input_that_cannot_be_read_is_called_wrongly() {
+    let (dir, ledger) = scratch();
+    for more in [&[][..], &["--status"], &["--dry-run"]] {
+        let mut command = map(&ledger, &[more, &["--", "true"]].concat());
+        command.stdin(File::open(dir.path()).unwrap());
+        let done = command.output().unwrap();
+        let err = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{err}");
+        assert!(err.contains("cannot read the input: Is a directory"), "{err}");
+    }
+}
+
+#[test]
+fn spans_of_time_are_what_people_write() {
+    let (_dir, ledger) = scratch();
+    for time in ["1d", "2 days", "1w", "1h30m", "1d12h", "90", "0.5h", "5m"] {
+        mapped(&ledger, b"1\n", &["--timeout", time, "--kill-after", time, "--", "true"]).expect(0);
+    }
+    mapped(&ledger, b"1\n", &["--kill-after", "0", "--", "true"]).expect(0);
+    for time in ["0", "0s", "-1d", "soon", "1 month", ""] {
+        let timeout = format!("--timeout={time}");
+        mapped(&ledger, b"1\n", &[&timeout, "--", "true"]).expect(2);
+    }
+    let ledger = ledger.to_str().unwrap();
+    for wait in ["0", "0s", "1d"] {
+        crate::run(["exec", "-l", ledger, "x", &format!("--wait={wait}"), "--", "true"]).expect(0);
+    }
+}
+
+/// Nothing has been started yet: one signal is enough.
+#[test]
+fn a_signal_while_it_waits_at_the_start_ends_it() {
+    let (_dir, ledger) = scratch();
+    let args = ["-j", "1", "--", "sh", "-c", "echo on; sleep 300"];
+    let mut killed = map(&ledger, &args).spawn().unwrap();
+    killed.stdin.take().unwrap().write_all(b"1\n").unwrap();
+    until("the command", || (left_of(&ledger).len() == 2).then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut waiting = map(&ledger, &args).spawn().unwrap();
+        let mut err = waiting.stderr.take().unwrap();
+        let mut heard = Vec::new();
+        while !String::from_utf8_lossy(&heard).contains("waiting for commands") {
+            let mut byte = [0];
+            assert_eq!(err.read(&mut byte).unwrap(), 1);
+            heard.push(byte[0]);
+        }
+        kill_process(pid(&waiting), signal).unwrap();
+        let code = until("the end", || waiting.try_wait().unwrap());
+        assert_eq!(code.code(), Some(130), "{signal:?}");
+    }
+    crate::map::end_all_of(&ledger);
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+}
+
+/// Ctrl-Z, and `fg`.
+#[test]
+fn commands_are_stopped_and_go_on_with_it() {
+    let (dir, ledger) = scratch();
+    let go = dir.path().join("go");
+    let script = r#"while ! [ -e "$0" ]; do sleep 0.02; done"#;
+    let args = ["-j", "2", "--", "sh", "-c", script, go.to_str().unwrap(), "{}"];
+    let mut child = map(&ledger, &args).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&numbers(2)).unwrap();
+    // It has the lock as well, and so have the two shells and what they wait for.
+    until("two commands", || (left_of(&ledger).len() >= 3).then_some(()));
+    std::thread::sleep(Duration::from_millis(100));
+    kill_process(pid(&child), Signal::TSTP).unwrap();
+    let all_stopped = || left_of(&ledger).iter().all(|pid| is_stopped(*pid)).then_some(());
+    until("all to be stopped", all_stopped);
+    assert!(is_stopped(child.id()));
+    std::fs::write(&go, "").unwrap();
+    kill_process(pid(&child), Signal::CONT).unwrap();
+    drop(stdin);
+    let code = until("the end", || child.try_wait().unwrap());
+    assert_eq!(code.code(), Some(0));
+}
