@@ -10,6 +10,7 @@ mod ids;
 mod map;
 mod map_command;
 mod map_groups;
+mod map_large;
 mod map_preview;
 mod map_reader;
 mod map_room;

@@ -488,7 +488,8 @@ impl Watch {
     fn hear(&mut self, log: &Path) {
         let text = std::fs::read_to_string(log).unwrap_or_default();
         for line in text[self.read..].lines() {
-            let (what, id) = line.split_once(' ').unwrap();
+            let mut words = line.split(' ');
+            let (what, id) = (words.next().unwrap(), words.next().unwrap());
             match what {
                 "start" => {
                     assert!(!self.succeeded.contains(id), "{id} starts after its success");
@@ -505,29 +506,50 @@ impl Watch {
 /// Killed at any time, alone or with all that it has started; then another one goes on.
 #[test]
 fn a_kill_makes_nothing_run_twice_that_has_succeeded() {
+    let script = r#"echo "start $1" >> "$0"; sleep 0.0$(($1 % 5)); echo "end $1" >> "$0""#;
+    killed_again_and_again(rounds(), 250, &[], script);
+}
+
+/// The same with attempts that fail, that take too long and are ended, and that are tried again.
+#[test]
+fn a_kill_makes_no_retry_run_beside_another_attempt() {
+    // Told to end, it says so if it has begun.
+    let script = r#"trap 'grep -q "^start $1 $$\$" "$0" && echo "end $1 $$" >> "$0"; exit 1' TERM
+        echo "start $1 $$" >> "$0"
+        [ $TASKLEDGER_ATTEMPT -gt 1 ] || [ $(($1 % 9)) != 1 ] || sleep 1
+        sleep 0.0$(($1 % 5)); echo "end $1 $$" >> "$0"
+        [ $TASKLEDGER_ATTEMPT -gt 1 ] || [ $(($1 % 3)) != 1 ]"#;
+    killed_again_and_again(rounds() / 4, 1500, &["--timeout", "0.5", "--retries", "2"], script);
+}
+
+fn killed_again_and_again(rounds: u64, within: u64, more: &[&str], script: &str) {
     let seed = std::env::var("TASKLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     eprintln!("TASKLEDGER_SEED={seed}");
     let mut random = Random(seed);
     let (mut killed, mut complete) = (0, 0);
-    let script = r#"echo "start $1" >> "$0"; sleep 0.0$(($1 % 5)); echo "end $1" >> "$0""#;
-    while killed < rounds() {
+    while killed < rounds {
         let (dir, ledger) = scratch();
         let log = dir.path().join("log");
         let args = ["-j", "4", "-q", "--", "sh", "-c", script, log.to_str().unwrap(), "{}"];
+        let args = [more, &args].concat();
         let ids = 40;
         let mut watch = Watch::default();
         loop {
             let mut child = map(&ledger, &args).spawn().unwrap();
             child.stdin.take().unwrap().write_all(&numbers(ids)).unwrap();
-            std::thread::sleep(Duration::from_millis(random.below(250)));
+            std::thread::sleep(Duration::from_millis(random.below(within)));
             let _gone = kill_process(pid(&child), Signal::KILL);
             let ended = child.wait_with_output().unwrap();
-            if ended.status.code() == Some(0) {
-                break;
+            match ended.status.code() {
+                Some(0) => break,
+                // Where the machine is slow, more may take too long, more often.
+                Some(1) if !more.is_empty() => {}
+                code => {
+                    assert_eq!(code, None, "{ended:?}");
+                    killed += 1;
+                }
             }
-            assert_eq!(ended.status.code(), None, "{ended:?}");
-            killed += 1;
             if random.below(2) == 0 {
                 end_all_of(&ledger);
                 watch.hear(&log);
