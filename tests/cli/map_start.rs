@@ -72,12 +72,13 @@ fn is_stopped(pid: u32) -> bool {
 fn commands_are_stopped_and_go_on_with_it() {
     let (dir, ledger) = scratch();
     let go = dir.path().join("go");
-    let script = r#"while ! [ -e "$0" ]; do sleep 0.02; done"#;
-    let args = ["-j", "2", "--", "sh", "-c", script, go.to_str().unwrap(), "{}"];
+    // A shell may be waiting for a child that is stopped before it is one.
+    let script = "select(undef, undef, undef, 0.02) while !-e $ARGV[0]";
+    let args = ["-j", "2", "--", "perl", "-e", script, go.to_str().unwrap(), "{}"];
     let mut child = map(&ledger, &args).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&numbers(2)).unwrap();
-    // It has the lock as well, and so have the two shells and what they wait for.
+    // It has the lock as well.
     until("two commands", || (left_of(&ledger).len() >= 3).then_some(()));
     std::thread::sleep(Duration::from_millis(100));
     kill_process(pid(&child), Signal::TSTP).unwrap();

@@ -133,7 +133,7 @@ fn a_command_that_reads_the_terminal_can_be_ended() {
     let (_master, slave) = terminal();
     let input = dir.path().join("input");
     std::fs::write(&input, "1\n").unwrap();
-    let args = ["--timeout", "1", "--kill-after", "100", "--", "sh", "-c", "read x < /dev/tty"];
+    let args = ["--timeout", "4", "--kill-after", "100", "--", "sh", "-c", "read x < /dev/tty"];
     let plain = map(&ledger, &args);
     let mut command = Command::new("setsid");
     command.args(["--ctty", "sh", "-c", r#"exec "$@" < "$0""#]).arg(&input);

@@ -5,7 +5,7 @@ use crate::terminal::quoted;
 use rustix::fs::{Access, access, fstat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{
-    Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process_group,
+    Pid, Signal, getpgid, getpid, kill_process, kill_process_group, test_kill_process_group,
 };
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskledger::{Attempt, ByteId};
 use tokio::process::{Child, Command};
@@ -129,8 +129,32 @@ impl Patience {
     }
 }
 
-/// One command is started at a time: so that no other one inherits what is meant for it.
-static STARTING: Mutex<()> = Mutex::new(());
+/// The groups that run. Whoever has it starts a command, and no other one can inherit what is meant for
+/// that.
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn groups() -> MutexGuard<'static, Vec<Pid>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ctrl-Z: the terminal stops only us, as commands have groups of their own. Stops all groups and then
+/// this process; when that is told to go on, so are they.
+pub(crate) fn suspend() {
+    let groups = groups();
+    let tell = |signal| {
+        for group in &*groups {
+            let _gone = kill_process_group(*group, signal);
+        }
+    };
+    tell(Signal::TSTP);
+    stop_here();
+    tell(Signal::CONT);
+}
+
+/// As the signal would if nobody listened. Returns when somebody tells this process to go on.
+pub(crate) fn stop_here() {
+    let _sent = kill_process(getpid(), Signal::STOP);
+}
 
 impl Group {
     /// Starts the command as the leader of a new group.
@@ -143,13 +167,15 @@ impl Group {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let link = format!("socket:[{}]", fstat(&theirs)?.st_ino);
-        let one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = groups();
         fcntl_setfd(&theirs, FdFlags::empty())?;
         let started = command.spawn();
         drop(theirs);
-        drop(one);
         let child = started?;
-        let kin = Arc::new(Kin { group: pid(&child), left: ours, link });
+        let group = pid(&child);
+        groups.extend(group);
+        drop(groups);
+        let kin = Arc::new(Kin { group, left: ours, link });
         Ok(Self { running: Some((child, alive)), kin, patience })
     }
 
@@ -170,6 +196,7 @@ impl Group {
         };
         let status = child.wait().await?;
         self.running = None;
+        self.kin.forget_group();
         Ok(status)
     }
 }
@@ -208,6 +235,7 @@ async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: mpsc::S
         tell(&child, Signal::KILL);
     }
     drop(child.wait().await);
+    kin.forget_group();
     drop(alive);
 }
 
@@ -238,8 +266,9 @@ impl Kin {
         }
     }
 
-    pub(crate) const fn group(&self) -> Option<Pid> {
-        self.group
+    /// Nobody is told to stop any more.
+    fn forget_group(&self) {
+        groups().retain(|group| Some(*group) != self.group);
     }
 
     /// The leader, if it is stopped: by somebody, or because it wants something of the terminal.

@@ -16,12 +16,11 @@ mod progress;
 mod relay;
 mod room;
 mod summary;
-mod suspend;
 mod template;
 
 use crate::args::MapArgs;
 use crate::beside::Beside;
-use crate::command::{Patience, code_of, find, not_started};
+use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
 use crate::terminal::{Done, Failure, chain, complain};
 use course::{Course, Steering, Stop};
@@ -37,7 +36,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use suspend::Groups;
 use taskledger::{ByteId, Ledger, OpenError};
 use template::{Template, in_words};
 
@@ -104,7 +102,6 @@ struct Shared {
     ungroup: bool,
     fail_fast: bool,
     room: Room,
-    groups: Groups,
     /// Something is left of a command that has not succeeded.
     strays: Arc<AtomicBool>,
 }
@@ -152,7 +149,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
 /// Returns when one of the signals comes that end a run which has not begun.
 async fn interrupted(signals: &mut Signals) {
     while signals.next().await == Kind::TSTP {
-        suspend::stop_here();
+        stop_here();
     }
     complain("interrupted; nothing has been started");
 }
@@ -221,7 +218,6 @@ impl Run<'_> {
             ungroup: args.ungroup,
             fail_fast: args.fail_fast,
             room: Room::default(),
-            groups: Groups::default(),
             strays,
         });
         let (input, size) = open_input()?;
@@ -247,7 +243,7 @@ impl Run<'_> {
             tokio::select! {
                 () = &mut all => break,
                 got = signals.next() => if got == Kind::TSTP {
-                    shared.groups.suspend();
+                    suspend();
                 } else {
                     shared.interrupted();
                 },

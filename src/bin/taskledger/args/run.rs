@@ -17,10 +17,18 @@ use taskledger::TaskState;
 /// have done its work, or some of it.
 ///
 /// Commands read nothing (/dev/null), and find TASKLEDGER_ID and TASKLEDGER_ATTEMPT (1, 2, ...) in
-/// their environment. What they print is passed on when they have ended, not mixed with others.
+/// their environment. What they print is passed on when they have ended, not mixed with others. Each
+/// has a process group of its own: one that reads the terminal is stopped, which is said.
 ///
-/// Ctrl-C or TERM once: nothing new is started, and what runs is waited for. Twice: it is ended, with
-/// all processes of its group, and recorded as cancelled.
+/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice: it is
+/// told to end (TERM, then KILL after --kill-after) with all processes of its group, and recorded as
+/// cancelled; output that nobody reads is given up after the same time. Three times: it is killed at
+/// once. Ctrl-Z stops the commands as well; --timeout goes on.
+///
+/// No command runs beside another one for the same id, nor beside those of an earlier run that was
+/// killed: before a retry the group of the last attempt is ended, and processes that have left it are
+/// waited for, which is said. What can not be reached: a process that has left the group and closed all
+/// files that it does not know. What a command leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,11 +37,13 @@ Examples:
   taskledger map --ledger L --timeout 10m --retries 3 -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --dry-run -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
+  taskledger map --ledger L --rebind -- curl -fsSLO {} < urls.txt
   taskledger map --ledger L -- sh -c 'gzip -k \"$1\" && mv \"$1.gz\" out/' sh {} < files
 
 Exit codes: 0 all succeeded, now or before; 1 some failed, or were left alone; 2 called wrongly, or the \
-ledger cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
-command cannot be run, is not found; 130 interrupted; 141 nobody reads the output any more.
+ledger or the input cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
+command cannot be run, is not found; 130 interrupted; 141 nobody reads the output any more. With --dry-run and --status: 0 told, 1 told as far as \
+a damaged ledger can be read.
 
 What succeeded is looked at with: taskledger dump L; why something failed with: taskledger show L ID.")]
 pub(crate) struct MapArgs {
@@ -50,13 +60,13 @@ pub(crate) struct MapArgs {
     /// Lines end with a NUL byte instead of a newline: for `find -print0`.
     #[arg(long, short = '0')]
     pub(crate) null: bool,
-    /// Ends a command, with its process group, that takes longer (`90s`, `10m`, `1h30m`).
+    /// Ends a command, with its process group, that takes longer (`90s`, `10m`, `1h30m`, `1d`).
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
     /// How long a command that is told to end (TERM) has until it is killed (KILL).
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) kill_after: Duration,
-    /// Runs a command that fails so many times more.
+    /// Runs a command that fails, or takes too long, so many times more.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) retries: u32,
     /// Starts nothing new after the first failure.
@@ -79,7 +89,10 @@ pub(crate) struct MapArgs {
     /// Does not wait for commands that a killed run has left: exit code 75 if there are any.
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// Passes output on as it comes, mixed.
+    /// Passes output on as it comes, mixed. There is no progress bar then.
+    ///
+    /// Commands write to standard output themselves. When one fails, and nobody reads that any more, the
+    /// run ends (141).
     #[arg(long)]
     pub(crate) ungroup: bool,
     /// How the closing summary is written to standard error.
@@ -134,7 +147,8 @@ pub(crate) enum Summary {
 /// Runs one command unless it has succeeded before.
 ///
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
-/// nothing runs: the exit code is 0, and standard error says when it was.
+/// nothing runs: the exit code is 0, and standard error says when it was. What the command leaves running
+/// holds up nobody if it has succeeded; otherwise the next command with this ledger waits for it, or fails.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

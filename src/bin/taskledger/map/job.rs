@@ -112,7 +112,6 @@ impl Shared {
         let kin = match begun.await {
             Ok(Begun::Running(relay, kin)) => {
                 self.counts.alive.fetch_sub(1, Ordering::Relaxed);
-                kin.group().inspect(|group| self.groups.ended(*group));
                 self.room.one_ended();
                 self.pass_on(id, relay).await;
                 Some(kin)
@@ -176,14 +175,13 @@ impl Shared {
         let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
         let relay =
             Arc::new(Mutex::new(Relay::of(child, self.ungroup.then(|| self.printer.clone()))));
-        let mut told = false;
+        let mut stopped = 0;
         one_more(&self.counts.alive);
-        kin.group().inspect(|group| self.groups.begun(*group));
         drop(reading.send(Begun::Running(Arc::clone(&relay), Arc::clone(&kin))));
         let status = loop {
             match timeout(OFTEN, group.wait()).await {
                 Ok(status) => break status.map_err(|error| Why(error.to_string()))?,
-                Err(_) => self.say_if_stopped(&id, &kin, &mut told),
+                Err(_) => self.say_if_stopped(&id, &kin, &mut stopped),
             }
         };
         // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
@@ -202,13 +200,15 @@ impl Shared {
         }))
     }
 
-    /// Nobody else would say why it does not go on.
-    fn say_if_stopped(&self, id: &ByteId, kin: &Kin, told: &mut bool) {
-        let Some(leader) = kin.stopped().filter(|_| !*told) else { return };
-        *told = true;
-        self.printer.note(format!(
-            "{id}: it is stopped, as a command is that reads the terminal; end it with: kill -KILL {leader}"
-        ));
+    /// Nobody else would say why it does not go on. Stopped in passing, as by Ctrl-Z, it may be.
+    fn say_if_stopped(&self, id: &ByteId, kin: &Kin, looks: &mut u32) {
+        let leader = kin.stopped();
+        *looks = if leader.is_some() { looks.saturating_add(1) } else { 0 };
+        if let Some(leader) = leader.filter(|_| *looks == 3) {
+            self.printer.note(format!(
+                "{id}: it is stopped, as a command is that reads the terminal; end it with: kill -KILL {leader}"
+            ));
+        }
     }
 
     /// Ends the attempt within which it is called as cancelled: it is not the id that has failed.
@@ -225,7 +225,7 @@ impl Shared {
         relay.finish().await;
         let printed = relay.take();
         let lost = printed.lost().map(ToString::to_string);
-        let written = self.printer.output(printed).await;
+        let written = if printed.is_empty() { Ok(()) } else { self.printer.output(printed).await };
         if let Some(lost) = lost {
             let told = format!(
                 "{id}: some of its output could not be kept in {}: {lost}",

@@ -32,6 +32,7 @@ pub(super) struct Printed {
     out: SpooledTempFile,
     err: SpooledTempFile,
     tail: Vec<u8>,
+    any: bool,
     /// Why something of it is missing.
     lost: Option<io::Error>,
 }
@@ -96,7 +97,7 @@ impl Relay {
 impl Printed {
     fn new() -> Self {
         let new = || SpooledTempFile::new(IN_MEMORY);
-        Self { out: new(), err: new(), tail: Vec::new(), lost: None }
+        Self { out: new(), err: new(), tail: Vec::new(), any: false, lost: None }
     }
 
     /// Passes all of it on. What standard output does not take is told. `whole_lines`: of what goes
@@ -108,6 +109,11 @@ impl Printed {
         copy(&mut self.out, &mut io::stdout().lock(), terminal)
     }
 
+    /// Whether there is nothing to pass on.
+    pub(super) const fn is_empty(&self) -> bool {
+        !self.any
+    }
+
     /// Why something of it is missing.
     pub(super) const fn lost(&self) -> Option<&io::Error> {
         self.lost.as_ref()
@@ -115,6 +121,7 @@ impl Printed {
 
     /// Keeps it; what is left if there is no descriptor for a temporary file by now.
     fn take<'a>(&mut self, stream: Stream, mut bytes: &'a [u8]) -> &'a [u8] {
+        self.any = true;
         let to = match stream {
             Stream::Out => &mut self.out,
             Stream::Err => &mut self.err,
