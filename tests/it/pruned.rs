@@ -235,3 +235,30 @@ async fn many_ids_and_next_to_no_room() {
         tokio::time::timeout(Duration::from_secs(30), work).await.expect("it waits for room");
     }
 }
+
+/// For whoever looks in from outside: what an open would find.
+#[tokio::test]
+async fn an_inspection_knows_the_graves_and_the_type() {
+    use taskledger::dump::Inspection;
+    use taskledger::{ByteId, EncodedId, IdError, OpenError};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let ledger = Ledger::<ByteId, ()>::builder().ballast_bytes(0).open(&path).await.unwrap();
+    let [pruned, kept, never] = ["pruned", "kept", "never"].map(ByteId::from);
+    ledger.mark_succeeded(pruned.clone()).await.unwrap();
+    assert_eq!(ledger.prune(&all()).await.unwrap().succeeded, 1);
+    ledger.mark_succeeded(kept.clone()).await.unwrap();
+    ledger.close().await.unwrap();
+
+    let inspection = Inspection::open(&path).unwrap();
+    let graveyard = inspection.graveyard().unwrap();
+    let has = |id| graveyard.has(&EncodedId::of(id).unwrap());
+    assert_eq!([has(&pruned), has(&kept), has(&never)], [true, false, false]);
+    let listed = inspection.tasks().next().unwrap().unwrap().0;
+    assert_eq!(listed, EncodedId::of(&kept).unwrap());
+    assert!(matches!(inspection.check_id_type::<ByteId>(), Ok(())));
+    let other = inspection.check_id_type::<(u32, bool)>();
+    assert!(matches!(other, Err(OpenError::OtherIdType(_))), "{other:?}");
+    let long = ByteId::from(vec![b'x'; 1022]);
+    assert!(matches!(EncodedId::of(&long), Err(IdError::TooLong { len: 1025, .. })));
+}

@@ -11,7 +11,7 @@ use std::io;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::time::timeout;
 
 /// Descriptors for the ledger: its files, and those of a checkpoint or a repair.
@@ -43,6 +43,7 @@ pub(super) fn at_a_time(wanted: NonZero<usize>) -> Result<(usize, Option<String>
         }
     }
     let room = usize::try_from(carries.saturating_sub(base) / COMMAND).unwrap_or(usize::MAX);
+    let room = room.min(Semaphore::MAX_PERMITS);
     match room {
         0 => Err(Failure::Look(format!(
             "{carries} open files are too few to run commands: raise the limit (`ulimit -n`) to at least {}",
