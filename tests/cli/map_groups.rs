@@ -23,8 +23,8 @@ fn a_retry_waits_for_a_process_that_has_left_the_group() {
     let (dir, ledger) = scratch();
     let log = dir.path().join("log");
     let script = r#"[ $TASKLEDGER_ATTEMPT = 1 ] || { echo start 2 >> "$0"; exit 0; }
-        setsid sh -c 'echo start 1 >> "$0"; sleep 4; echo end 1 >> "$0"' "$0" & sleep 60"#;
-    let args = ["--timeout", "2", "--retries", "1", "--", "sh", "-c", script];
+        setsid sh -c 'echo start 1 >> "$0"; sleep 9; echo end 1 >> "$0"' "$0" & sleep 60"#;
+    let args = ["--timeout", "5", "--retries", "1", "--", "sh", "-c", script];
     let args = [&args[..], &[log.to_str().unwrap(), "{}"]].concat();
     let done = mapped(&ledger, b"a\n", &args).expect(0);
     let log = std::fs::read_to_string(&log).unwrap();
@@ -71,7 +71,7 @@ fn a_group_is_ended_to_the_last_process() {
     let script = r#"use POSIX; POSIX::close($_) for 3 .. 255; $SIG{TERM} = "IGNORE";
         open my $file, ">", $ARGV[0] or die; print $file "$$\n"; close $file; sleep 70"#;
     let shell = r#"perl -e "$1" "$0" > /dev/null 2>&1 & wait"#;
-    let args = ["--timeout", "2", "--kill-after", "0.5", "--", "sh", "-c", shell];
+    let args = ["--timeout", "5", "--kill-after", "0.5", "--", "sh", "-c", shell];
     let args = [&args[..], &[log.to_str().unwrap(), script, "{}"]].concat();
     mapped(&ledger, b"a\n", &args).expect(1);
     let pid = std::fs::read_to_string(&log).unwrap();
