@@ -91,3 +91,32 @@ fn commands_are_stopped_and_go_on_with_it() {
     let code = until("the end", || child.try_wait().unwrap());
     assert_eq!(code.code(), Some(0));
 }
+
+/// Not even the wait at the start needs a reader.
+#[test]
+fn a_signal_at_the_start_is_heard_while_nobody_reads() {
+    let (_dir, ledger) = scratch();
+    let args = ["-j", "1", "--", "sleep", "300"];
+    let mut killed = map(&ledger, &args).spawn().unwrap();
+    killed.stdin.take().unwrap().write_all(b"1\n").unwrap();
+    until("the command", || (left_of(&ledger).len() >= 2).then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // A pipe that is full already.
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while (&writer).write(&[b'x'; 4096]).is_ok() {}
+    while (&writer).write(b"x").is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    let mut waiting = map(&ledger, &args);
+    waiting.stderr(std::os::fd::OwnedFd::from(writer));
+    let mut waiting = waiting.spawn().unwrap();
+    // It has the file open for which it waits.
+    until("the wait", || left_of(&ledger).contains(&waiting.id()).then_some(()));
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(pid(&waiting), Signal::TERM).unwrap();
+    let code = until("the end", || waiting.try_wait().unwrap());
+    assert_eq!(code.code(), Some(130));
+    drop(reader);
+    crate::map::end_all_of(&ledger);
+}

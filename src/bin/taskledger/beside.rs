@@ -61,12 +61,14 @@ impl Beside {
             }
             if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
                 told = Some(Instant::now());
-                complain(&format!(
+                let told = format!(
                     "waiting for commands of an earlier run, {} s so far: {}; if they are not to go on, \
                      end them",
                     since.elapsed().as_secs(),
                     processes(&path)
-                ));
+                );
+                // Signals are to be heard, whether or not anybody reads.
+                drop(tokio::task::spawn_blocking(move || complain(&told)));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -151,7 +151,9 @@ async fn interrupted(signals: &mut Signals) {
     while signals.next().await == Kind::TSTP {
         stop_here();
     }
-    complain("interrupted; nothing has been started");
+    let told = tokio::task::spawn_blocking(|| complain("interrupted; nothing has been started"));
+    // Perhaps nobody reads.
+    drop(tokio::time::timeout(Duration::from_secs(1), told).await);
 }
 
 /// Whether the command is the ledger's, or need not be; says so if it is not.
