@@ -41,7 +41,7 @@ const MAX_MANIFEST: u64 = 16 << 20;
 /// `Io`, of kind `AlreadyExists` when `damaged` holds the evidence of an earlier repair.
 pub(crate) fn put_aside(dir: &Path, names: &[String]) -> Result<(), OpenError> {
     let aside = dir.join(DAMAGED);
-    if aside.exists() {
+    if files::found(&aside)?.is_some() {
         return already_aside(dir, &aside);
     }
     let unfinished = files::unfinished(dir, DAMAGED);
@@ -62,7 +62,7 @@ pub(crate) const UNFINISHED_REPAIR: &str = "a repair was begun and not finished:
 /// Whether the evidence is that of a repair that is under way, or was when its process died.
 pub(crate) fn of_this_repair(dir: &Path) -> Result<bool, JournalError> {
     let aside = dir.join(DAMAGED);
-    if !aside.is_dir() {
+    if !files::found(&aside)?.is_some_and(|found| found.is_dir()) {
         return Ok(false);
     }
     let manifest = |dir: &Path| files::read(&dir.join(manifest::NAME), MAX_MANIFEST);

@@ -74,6 +74,15 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, JournalEr
     Ok(Some(bytes))
 }
 
+/// What a path leads to, `None` if to nothing. A look that fails is not taken for nothing.
+pub(crate) fn found(path: &Path) -> Result<Option<std::fs::Metadata>, JournalError> {
+    match path.metadata() {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(JournalError::io("look at", path)(error)),
+    }
+}
+
 /// Makes durable which names the directory holds.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(JournalError::io("sync", dir))
@@ -158,6 +167,19 @@ mod tests {
         publish(dir, "file").unwrap();
         assert_eq!(found(), new);
         assert!(!dir.join("file.tmp").exists());
+    }
+
+    /// Taken for nothing, a copy that cannot be looked at just now would be passed over, and a repair
+    /// that was begun.
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let [none, there, circle] = ["none", "there", "circle"].map(|name| dir.path().join(name));
+        std::fs::write(&there, "x").unwrap();
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        assert!(found(&none).unwrap().is_none());
+        assert!(found(&there).unwrap().is_some());
+        assert!(matches!(found(&circle), Err(JournalError::Io { action: "look at", .. })));
     }
 
     #[test]

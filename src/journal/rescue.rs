@@ -43,7 +43,7 @@ const NAME: &str = "rescue";
 pub(crate) fn scan_log(dir: &Path, ledger: LedgerId, base: SeqNo) -> Result<Scan, JournalError> {
     let mut scan = scan_file(&data_file(dir), ledger, base)?;
     let rescue = dir.join(NAME);
-    if rescue.exists() {
+    if files::found(&rescue)?.is_some() {
         scan.absorb(scan_file(&rescue, ledger, base)?)?;
     }
     Ok(scan)

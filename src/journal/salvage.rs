@@ -29,6 +29,7 @@ use super::aside;
 use super::chain::LedgerId;
 use super::checkpoint::{self, Checkpoint, CheckpointWriter, Graves};
 use super::directory::{self, Name};
+use super::files;
 use super::fold::{self, FOLD_MEMORY, Mode, Target};
 use super::judge::{self, Position};
 use super::manifest::{CheckpointRef, LogRef, Manifest};
@@ -124,7 +125,7 @@ pub(crate) fn salvage(opening: &mut Opening<'_>, damage: &str) -> Result<String,
         Ok::<_, OpenError>(())
     };
     // On a full disk its space is what the next attempt can go on with.
-    go_on().inspect_err(|_| drop(super::files::remove(target.path)))?;
+    go_on().inspect_err(|_| drop(files::remove(target.path)))?;
     Ok(what)
 }
 
@@ -218,7 +219,7 @@ fn old_checkpoint(
     let Some(at) = opening.manifest.checkpoint else { return Ok(furthest) };
     let path = dir.join(directory::checkpoint(at.number));
     let known = furthest.as_ref().map(|found| found.summary().last_seq);
-    if known.is_some_and(|known| known >= at.last_seq) || !path.exists() {
+    if known.is_some_and(|known| known >= at.last_seq) || files::found(&path)?.is_none() {
         return Ok(furthest);
     }
     // If it is another one, put there by mistake, its entries are measured from its own position.
@@ -230,18 +231,20 @@ fn old_checkpoint(
     let (epoch, metadata, tombstones) = checkpoint::salvage(&path, ledger, last_seq, &mut writer)?;
     let checkpoint = writer.finish(epoch, &metadata, Graves::new(None, tombstones))?;
     // It stays readable until it is dropped, and never becomes part of the ledger.
-    super::files::remove(&salvaged)?;
+    files::remove(&salvaged)?;
     Ok(Some(checkpoint))
 }
 
 /// The logs that are there.
 fn scans(opening: &Opening<'_>, there: &[u64], base: SeqNo) -> Result<Vec<Scan>, JournalError> {
-    there
-        .iter()
-        .map(|number| opening.dir().join(directory::log_dir(*number)))
-        .filter(|dir| data_file(dir).exists())
-        .map(|dir| rescue::scan_log(&dir, opening.manifest.ledger, base))
-        .collect()
+    let mut scans = Vec::new();
+    for number in there {
+        let dir = opening.dir().join(directory::log_dir(*number));
+        if files::found(&data_file(&dir))?.is_some() {
+            scans.push(rescue::scan_log(&dir, opening.manifest.ledger, base)?);
+        }
+    }
+    Ok(scans)
 }
 
 /// Everything that may tell something.

@@ -121,7 +121,7 @@ fn one_file_is_enough_to_know_the_ledger() {
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let entry = entry.unwrap();
             if !entry.file_name().to_string_lossy().starts_with(kept) {
-                crate::journal::files::remove(&entry.path()).unwrap();
+                files::remove(&entry.path()).unwrap();
             }
         }
         let made_up = reconstruct(dir.path()).unwrap();
@@ -157,7 +157,7 @@ fn a_witness_put_in_by_mistake_does_not_make_it_another_ledger() {
 fn nothing_to_go_by_is_no_ledger() {
     let dir = sample();
     for name in ["witness", "checkpoint-2", "checkpoint-3"] {
-        crate::journal::files::remove(&dir.path().join(name)).unwrap();
+        files::remove(&dir.path().join(name)).unwrap();
     }
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let path = entry.unwrap().path();

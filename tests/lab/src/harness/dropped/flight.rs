@@ -78,7 +78,7 @@ pub(super) fn flight(rng: &mut Rng, target: Target) -> Result<(), String> {
     // Some come before it is polled at all, and may lead it then; the others after it is dropped.
     let early = rng.below(company + 1);
     let mut others: Vec<_> = (0..early).map(|_| join()).collect();
-    drop(poll_and_drop(&now, leader, target.polls, target.again)?);
+    poll_and_drop(&now, leader, target.polls, target.again)?;
     others.extend((early..company).map(|_| join()));
     let mut executed = 0;
     for other in others {
