@@ -4,9 +4,11 @@
 //! Those that give a future or a value back print it as nothing, so that they
 //! are `Debug` and `Error` without asking that of the future.
 
+mod copy;
 mod open;
 mod run;
 
+pub use copy::{BackupError, CreateError};
 pub(crate) use open::no_space;
 pub use open::{Damage, Holder, JournalError, OpenError};
 pub use run::RunError;

@@ -16,6 +16,7 @@ pub(crate) mod fault;
 pub(crate) mod files;
 pub(crate) mod fold;
 pub(crate) mod frame;
+pub(crate) mod fresh;
 pub(crate) mod judge;
 pub(crate) mod lock;
 pub(crate) mod manifest;
@@ -41,11 +42,14 @@ pub(crate) mod conformance;
 pub use memory::MemoryJournal;
 
 use crate::details::TaskDetails;
-use crate::error::JournalError;
+use crate::error::{CreateError, JournalError};
 use crate::id::EncodedId;
 use crate::state::{Cell, Epoch, Event, SeqNo, Timestamp, Tombstone};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +135,10 @@ pub struct Base {
 /// Takes what a replay finds; an error ends the replay and is returned by it.
 pub type Visit<'a> = dyn FnMut(Replayed) -> Result<(), JournalError> + 'a;
 
+/// Makes a new ledger at the path, which must be missing or empty, of what a journal held at one
+/// moment; gives up soon after the flag is set. Only when it returns `Ok` there is a ledger.
+pub type Copier = Arc<dyn Fn(&Path, &AtomicBool) -> Result<(), CreateError> + Send + Sync>;
+
 /// A durable, ordered log of [`Record`]s.
 ///
 /// What the ledger relies on:
@@ -180,6 +188,13 @@ pub trait Journal: Send + 'static {
     /// no error but an [`Upkeep::failed`].
     fn upkeep(&mut self, wanted: Option<SeqNo>) -> Result<Upkeep, JournalError> {
         Ok(Upkeep { checkpointed: wanted.unwrap_or_default(), ..Upkeep::default() })
+    }
+
+    /// What copies everything up to the last finished checkpoint into a new ledger: for
+    /// [`Ledger::backup`](crate::Ledger::backup), which runs it on another thread while this one goes
+    /// on. `None` if this journal cannot be copied.
+    fn copier(&mut self) -> Option<Copier> {
+        None
     }
 
     /// Makes durable what is not yet, and frees whatever keeps another open out.

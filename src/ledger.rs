@@ -1,6 +1,7 @@
 //! The handle.
 
 mod admin;
+mod backup;
 mod bulk;
 mod read;
 mod retain;

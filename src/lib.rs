@@ -134,7 +134,7 @@ pub use error::*;
 pub use guard::{Claim, ClaimKind, Context, EffectKey, Landed, OnCrash, OnFailure, Retry, Verdict};
 pub use id::{ByteId, EncodedId, IdShape, Lookup, MAX_ID_BYTES, ParseByteIdError, TaskId};
 pub use journal::{
-    Base, Entry, Journal, LedgerEvent, MemoryJournal, Record, Replayed, Upkeep, Visit,
+    Base, Copier, Entry, Journal, LedgerEvent, MemoryJournal, Record, Replayed, Upkeep, Visit,
 };
 pub use state::*;
 

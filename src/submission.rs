@@ -24,10 +24,12 @@ pub(crate) use request::{AttemptKey, Request};
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, JournalError, Poison, Rejection};
 use crate::id::EncodedId;
+use crate::journal::Copier;
 use crate::sabotage::{self, Sabotage};
 use crate::state::{Cell, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use crate::wake;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -40,7 +42,7 @@ impl Errand {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Read { reply, .. } => reply.is_closed(),
-            Self::Checkpoint { reply } => reply.is_closed(),
+            Self::Checkpoint { reply, .. } => reply.is_closed(),
         }
     }
 }
@@ -65,8 +67,22 @@ pub(crate) enum Answer {
 pub(crate) enum Errand {
     /// Read the details of an id, if it is known by then.
     Read { id: EncodedId, reply: oneshot::Sender<Result<Option<TaskDetails>, JournalError>> },
-    /// Fold everything recorded so far into a checkpoint.
-    Checkpoint { reply: oneshot::Sender<Result<(), CheckpointError>> },
+    /// Fold everything recorded so far into a checkpoint, and hand out what copies it if `copy` says
+    /// so.
+    Checkpoint { copy: bool, reply: oneshot::Sender<Checkpointed> },
+}
+
+/// What became of a checkpoint that was asked for.
+pub(crate) type Checkpointed = Result<CopyOf, CheckpointError>;
+
+/// What copies a checkpoint, if that was wanted and the journal can.
+#[derive(Clone, Default)]
+pub(crate) struct CopyOf(pub(crate) Option<Copier>);
+
+impl fmt::Debug for CopyOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CopyOf").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Requests that are made durable together, and the one verdict on them.

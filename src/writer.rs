@@ -25,7 +25,7 @@ use crate::measure;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
 use crate::state::{Cell, SeqNo};
-use crate::submission::{Answer, Errand, Group, Request, Taken};
+use crate::submission::{Answer, Checkpointed, CopyOf, Errand, Group, Request, Taken};
 use crate::sync::Arc;
 use crate::wake;
 use crate::watch::Watch;
@@ -44,8 +44,18 @@ pub(crate) struct Writer {
     pub(crate) watch: Watch,
     /// The group that is being recorded, to be answered whatever happens.
     pub(crate) in_hand: Option<(Arc<Group>, Arc<Vec<Request>>)>,
-    /// Who waits for a checkpoint, and up to where.
-    pub(crate) checkpoints: Vec<(SeqNo, oneshot::Sender<Result<(), CheckpointError>>)>,
+    /// Who waits for a checkpoint.
+    pub(crate) checkpoints: Vec<Waiting>,
+}
+
+/// Who waits for a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Up to where.
+    seq: SeqNo,
+    /// To copy it.
+    copy: bool,
+    reply: oneshot::Sender<Checkpointed>,
 }
 
 impl Writer {
@@ -147,7 +157,9 @@ impl Writer {
                     let read = self.read(&id)?;
                     send(reply, read);
                 }
-                Errand::Checkpoint { reply } => self.checkpoints.push((self.core.last(), reply)),
+                Errand::Checkpoint { copy, reply } => {
+                    self.checkpoints.push(Waiting { seq: self.core.last(), copy, reply });
+                }
             }
         }
         Ok(())
@@ -181,28 +193,35 @@ impl Writer {
 
     /// Lets the journal do what it has to beside appending. An error has poisoned the ledger.
     fn upkeep(&mut self) -> Result<Option<Duration>, Poison> {
-        let wanted = self.checkpoints.iter().map(|(seq, _)| *seq).max();
+        let wanted = self.checkpoints.iter().map(|waiting| waiting.seq).max();
+        let copy =
+            self.checkpoints.iter().filter(|waiting| waiting.copy).map(|waiting| waiting.seq);
+        let copy = copy.min();
         let turn = Group::new();
         let watched = self.watch.arm(Arc::clone(&turn), Arc::default());
-        let upkeep = guarded(|| self.journal.upkeep(wanted));
+        let upkeep = guarded(|| {
+            let upkeep = self.journal.upkeep(wanted)?;
+            let ready = copy.is_some_and(|seq| seq <= upkeep.checkpointed);
+            Ok((CopyOf(ready.then(|| self.journal.copier()).flatten()), upkeep))
+        });
         drop(watched);
         if !turn.decide_durable() {
             return Err(self.stuck());
         }
-        let upkeep = upkeep.inspect_err(|poison| self.shared.poison(poison, None))?;
+        let (copy, upkeep) = upkeep.inspect_err(|poison| self.shared.poison(poison, None))?;
         if let Some(error) = upkeep.failed {
             tracing::warn!(error = %chain(&error), "checkpoint failed; the log goes on");
             let error = Arc::new(error);
-            for (_, reply) in self.checkpoints.drain(..) {
-                send(reply, Err(CheckpointError::Failed(Arc::clone(&error))));
+            for waiting in self.checkpoints.drain(..) {
+                send(waiting.reply, Err(CheckpointError::Failed(Arc::clone(&error))));
             }
         }
         let done = upkeep.checkpointed;
-        let (ready, later) = self.checkpoints.drain(..).partition(|(seq, _)| *seq <= done);
+        let (ready, later): (Vec<_>, _) =
+            self.checkpoints.drain(..).partition(|waiting| waiting.seq <= done);
         self.checkpoints = later;
-        let ready: Vec<(SeqNo, oneshot::Sender<_>)> = ready;
-        for (_, reply) in ready {
-            send(reply, Ok(()));
+        for waiting in ready {
+            send(waiting.reply, Ok(if waiting.copy { copy.clone() } else { CopyOf::default() }));
         }
         Ok(upkeep.again_after)
     }
@@ -232,9 +251,9 @@ impl Writer {
 
     /// Closes the journal when the last future is gone.
     fn finish(mut self, poisoned: Option<Poison>) {
-        for (_, reply) in self.checkpoints.drain(..) {
+        for waiting in self.checkpoints.drain(..) {
             let error = poisoned.clone().map_or(CheckpointError::Closed, CheckpointError::Poisoned);
-            send(reply, Err(error));
+            send(waiting.reply, Err(error));
         }
         let result = match poisoned {
             None => {

@@ -76,6 +76,7 @@ fn read_manifest(path: &Path) -> Result<(Manifest, Vec<Damage>), OpenError> {
         Ok(Found::LeftoversOfCreation) => {
             return Err(nothing("it was never finished: its creation was interrupted"));
         }
+        Ok(Found::LeftoversOfCopy) => return Err(OpenError::Unfinished { path: shown(path) }),
         Err(OpenError::Damaged(damage)) => Some(damage),
         Err(error) => return Err(error),
     };
@@ -223,7 +224,7 @@ impl Look<'_> {
             Name::Checkpoint(number) => {
                 self.manifest.checkpoint.is_none_or(|checkpoint| checkpoint.number != number)
             }
-            Name::Unfinished => true,
+            Name::Copying | Name::Unfinished => true,
             Name::Damaged => {
                 return Some(format!("{name} holds what an accepted loss put aside"));
             }

@@ -4,6 +4,7 @@ use super::{Inspection, Source, last_change};
 use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::journal::Entry;
+use crate::journal::checkpoint::Graves;
 use crate::seal::Seal;
 use crate::state::{Epoch, Grave, SeqNo, TaskState, Timestamp, Tombstone};
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,27 +120,30 @@ impl Inspection {
 
     /// Every tombstone.
     pub(super) fn tombstones(&self) -> Result<BTreeSet<Tombstone>, JournalError> {
-        let mut all = BTreeSet::new();
-        match &self.source {
-            Source::Nothing => {}
-            Source::Checkpoint(checkpoint) => {
-                let mut tombstones = checkpoint.tombstones();
-                while let Some(tombstone) = tombstones.next()? {
-                    all.insert(tombstone);
-                }
-            }
-            Source::Salvaged(salvage) => all.extend(salvage.tombstones.keys()),
+        let (mut graves, mut all) = (self.graves(), BTreeSet::new());
+        while let Some(tombstone) = graves.next()? {
+            all.insert(tombstone);
         }
+        Ok(all)
+    }
+
+    /// Every tombstone, ascending. Takes memory for those that came and went in the log.
+    pub(super) fn graves(&self) -> Graves<'_> {
+        let (old, mut changes) = match &self.source {
+            Source::Nothing => (None, BTreeMap::new()),
+            Source::Checkpoint(checkpoint) => (Some(checkpoint), BTreeMap::new()),
+            Source::Salvaged(salvage) => (None, salvage.tombstones.clone()),
+        };
         // What cannot be read of the log is told by whoever reads the tasks.
         for record in self.records(SeqNo::ZERO).flatten() {
             let Entry::Task { event, .. } = &record.entry else { continue };
             match event.grave() {
-                Some(Grave::Dug(tombstone)) => _ = all.insert(tombstone),
-                Some(Grave::Opened(tombstone)) => _ = all.remove(&tombstone),
+                Some(Grave::Dug(tombstone)) => _ = changes.insert(tombstone, true),
+                Some(Grave::Opened(tombstone)) => _ = changes.insert(tombstone, false),
                 None => {}
             }
         }
-        Ok(all)
+        Graves::new(old, changes)
     }
 
     /// Counts everything; reads all of the ledger.

@@ -10,8 +10,8 @@ use thiserror::Error;
 
 /// Why a ledger could not be opened.
 ///
-/// Nothing that was recorded is changed by an open that fails. `NotADirectory`, `NotALedger`, `Newer`,
-/// `Locked` and, but for a format migration, `OtherIdType` come before anything is written. The others may
+/// Nothing that was recorded is changed by an open that fails. `NotADirectory`, `NotALedger`,
+/// `Unfinished`, `Newer`, `Locked` and, but for a format migration, `OtherIdType` come before anything is written. The others may
 /// come when leftovers are gone, the ballast is given up, or some of what ran is already reset; opening
 /// again goes on from there.
 #[derive(Debug, Error)]
@@ -30,6 +30,13 @@ pub enum OpenError {
         path: PathBuf,
         /// One of the names found there.
         found: String,
+    },
+    /// A backup or an import was to be made there and never finished. It is no ledger: make it again
+    /// with the same path, or remove the directory.
+    #[error("{} is no ledger: a backup or an import there was never finished; make it again, or remove the directory", path.display())]
+    Unfinished {
+        /// The path.
+        path: PathBuf,
     },
     /// The file system refused.
     #[error("cannot {action} {}", path.display())]

@@ -8,6 +8,7 @@
 //! log-<N>         a log, N = 1, 2, ...               a sled directory
 //! checkpoint-<N>  a checkpoint, N as above           a file
 //! damaged         what an accepted loss put aside    a directory
+//! copying         a copy is being made here          fresh.rs
 //! <one of these>.tmp    not finished
 //! ```
 //!
@@ -18,12 +19,14 @@
 //! A creation writes the manifest last, so one that died has none. What is found without one is
 //! such a leftover if and only if it has no other names than ours, no checkpoint and nothing put
 //! aside, a witness at position 0 or none, and no log that holds a frame. Anything more was a
-//! ledger that has lost its manifest: damage.
+//! ledger that has lost its manifest: damage. Unless there is `copying`: then a backup or an import was
+//! to be made here, which has a checkpoint and a witness before it has its manifest, and died. It is no
+//! ledger, and never was one; only the next backup or import goes on there.
 //!
 //! Removing leftovers may die on any line: the rest is removed by the next open.
 
 use super::manifest::Manifest;
-use super::{ballast, files, lock, manifest, witness};
+use super::{ballast, files, fresh, lock, manifest, witness};
 use crate::error::{Damage, JournalError, OpenError};
 use crate::held::shown;
 use rustix::fs::Access as Permission;
@@ -33,6 +36,9 @@ use std::path::Path;
 
 /// Where an accepted loss puts the damaged files.
 pub(crate) const DAMAGED: &str = "damaged";
+
+/// Says that a copy of a ledger is being made. Beside a manifest it is a leftover.
+pub(crate) const COPYING: &str = "copying";
 
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -63,6 +69,8 @@ pub(crate) enum Name {
     Checkpoint(u64),
     /// What an accepted loss put aside.
     Damaged,
+    /// A copy is being made.
+    Copying,
     /// One of the above that was never finished.
     Unfinished,
     /// Not one of ours.
@@ -89,6 +97,7 @@ impl Name {
             witness::NAME => Self::Witness,
             ballast::NAME => Self::Ballast,
             DAMAGED => Self::Damaged,
+            COPYING => Self::Copying,
             _ => number("log-")
                 .map(Self::Log)
                 .or_else(|| number("checkpoint-").map(Self::Checkpoint))
@@ -121,6 +130,8 @@ pub(crate) enum Found {
     Empty,
     /// What a creation left that died before its manifest was written.
     LeftoversOfCreation,
+    /// What a backup or an import left that died before its manifest was written.
+    LeftoversOfCopy,
     /// A directory with a manifest.
     Ledger,
 }
@@ -162,6 +173,14 @@ pub(crate) fn judge(
     if names.iter().any(|(_, name)| *name == Name::Manifest) {
         return Ok(Found::Ledger);
     }
+    let foreign = || {
+        let (name, _) = names.iter().find(|(_, name)| *name == Name::Unknown)?;
+        let found = name.to_string_lossy().into_owned();
+        Some(OpenError::NotALedger { path: shown(path), found })
+    };
+    if names.iter().any(|(_, name)| *name == Name::Copying) && fresh::is_marked(path)? {
+        return foreign().map_or(Ok(Found::LeftoversOfCopy), Err);
+    }
     if let Some(what) = evidence(path, &names, has_frames)? {
         return Err(OpenError::Damaged(Damage {
             place: manifest::NAME.to_owned(),
@@ -169,13 +188,7 @@ pub(crate) fn judge(
             lost: None,
         }));
     }
-    match names.iter().find(|(_, name)| *name == Name::Unknown) {
-        Some((name, _)) => Err(OpenError::NotALedger {
-            path: shown(path),
-            found: name.to_string_lossy().into_owned(),
-        }),
-        None => Ok(Found::LeftoversOfCreation),
-    }
+    foreign().map_or(Ok(Found::LeftoversOfCreation), Err)
 }
 
 /// What tells that this directory without a manifest was a ledger.
@@ -199,7 +212,12 @@ fn evidence(
                 witness::Glimpse::Damaged => Some("the witness is damaged as well".to_owned()),
                 witness::Glimpse::Missing => None,
             },
-            Name::Lock | Name::Manifest | Name::Ballast | Name::Unfinished | Name::Unknown => None,
+            Name::Lock
+            | Name::Manifest
+            | Name::Ballast
+            | Name::Copying
+            | Name::Unfinished
+            | Name::Unknown => None,
         };
         if what.is_some() {
             return Ok(what);
@@ -213,7 +231,24 @@ fn evidence(
 pub(crate) fn remove_leftovers_of_creation(dir: &Path) -> Result<Vec<String>, JournalError> {
     remove_where(dir, |name| match name {
         Name::Witness | Name::Ballast | Name::Log(_) | Name::Unfinished => true,
-        Name::Lock | Name::Manifest | Name::Checkpoint(_) | Name::Damaged | Name::Unknown => false,
+        Name::Lock
+        | Name::Manifest
+        | Name::Checkpoint(_)
+        | Name::Damaged
+        | Name::Copying
+        | Name::Unknown => false,
+    })
+}
+
+/// Removes what a backup or an import left that died: everything of ours but the lock, and `copying`
+/// itself, without which the rest would be a ledger that has lost its manifest. Only for
+/// [`Found::LeftoversOfCopy`], judged under the lock.
+pub(crate) fn remove_leftovers_of_copy(dir: &Path) -> Result<Vec<String>, JournalError> {
+    remove_where(dir, |name| match name {
+        Name::Witness | Name::Ballast | Name::Log(_) | Name::Checkpoint(_) | Name::Unfinished => {
+            true
+        }
+        Name::Lock | Name::Manifest | Name::Damaged | Name::Copying | Name::Unknown => false,
     })
 }
 
@@ -228,7 +263,7 @@ pub(crate) fn remove_leftovers(
         Name::Checkpoint(number) => {
             manifest.checkpoint.is_none_or(|checkpoint| checkpoint.number != number)
         }
-        Name::Unfinished => true,
+        Name::Copying | Name::Unfinished => true,
         Name::Lock
         | Name::Manifest
         | Name::Witness
@@ -256,6 +291,7 @@ pub(crate) fn numbered(dir: &Path) -> Result<(Vec<u64>, Vec<u64>), JournalError>
             | Name::Witness
             | Name::Ballast
             | Name::Damaged
+            | Name::Copying
             | Name::Unfinished
             | Name::Unknown => {}
         }

@@ -12,6 +12,7 @@
 use super::chain::LedgerId;
 use super::checkpoint::Checkpoint;
 use super::frame;
+use super::fresh::{Fresh, Origin};
 use super::judge::Position;
 use super::lock::DirLock;
 use super::manifest::Manifest;
@@ -19,12 +20,15 @@ use super::roll::Roller;
 use super::scan::Scan;
 use super::sled::Log;
 use super::witness::Witness;
-use super::{Base, Journal, Record, Replayed, Upkeep, Visit};
+use super::{Base, Copier, Journal, Record, Replayed, Upkeep, Visit};
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::state::{Cell, SeqNo};
 use crate::sync::Arc;
+use std::path::Path;
+use std::sync::Arc as StdArc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Entries of the checkpoint that are handed over at once.
@@ -197,6 +201,21 @@ impl Journal for SledJournal {
         let rolled = self.roll(wanted, now)?;
         let again = [self.witness.due(now), rolled.again_after].into_iter().flatten().min();
         Ok(Upkeep { again_after: again, ..rolled })
+    }
+
+    fn copier(&mut self) -> Option<Copier> {
+        let checkpoint = Arc::clone(self.checkpoint.as_ref()?);
+        let origin = Origin { manifest: self.manifest.clone(), end: self.base() };
+        let dir = self.lock.dir().clone();
+        Some(StdArc::new(move |to: &Path, stop: &AtomicBool| {
+            // The checkpoint stays readable when its name is gone; with this also its path, for
+            // messages, leads where it did.
+            let _held = &dir;
+            let fresh = Fresh::begin(to)?;
+            let copied = fresh.copy_checkpoint(&checkpoint, stop);
+            copied.and_then(|()| fresh.finish(&origin, &[]))?;
+            Ok(())
+        }))
     }
 
     fn close(&mut self) -> Result<(), JournalError> {

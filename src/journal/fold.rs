@@ -206,7 +206,7 @@ impl Round {
 }
 
 /// A close waits for the fold, so whatever is as long as the ledger is large has to ask.
-fn go_on(stop: &AtomicBool) -> Result<(), JournalError> {
+pub(crate) fn go_on(stop: &AtomicBool) -> Result<(), JournalError> {
     if stop.load(Ordering::Relaxed) {
         return Err(JournalError::Store("asked to stop".into()));
     }

@@ -85,8 +85,9 @@ pub(crate) fn open_once(
     // The process may change its current directory while the ledger is open.
     let dir =
         std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
-    if judge_path(&dir, options)? == Found::Missing {
-        files::create_dir(&dir)?;
+    match judge_path(&dir, options)? {
+        Found::Missing => files::create_dir(&dir)?,
+        Found::Empty | Found::LeftoversOfCreation | Found::LeftoversOfCopy | Found::Ledger => {}
     }
     let lock = Arc::new(DirLock::acquire(&dir, options.lock_wait)?);
     *held = Some(Arc::clone(&lock));
@@ -95,6 +96,8 @@ pub(crate) fn open_once(
     match judge_path(dir, options)? {
         Found::Ledger => {}
         Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(dir, options)?,
+        // An empty ledger there would be taken for the one that was to be copied.
+        Found::LeftoversOfCopy => return Err(OpenError::Unfinished { path: shown(dir) }),
     }
     // The manifest that is read now may be the rename of a process that was killed before it synced
     // the directory: nothing may be removed or acknowledged on the word of a name that a loss of

@@ -255,6 +255,7 @@ fn all_names(dir: &Path) -> Result<Vec<String>, JournalError> {
         | Name::Manifest
         | Name::Ballast
         | Name::Damaged
+        | Name::Copying
         | Name::Unfinished
         | Name::Unknown => false,
     };

@@ -5,7 +5,7 @@ use crate::attempt;
 use crate::error::{ChangeError, CheckpointError, CloseError, Poison, Rejection};
 use crate::id::TaskId;
 use crate::shared::RESERVED;
-use crate::submission::{Errand, Phase, Request};
+use crate::submission::{Checkpointed, Errand, Phase, Request};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -131,12 +131,17 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Ok(()) }
     /// ```
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
+        self.checkpointed(false).await.map(drop)
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), and takes hold of it to `copy` it.
+    pub(super) async fn checkpointed(&self, copy: bool) -> Checkpointed {
         let (reply, done) = oneshot::channel();
         let gone = |phase| match phase {
             Phase::Poisoned(poison) => CheckpointError::Poisoned(poison),
             Phase::Open | Phase::Closing | Phase::Ended => CheckpointError::Closed,
         };
-        self.shared().submissions.send(Errand::Checkpoint { reply }).map_err(gone)?;
+        self.shared().submissions.send(Errand::Checkpoint { copy, reply }).map_err(gone)?;
         let done = self.shared().reply(done).await;
         done.unwrap_or_else(|| Err(gone(self.shared().submissions.phase())))
     }

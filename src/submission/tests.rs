@@ -224,7 +224,7 @@ fn the_poison_drops_the_errands_and_says_so() {
     let (reply, _) = oneshot::channel();
     assert!(queue.send(Errand::Read { id: id("a"), reply }).is_err());
     let (reply, _) = oneshot::channel();
-    assert!(queue.send(Errand::Checkpoint { reply }).is_err());
+    assert!(queue.send(Errand::Checkpoint { copy: false, reply }).is_err());
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Repair(RepairArgs),
     Resolve(ResolveArgs),
     Prune(PruneArgs),
+    #[command(flatten)]
+    Copies(crate::copies::Copies),
     Completions(CompletionsArgs),
 }
 

@@ -6,6 +6,7 @@
 mod args;
 mod beside;
 mod command;
+mod copies;
 mod dump;
 mod exec;
 mod json;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Prune(args) => prune::run(&args),
+Command::Copies(args) => copies::run(&args),
         Command::Completions(args) => completions(args.shell),
     };
     match done {

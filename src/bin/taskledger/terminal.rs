@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use taskledger::dump::Inspection;
-use taskledger::{ByteId, JournalError, OpenError};
+use taskledger::{BackupError, ByteId, JournalError, OpenError};
 
 /// Why a command ends without having done its work.
 #[derive(Debug)]
@@ -29,6 +29,12 @@ impl fmt::Display for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
+        Self::Look(chain(&error))
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
         Self::Look(chain(&error))
     }
 }

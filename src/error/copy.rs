@@ -1,0 +1,122 @@
+//! What can go wrong with copies of a ledger.
+
+use super::{CheckpointError, Damage, Holder, JournalError, OpenError, Poison};
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a new ledger could not be made at a path: by a backup, or by an import.
+///
+/// There is no ledger at the path then, unless the very last step failed, which says whether it outlives
+/// the power. What is left there goes when it is tried again.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// Something is there already, and nothing of it was touched. Take another path, or remove it.
+    #[error("{} is not empty, it has {found}; give the path of a new or empty directory", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// The path is something else than a directory. Take another one.
+    #[error("{} is not a directory; give the path of a new or empty one", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody else is making a ledger there.
+    #[error("{} is in use by {holder}", path.display())]
+    Locked {
+        /// The path.
+        path: PathBuf,
+        /// Who, as far as the lock file tells.
+        holder: Holder,
+    },
+    /// The file system refused; the disk is full, for one.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// What is to be copied is damaged, or what was written does not read back.
+    #[error("damaged: {0}")]
+    Damaged(Damage),
+    /// Another failure.
+    #[error("the new ledger could not be made")]
+    Journal(#[source] JournalError),
+}
+
+impl From<JournalError> for CreateError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Io { action, path, source } => Self::Io { action, path, source },
+            JournalError::Damaged(damage) => Self::Damaged(damage),
+            JournalError::Illegal { seq, source } => Self::Damaged(Damage {
+                place: "log".to_owned(),
+                what: format!("record {seq}: {source}"),
+                lost: None,
+            }),
+            JournalError::Store(_) | JournalError::Panicked(_) | JournalError::Moved { .. } => {
+                Self::Journal(error)
+            }
+        }
+    }
+}
+
+impl From<OpenError> for CreateError {
+    /// Of the path where it is to be made.
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NotADirectory { path } => Self::NotADirectory { path },
+            OpenError::NotALedger { path, found } => {
+                Self::Exists { path, found: format!("{found:?}") }
+            }
+            OpenError::Io { action, path, source } => Self::Io { action, path, source },
+            OpenError::Locked { path, holder } => Self::Locked { path, holder },
+            OpenError::Damaged(damage) => Self::Damaged(damage),
+            OpenError::Journal(error) => error.into(),
+            OpenError::Unfinished { .. }
+            | OpenError::Newer { .. }
+            | OpenError::OtherIdType(_)
+            | OpenError::Full { .. }
+            | OpenError::Stuck { .. } => Self::Journal(JournalError::Store(super::chain(&error))),
+        }
+    }
+}
+
+/// Why there is no backup. The ledger itself goes on as it was.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The ledger is closed.
+    #[error("the ledger is closed")]
+    Closed,
+    /// The ledger has stopped recording: what it would copy may not be all. Open it again first.
+    #[error(transparent)]
+    Poisoned(#[from] Poison),
+    /// The checkpoint to be copied could not be made; it can be tried again.
+    #[error("the checkpoint to be copied could not be made")]
+    Checkpoint(#[source] CheckpointError),
+    /// The journal of this ledger cannot be copied: it is not the one on disk.
+    #[error("the journal of this ledger cannot be copied; only one on disk can")]
+    Unsupported,
+    /// The new ledger could not be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl From<CheckpointError> for BackupError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Closed => Self::Closed,
+            CheckpointError::Poisoned(poison) => Self::Poisoned(poison),
+            CheckpointError::Failed(_) => Self::Checkpoint(error),
+        }
+    }
+}
