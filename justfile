@@ -42,6 +42,7 @@ features:
     cargo check --package taskledger
     cargo check --package taskledger --features cli
     cargo check --package taskledger --features internals
+    cargo check --package taskledger --features json
     cargo check --package taskledger --features metrics
 
 # Licences, sources, bans; advisories need the network

@@ -27,12 +27,26 @@
 //! ```
 
 mod backup;
+#[cfg(feature = "json")]
+mod export;
+#[cfg(feature = "json")]
+mod import;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "json")]
+mod lines;
 mod look;
 mod read;
 mod repair;
 mod stats;
 mod verify;
 
+#[cfg(feature = "json")]
+pub use export::Exported;
+#[cfg(feature = "json")]
+pub use import::{Imported, import, import_with};
+#[cfg(feature = "json")]
+pub use json::{json_line, output_json};
 pub use read::{Filter, History, Records, Selected, Tasks, last_change};
 pub use repair::{RepairReport, repair};
 pub use stats::{Graveyard, Stats};
@@ -66,6 +80,8 @@ pub struct Inspection {
     source: Source,
     logs: Vec<LogFrames>,
     end: Position,
+    /// Up to where positions have been used: where it ends, unless it is damaged.
+    numbered: Position,
     damage: Vec<Damage>,
     notes: Vec<String>,
     files: Vec<FileSize>,

@@ -9,6 +9,8 @@ mod open;
 mod run;
 
 pub use copy::{BackupError, CreateError};
+#[cfg(feature = "json")]
+pub use copy::{ExportError, ImportError};
 pub(crate) use open::no_space;
 pub use open::{Damage, Holder, JournalError, OpenError};
 pub use run::RunError;

@@ -85,9 +85,12 @@
 //!
 //! # Features
 //!
-//! None is on by default, and none changes what the library does.
+//! None is on by default, and none changes what the library does without it.
 //!
 //! * `cli`: the `taskledger` command, which looks into ledgers (and repairs damaged ones on request).
+//! * `json`: exports and imports of whole ledgers as JSON Lines (`dump::Inspection::export`,
+//!   `dump::import`). `cli` turns it on.
+//! * `metrics`: what the ledger does, in numbers, for the `metrics` facade.
 //! * `internals`: a module of what the benches and the crash lab need of the inside; exempt from
 //!   semantic versioning.
 //!

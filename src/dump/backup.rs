@@ -76,6 +76,6 @@ impl Inspection {
 
     /// What a copy is to be a copy of.
     pub(super) fn origin(&self) -> Origin {
-        Origin { manifest: self.manifest.clone(), end: self.end }
+        Origin::of(&self.manifest, self.numbered)
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn open(path: &Path) -> Result<Inspection, OpenError> {
         look.notes.push("there is no lock file: a copy, or one that nobody has opened".to_owned());
     }
     let source = look.source()?;
-    let (mut logs, end) = look.logs()?;
+    let (mut logs, [end, numbered]) = look.logs()?;
     look.blobs()?;
     let (files, notes) = (look.files()?, look.notes);
     let total: u64 = logs.iter().map(|log| log.scan.frame_bytes()).sum();
@@ -51,8 +51,19 @@ pub(super) fn open(path: &Path) -> Result<Inspection, OpenError> {
         IdShape::default()
     });
     let path = path.to_owned();
-    let mut inspection =
-        Inspection { path, manifest, shape, source, logs, end, damage, notes, files, lock };
+    let mut inspection = Inspection {
+        path,
+        manifest,
+        shape,
+        source,
+        logs,
+        end,
+        numbered,
+        damage,
+        notes,
+        files,
+        lock,
+    };
     if inspection.shape.is_opaque() {
         let (base, _) = inspection.whole();
         let learned = base.metadata.get(ID_SHAPE_NAME);
@@ -142,8 +153,8 @@ impl Look<'_> {
         }
     }
 
-    /// The logs, and where they end.
-    fn logs(&mut self) -> Result<(Vec<LogFrames>, Position), JournalError> {
+    /// The logs, where they end, and up to where positions have been used.
+    fn logs(&mut self) -> Result<(Vec<LogFrames>, [Position; 2]), JournalError> {
         let base = self
             .manifest
             .checkpoint
@@ -172,10 +183,8 @@ impl Look<'_> {
         };
         let frames = match judge(base, &scanned, witnessed) {
             Ok(whole) => {
-                return Ok((
-                    with_frames(scanned, whole.runs.into_iter().map(|run| run.frames)),
-                    whole.end,
-                ));
+                let frames = whole.runs.into_iter().map(|run| run.frames);
+                return Ok((with_frames(scanned, frames), [whole.end; 2]));
             }
             Err(damage) => {
                 self.damage.push(damage);
@@ -183,7 +192,10 @@ impl Look<'_> {
             }
         };
         let (frames, end) = frames;
-        Ok((with_frames(scanned, frames.into_iter()), end))
+        // As a repair goes on: numbers that were acknowledged are not used again.
+        let further = |a: Position, b: Position| if b.seq > a.seq { b } else { a };
+        let numbered = further(further(end, witnessed), base);
+        Ok((with_frames(scanned, frames.into_iter()), [end, numbered]))
     }
 
     /// The store puts there what it never syncs, and must never have a reason to.

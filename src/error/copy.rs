@@ -120,3 +120,76 @@ impl From<CheckpointError> for BackupError {
         }
     }
 }
+
+/// Why a ledger could not be [exported](crate::dump::Inspection::export). What was written by then has no
+/// closing line, so it is never taken for an export of the whole.
+#[cfg(feature = "json")]
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The ledger is damaged, and its loss is not accepted.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(Damage),
+    /// It could not be read.
+    #[error("the ledger cannot be read")]
+    Read(#[source] JournalError),
+    /// The export could not be written.
+    #[error("the export cannot be written")]
+    Write(#[source] io::Error),
+}
+
+#[cfg(feature = "json")]
+impl From<JournalError> for ExportError {
+    fn from(error: JournalError) -> Self {
+        match CreateError::from(error) {
+            CreateError::Damaged(damage) => Self::Damaged(damage),
+            CreateError::Journal(error) => Self::Read(error),
+            CreateError::Io { action, path, source } => {
+                Self::Read(JournalError::Io { action, path, source })
+            }
+            // Not of a journal.
+            other @ (CreateError::Exists { .. }
+            | CreateError::NotADirectory { .. }
+            | CreateError::Locked { .. }) => Self::Read(JournalError::Store(super::chain(&other))),
+        }
+    }
+}
+
+/// Why nothing was [imported](crate::dump::import). There is no ledger at the path, but for what
+/// [`CreateError`] says.
+#[cfg(feature = "json")]
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// It is not an export of a ledger.
+    #[error("this is no export of a ledger: {0}")]
+    NotAnExport(String),
+    /// A newer version of this library wrote it.
+    #[error(
+        "the export has format version {found}; this version of taskledger reads up to {supported}: use a newer one"
+    )]
+    Newer {
+        /// The version of the export.
+        found: u32,
+        /// The newest version that is understood.
+        supported: u32,
+    },
+    /// A line says what no ledger can hold, or stands where it cannot.
+    #[error("line {line}: {what}")]
+    Line {
+        /// Its number, from 1.
+        line: u64,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
+    /// It is not all of a ledger: cut off, changed, or made of a damaged one. Export again, or accept that
+    /// what is missing is lost.
+    #[error("the export is not whole: {0}; export again, or accept the loss of what is missing")]
+    Incomplete(String),
+    /// It could not be read.
+    #[error("the export cannot be read")]
+    Read(#[source] io::Error),
+    /// The new ledger could not be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}

@@ -45,6 +45,8 @@ mod writer;
 pub(crate) use salvage::{Salvage, SalvagedEntries, salvage};
 pub(crate) use tombstones::Graves;
 pub(crate) use writer::CheckpointWriter;
+#[cfg(feature = "json")]
+pub(crate) use writer::SummedUp;
 
 use crate::details::TaskDetails;
 use crate::error::JournalError;

@@ -205,7 +205,7 @@ impl Journal for SledJournal {
 
     fn copier(&mut self) -> Option<Copier> {
         let checkpoint = Arc::clone(self.checkpoint.as_ref()?);
-        let origin = Origin { manifest: self.manifest.clone(), end: self.base() };
+        let origin = Origin::of(&self.manifest, self.base());
         let dir = self.lock.dir().clone();
         Some(StdArc::new(move |to: &Path, stop: &AtomicBool| {
             // The checkpoint stays readable when its name is gone; with this also its path, for

@@ -19,6 +19,7 @@
 //! The new ledger has the identity of the one that it is a copy of, so it has its effect keys,
 //! tombstones and fingerprints as well. One that is given up removes what it has made, `copying` last.
 
+use super::chain::LedgerId;
 use super::checkpoint::{Checkpoint, CheckpointWriter};
 use super::directory::{self, Access, COPYING, Found};
 use super::files;
@@ -32,6 +33,7 @@ use super::witness::Witness;
 use super::{Record, frame};
 use crate::error::{CreateError, JournalError, OpenError};
 use crate::held::{HeldPath, shown};
+use crate::state::Timestamp;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -128,7 +130,7 @@ impl Fresh {
         origin: &Origin,
     ) -> Result<CheckpointWriter, JournalError> {
         let Position { seq, chain } = origin.end;
-        CheckpointWriter::create(&self.checkpoint(), origin.manifest.ledger, seq, chain)
+        CheckpointWriter::create(&self.checkpoint(), origin.ledger, seq, chain)
     }
 
     /// Makes a checkpoint that is a copy of this one, and reads it back: tomorrow it may be all there
@@ -227,22 +229,33 @@ impl Drop for Fresh {
     }
 }
 
-/// Of which ledger a new one is a copy, and where it ends.
+/// Of which ledger a new one is a copy, and where that ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    pub(crate) manifest: Manifest,
+    pub(crate) ledger: LedgerId,
+    pub(crate) created_at: Timestamp,
+    /// The description of its id type.
+    pub(crate) shape: Vec<u8>,
     pub(crate) end: Position,
 }
 
 impl Origin {
+    pub(crate) fn of(manifest: &Manifest, end: Position) -> Self {
+        let Manifest { ledger, created_at, shape, .. } = manifest;
+        Self { ledger: *ledger, created_at: *created_at, shape: shape.clone(), end }
+    }
+
+    /// Of the copy.
     fn manifest(&self) -> Manifest {
         let Position { seq: last_seq, chain } = self.end;
         Manifest {
+            ledger: self.ledger,
+            created_at: self.created_at,
+            shape: self.shape.clone(),
             segment_size: SEGMENT_SIZE,
             checkpoint: Some(CheckpointRef { number: CHECKPOINT, last_seq, chain }),
             logs: vec![LogRef { number: LOG }],
             next_number: LOG + 1,
-            ..self.manifest.clone()
         }
     }
 }

@@ -5,6 +5,7 @@
 mod copied;
 mod damage;
 mod exec;
+mod exported;
 mod formats;
 mod full;
 mod ids;

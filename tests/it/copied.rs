@@ -87,20 +87,36 @@ async fn it_is_the_same_ledger_to_the_world_outside() {
     ledger.task(name("paid")).fingerprint(b"10").run(|_| ok(10)).await.unwrap();
     ledger.backup(&copy).await.unwrap();
     ledger.close().await.unwrap();
-    assert_eq!(everything(&path), everything(&copy));
+    let mut copies = vec![copy];
+    let looked_at = dir.path().join("looked-at");
+    Inspection::open(&path).unwrap().backup(&looked_at).unwrap();
+    copies.push(looked_at);
+    #[cfg(feature = "json")]
+    {
+        let imported = dir.path().join("imported");
+        let mut export = Vec::new();
+        Inspection::open(&path).unwrap().export(&mut export).unwrap();
+        taskledger::dump::import(&*export, &imported, taskledger::AcceptLoss::No).unwrap();
+        copies.push(imported);
+    }
     let identity = |path: &Path| Inspection::open(path).unwrap().ledger();
-    assert_eq!(identity(&path), identity(&copy));
+    for copy in &copies {
+        assert_eq!(everything(&path), everything(copy));
+        assert_eq!(identity(&path), identity(copy));
+    }
 
-    let ledger = opened(&copy).await;
-    assert_eq!(ledger.tombstones(), 1);
-    assert_eq!(ledger.query_task_state_quick("old"), TaskState::Succeeded);
-    assert_eq!(ledger.query_task_state_quick("never"), TaskState::NotFound);
-    assert_eq!(key(&ledger, "again").await, before);
-    let other = ledger.task(name("paid")).fingerprint(b"11").run(|_| ok(11)).await;
-    assert!(matches!(other, Err(RunError::OtherRequest { .. })), "{other:?}");
-    let same = ledger.task(name("paid")).fingerprint(b"10").run(|_| ok(11)).await.unwrap();
-    assert_eq!(same.value, Some(10));
-    ledger.close().await.unwrap();
+    for copy in copies {
+        let ledger = opened(&copy).await;
+        assert_eq!(ledger.tombstones(), 1);
+        assert_eq!(ledger.query_task_state_quick("old"), TaskState::Succeeded);
+        assert_eq!(ledger.query_task_state_quick("never"), TaskState::NotFound);
+        assert_eq!(key(&ledger, "again").await, before);
+        let other = ledger.task(name("paid")).fingerprint(b"11").run(|_| ok(11)).await;
+        assert!(matches!(other, Err(RunError::OtherRequest { .. })), "{other:?}");
+        let same = ledger.task(name("paid")).fingerprint(b"10").run(|_| ok(11)).await.unwrap();
+        assert_eq!(same.value, Some(10));
+        ledger.close().await.unwrap();
+    }
 }
 
 /// Whatever is acknowledged before a backup is called is in it, whoever writes, prunes and folds.

@@ -1,9 +1,8 @@
 //! One task as a JSON object, and the parts of it that other formats share.
 
-use crate::output;
 use serde::Serialize;
 use serde_json::Value;
-use taskledger::dump::Inspection;
+use taskledger::dump::{Inspection, json_line, output_json};
 use taskledger::{EncodedId, Failure, Output, SuccessBy, TaskDetails, Timestamp};
 
 /// A task, its fields in the order in which they are printed.
@@ -64,9 +63,9 @@ impl Row {
         let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
         let (mut output, mut output_bytes, mut output_not_kept) = (None, None, None);
         match &details.output {
-            Output::Kept(bytes) => match output::to_json(bytes) {
+            Output::Kept(bytes) => match output_json(bytes) {
                 Ok(value) => output = Some(value),
-                Err(_) => output_bytes = Some(output::hex(bytes)),
+                Err(_) => output_bytes = Some(hex(bytes)),
             },
             Output::NotKept(why) => output_not_kept = Some(why.to_string()),
             Output::Absent => {}
@@ -104,35 +103,13 @@ impl FailureRow {
     }
 }
 
-/// JSON on one line that is harmless on a terminal: besides what JSON itself wants escaped, all
-/// that controls or hides. Outside of its strings JSON has none of it.
-pub(crate) fn line<T: Serialize>(value: &T) -> String {
-    let json = serde_json::to_string(value)
-        .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string());
-    let mut tame = String::with_capacity(json.len());
-    for char in json.chars() {
-        match char {
-            '\u{7f}'..='\u{9f}'
-            | '\u{ad}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => tame.push_str(&format!("\\u{:04x}", u32::from(char))),
-            char => tame.push(char),
-        }
-    }
-    tame
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_controls_a_terminal_is_left() {
-        let hostile = "a\u{1b}[2J\u{9b}2J\n\u{202e}\u{7f}é";
-        let line = line(&hostile);
-        assert_eq!(line, "\"a\\u001b[2J\\u009b2J\\n\\u202e\\u007fé\"");
-        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), hostile);
-    }
+/// The value on one line that is harmless on a terminal.
+pub(crate) fn line<T: Serialize>(value: &T) -> String {
+    json_line(value)
+        .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
 }

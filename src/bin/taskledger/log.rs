@@ -1,10 +1,10 @@
 //! `taskledger log`: the records, one a line.
 
 use crate::args::LogArgs;
+use crate::json::{self, hex};
 use crate::terminal::{Done, Progress, chain, clean, complain, look, out, sound_or_not};
-use crate::{json, output};
 use std::io::Write;
-use taskledger::dump::Inspection;
+use taskledger::dump::{Inspection, output_json};
 use taskledger::{Entry, Event, LedgerEvent, Output, Record, SeqNo, SuccessBy};
 
 pub(crate) fn run(args: &LogArgs) -> Done {
@@ -62,9 +62,9 @@ fn task(event: &Event) -> String {
                 _ => "unknown",
             };
             match output {
-                Output::Kept(bytes) => match output::to_json(bytes) {
+                Output::Kept(bytes) => match output_json(bytes) {
                     Ok(value) => format!("by={by} output={}", json::line(&value)),
-                    Err(_) => format!("by={by} output_bytes={}", output::hex(bytes)),
+                    Err(_) => format!("by={by} output_bytes={}", hex(bytes)),
                 },
                 Output::NotKept(why) => {
                     format!("by={by} output_not_kept={}", clean(&why.to_string()))
@@ -92,7 +92,7 @@ fn ledger(event: &LedgerEvent) -> (&'static str, String) {
         LedgerEvent::EpochOpened { epoch } => ("epoch opened", format!("epoch={epoch}")),
         LedgerEvent::LossAccepted { what } => ("loss accepted", clean(what)),
         LedgerEvent::MetadataSet { name, value } => match value {
-            Some(value) => ("metadata set", format!("{}={}", clean(name), output::hex(value))),
+            Some(value) => ("metadata set", format!("{}={}", clean(name), hex(value))),
             None => ("metadata removed", clean(name)),
         },
         _ => ("unknown", String::new()),

@@ -12,7 +12,6 @@ mod exec;
 mod json;
 mod log;
 mod map;
-mod output;
 mod prune;
 mod raw;
 mod repair;
@@ -51,7 +50,7 @@ fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Prune(args) => prune::run(&args),
-Command::Copies(args) => copies::run(&args),
+        Command::Copies(args) => copies::run(&args),
         Command::Completions(args) => completions(args.shell),
     };
     match done {

@@ -1,9 +1,9 @@
 //! `taskledger show`: all that is known of one task.
 
 use crate::args::ShowArgs;
-use crate::json::{self, Row};
+use crate::json::{self, Row, hex};
+use crate::log;
 use crate::terminal::{Done, Failure, clean, complain, look, out, sound_or_not};
-use crate::{log, output};
 use std::io::Write;
 use std::process::ExitCode;
 use taskledger::dump::{History, Inspection};
@@ -42,6 +42,9 @@ pub(crate) fn run(args: &ShowArgs) -> Done {
 fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(), Failure> {
     let History { details, checkpoint, records, .. } = history;
     let row = Row::of(inspection, id, details);
+    // As long as the log has the records of it, they are shown.
+    let pruned = details.state() == TaskState::NotFound && inspection.is_tombstone(id)?;
+    let state = if pruned { "it has succeeded; it was pruned" } else { row.state }.to_owned();
     let failure = |row: json::FailureRow| match row.text {
         Some(text) => format!("{}: {}", row.kind, clean(&text)),
         None => row.kind.to_owned(),
@@ -55,8 +58,8 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
     let notes: Vec<String> = row.notes.iter().map(note).collect();
     let lines = [
         ("id", Some(row.id)),
-        ("id bytes", Some(output::hex(id.as_bytes()))),
-        ("state", Some(row.state.to_owned())),
+        ("id bytes", Some(hex(id.as_bytes()))),
+        ("state", Some(state)),
         ("attempt", Some(row.attempt.to_string()).filter(|_| row.attempt > 0)),
         ("epoch", row.epoch.map(|epoch| epoch.to_string())),
         ("queued at", row.queued_at),

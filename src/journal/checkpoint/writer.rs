@@ -7,9 +7,9 @@ use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::codec;
-use crate::journal::frame::{self, FrameStart, HEAD, Kind, MAX_VALUE, TAIL};
+use crate::journal::frame::{self, FrameStart, HEAD, Kind, MAX_BODY, MAX_VALUE, TAIL};
 use crate::journal::wire::BytesWire;
-use crate::state::{Epoch, SeqNo, TaskState};
+use crate::state::{Epoch, SeqNo, TaskState, Tombstone};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -131,6 +131,9 @@ impl CheckpointWriter {
             encode_entry(&mut self.body.bytes, origin, id, details)
                 .ok_or_else(|| refused(id, "not known, or newer than the checkpoint"))?;
         }
+        if self.body.bytes.len() > MAX_BODY {
+            return Err(refused(id, "longer than an entry may be"));
+        }
         self.body.count += 1;
         if self.frame_first.is_none() {
             self.frame_first = Some(id.clone());
@@ -150,11 +153,28 @@ impl CheckpointWriter {
     /// [`JournalError::Io`], and those of [`Checkpoint::open`]. Whatever was in its place is
     /// untouched then, unless only the last step failed.
     pub(crate) fn finish(
-        mut self,
+        self,
         epoch: Epoch,
         metadata: &BTreeMap<String, Vec<u8>>,
         mut graves: Graves<'_>,
     ) -> Result<Checkpoint, JournalError> {
+        let mut summed_up = self.sum_up(epoch, metadata)?;
+        while let Some(tombstone) = graves.next()? {
+            summed_up.bury(tombstone)?;
+        }
+        summed_up.end()
+    }
+
+    /// The first part of [`finish`](Self::finish): writes index, metadata and summary.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub(crate) fn sum_up(
+        mut self,
+        epoch: Epoch,
+        metadata: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<SummedUp, JournalError> {
         self.seal_entries()?;
         let tail = self.out.written;
         let places = std::mem::take(&mut self.places);
@@ -177,21 +197,7 @@ impl CheckpointWriter {
         };
         self.list(Kind::Summary, &summary)?;
         self.out.seal(Kind::Summary, &mut self.body)?;
-        while let Some(tombstone) = graves.next()? {
-            if self.body.bytes.len() + tombstone.to_bytes().len() > MAX_VALUE - HEAD - TAIL {
-                self.out.seal(Kind::Tombstones, &mut self.body)?;
-            }
-            self.body.bytes.extend_from_slice(&tombstone.to_bytes());
-            self.body.count += 1;
-        }
-        self.out.seal(Kind::Tombstones, &mut self.body)?;
-        let Self { path, unfinished, out, last_seq, chain, .. } = self;
-        let ledger = out.ledger;
-        let file = out.end(tail)?;
-        file.sync_all().map_err(JournalError::io("sync", &unfinished.0))?;
-        std::fs::rename(&unfinished.0, &path).map_err(JournalError::io("rename", &unfinished.0))?;
-        sync_directory_of(&path)?;
-        Checkpoint::open(&path, ledger, last_seq, chain)
+        Ok(SummedUp { writer: self, tail })
     }
 
     fn origin_for(&mut self, details: &TaskDetails) -> Origin {
@@ -224,6 +230,48 @@ impl CheckpointWriter {
         }
         self.body.count += 1;
         Ok(())
+    }
+}
+
+/// A checkpoint of which only the tombstones are left to be written.
+#[derive(Debug)]
+pub(crate) struct SummedUp {
+    writer: CheckpointWriter,
+    /// Where its tail begins.
+    tail: u64,
+}
+
+impl SummedUp {
+    /// Adds a tombstone, greater than all before it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub(crate) fn bury(&mut self, tombstone: Tombstone) -> Result<(), JournalError> {
+        let CheckpointWriter { out, body, .. } = &mut self.writer;
+        if body.bytes.len() + tombstone.to_bytes().len() > MAX_VALUE - HEAD - TAIL {
+            out.seal(Kind::Tombstones, body)?;
+        }
+        body.bytes.extend_from_slice(&tombstone.to_bytes());
+        body.count += 1;
+        Ok(())
+    }
+
+    /// Makes the file durable and puts it in its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckpointWriter::finish`].
+    pub(crate) fn end(self) -> Result<Checkpoint, JournalError> {
+        let Self { mut writer, tail } = self;
+        writer.out.seal(Kind::Tombstones, &mut writer.body)?;
+        let CheckpointWriter { path, unfinished, out, last_seq, chain, .. } = writer;
+        let ledger = out.ledger;
+        let file = out.end(tail)?;
+        file.sync_all().map_err(JournalError::io("sync", &unfinished.0))?;
+        std::fs::rename(&unfinished.0, &path).map_err(JournalError::io("rename", &unfinished.0))?;
+        sync_directory_of(&path)?;
+        Checkpoint::open(&path, ledger, last_seq, chain)
     }
 }
 

@@ -100,7 +100,7 @@ fn wherever_a_copy_dies_there_is_no_ledger_and_the_next_one_makes_it() {
     let scratch = tempfile::tempdir().unwrap();
     let mut journal = source(&scratch);
     let checkpoint = journal.checkpoint.clone().unwrap();
-    let origin = Origin { manifest: journal.manifest.clone(), end: journal.end };
+    let origin = Origin::of(&journal.manifest, journal.end);
     let copy = scratch.path().join("copy");
     let mut deaths = Vec::new();
     let mut dies = |step: &'static str| {

@@ -1,10 +1,12 @@
-//! Stored outputs (MessagePack) as JSON.
+//! What is stored, as JSON that can be shown.
 //!
-//! Whatever MessagePack can hold has a JSON value: bytes are a string of hexadecimal digits, keys
+//! Outputs are MessagePack. Whatever MessagePack can hold has a JSON value: bytes are a string of hexadecimal digits, keys
 //! that are no strings are their JSON text, numbers that JSON lacks are their names, an extension
-//! is `{"ext": type, "data": digits}`. What is no single MessagePack value, or is nested too
-//! deeply, is none.
+//! is `{"ext": type, "data": digits}`. What is no single MessagePack value, is nested too deeply, or
+//! has keys that would become too long, is none.
 
+use data_encoding::HEXLOWER;
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -12,8 +14,25 @@ use std::fmt;
 /// How deep a value may be nested.
 const MAX_DEPTH: usize = 64;
 
-/// The value, or why there is none.
-pub(crate) fn to_json(bytes: &[u8]) -> Result<Value, String> {
+/// The longest key that is made of something else than a string. Escaped in a key around it, its quotes
+/// double: nested keys would grow without end.
+const MAX_KEY: usize = 64 * 1024;
+
+/// The output of a success, as it is stored ([`Output::Kept`](crate::Output::Kept)), as JSON.
+///
+/// # Errors
+///
+/// Why it has none, in words: it is no single MessagePack value, for one.
+///
+/// # Examples
+///
+/// ```
+/// # use taskledger::dump::output_json;
+/// assert_eq!(output_json(&[0x92, 0x01, 0xc0])?.to_string(), "[1,null]");
+/// assert!(output_json(&[0x92, 0x01]).is_err());
+/// # Ok::<(), String>(())
+/// ```
+pub fn output_json(bytes: &[u8]) -> Result<Value, String> {
     let mut rest = bytes;
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
     deserializer.set_max_depth(MAX_DEPTH);
@@ -25,9 +44,36 @@ pub(crate) fn to_json(bytes: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// JSON on one line that is harmless on a terminal: besides what JSON itself wants escaped, all that
+/// controls or hides. It reads as the same value.
+///
+/// # Errors
+///
+/// That the value has no JSON, such as a map whose keys are no strings.
+///
+/// # Examples
+///
+/// ```
+/// # use taskledger::dump::json_line;
+/// assert_eq!(json_line("a\u{1b}[2J\u{202e}b")?, r#""a\u001b[2J\u202eb""#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
+    let json = serde_json::to_string(value)?;
+    let mut tame = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            // Outside of its strings JSON has none of them.
+            '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => tame.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char => tame.push(char),
+        }
+    }
+    Ok(tame)
 }
 
 struct Json(Value);
@@ -76,7 +122,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
-        Ok(hex(value).into())
+        Ok(HEXLOWER.encode(value).into())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
@@ -98,6 +144,9 @@ impl<'de> Visitor<'de> for JsonVisitor {
                 | Value::Array(_)
                 | Value::Object(_) => key.to_string(),
             };
+            if key.len() > MAX_KEY {
+                return Err(A::Error::custom("a key of more than 64 KiB"));
+            }
             values.insert(key, value);
         }
         Ok(values.into())
@@ -121,11 +170,10 @@ fn float(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Serialize;
     use std::collections::BTreeMap;
 
     fn json_of<T: Serialize>(value: &T) -> Value {
-        to_json(&rmp_serde::to_vec_named(value).unwrap()).unwrap()
+        output_json(&rmp_serde::to_vec_named(value).unwrap()).unwrap()
     }
 
     #[test]
@@ -145,23 +193,46 @@ mod tests {
 
     #[test]
     fn what_json_lacks_has_a_form_all_the_same() {
-        assert_eq!(to_json(&[0xc4, 2, 0xff, 0x00]), Ok(json!("ff00")));
+        assert_eq!(output_json(&[0xc4, 2, 0xff, 0x00]), Ok(json!("ff00")));
         assert_eq!(json_of(&f64::NAN), json!("NaN"));
         assert_eq!(json_of(&f64::NEG_INFINITY), json!("-inf"));
         assert_eq!(json_of(&f32::INFINITY), json!("inf"));
         let keys = BTreeMap::from([((1, 2), "a"), ((3, 4), "b")]);
         assert_eq!(json_of(&keys), json!({ "[1,2]": "a", "[3,4]": "b" }));
-        assert_eq!(to_json(&[0xd4, 5, 0xab]), Ok(json!({ "ext": 5, "data": "ab" })));
+        assert_eq!(output_json(&[0xd4, 5, 0xab]), Ok(json!({ "ext": 5, "data": "ab" })));
     }
 
     #[test]
     fn what_is_no_value_is_none() {
-        assert_eq!(to_json(&[0xc0, 0xc0]), Err("1 bytes too many".into()));
+        assert_eq!(output_json(&[0xc0, 0xc0]), Err("1 bytes too many".into()));
         for bytes in [&[][..], &[0xc1], &[0x91], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0xa2, 0xff]] {
-            assert!(to_json(bytes).is_err(), "{bytes:02x?}");
+            assert!(output_json(bytes).is_err(), "{bytes:02x?}");
         }
         let nested = |depth| [vec![0x91; depth], vec![0xc0]].concat();
-        assert!(to_json(&nested(50)).is_ok());
-        assert!(to_json(&nested(100_000)).is_err());
+        assert!(output_json(&nested(50)).is_ok());
+        assert!(output_json(&nested(100_000)).is_err());
+    }
+
+    /// Quotes in a key are escaped in the key around it: 100 bytes of nested keys would take more memory
+    /// than there is.
+    #[test]
+    fn keys_of_keys_of_keys_do_not_grow_without_end() {
+        let nested = |depth: usize| {
+            let mut value = vec![0xc0];
+            for _ in 0..depth {
+                value = [vec![0x81], value, vec![0xc0]].concat();
+            }
+            output_json(&value)
+        };
+        assert!(nested(3).is_ok());
+        assert!(nested(60).unwrap_err().contains("a key"));
+    }
+
+    #[test]
+    fn nothing_that_controls_a_terminal_is_left() {
+        let hostile = "a\u{1b}[2J\u{9b}2J\n\u{202e}\u{7f}é";
+        let line = json_line(hostile).unwrap();
+        assert_eq!(line, "\"a\\u001b[2J\\u009b2J\\n\\u202e\\u007fé\"");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), hostile);
     }
 }
