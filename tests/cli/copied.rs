@@ -52,16 +52,37 @@ fn contents(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     all.filter(|(path, _)| !path.ends_with("lock")).collect()
 }
 
+/// Runs the command in a shell that lets no file grow beyond a few KiB.
+fn with_short_files(before: &str, args: &[&Path]) -> std::process::Output {
+    let script = format!("{before} ulimit -c 0; ulimit -f 4; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_taskledger")]).args(args);
+    shell.output().unwrap()
+}
+
+/// As on a full disk.
+#[test]
+fn what_cannot_be_written_leaves_nothing() {
+    let (dir, path) = words();
+    let (copy, export) = (dir.path().join("copy"), dir.path().join("export"));
+    std::fs::write(&export, on("export", &path, &[]).expect(0).out).unwrap();
+    for args in [["backup".as_ref(), path.as_path(), &copy], ["import".as_ref(), &export, &copy]] {
+        // Writing fails instead.
+        let failed = with_short_files("trap '' XFSZ;", &args);
+        let told = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(2), "{told}");
+        assert!(told.contains("cannot") || told.contains("could not"), "{told}");
+        assert!(!copy.exists(), "{told}");
+    }
+}
+
 /// What a backup leaves that was cut off.
 #[test]
 fn what_a_cut_off_backup_leaves_is_refused_by_all_and_made_again() {
     let (dir, path) = words();
     let copy = dir.path().join("copy");
     // The kernel ends whoever writes a longer file.
-    let script = "ulimit -c 0; ulimit -f 4; exec \"$0\" backup \"$1\" \"$2\"";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_taskledger")]).arg(&path).arg(&copy);
-    let status = shell.status().unwrap();
+    let status = with_short_files("", &["backup".as_ref(), &path, &copy]).status;
     assert_eq!(status.signal(), Some(rustix::process::Signal::XFSZ.as_raw()), "{status}");
     assert!(copy.join("copying").exists() && !copy.join("manifest").exists());
     let before = contents(&copy);

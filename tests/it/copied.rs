@@ -1,6 +1,6 @@
 //! What a copy of a working ledger has, and has not.
 
-use crate::support::{Hand, Tasks, name, never, ok, until};
+use crate::support::{Hand, Hooked, Tasks, Then, name, never, ok, until};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use taskledger::dump::Inspection;
 use taskledger::{
-    BackupError, Context, CreateError, Failure, Ledger, MemoryJournal, Retention, RunError,
-    TaskDetails, TaskState,
+    BackupError, Base, Cell, Context, Copier, CreateError, EncodedId, Failure, Journal,
+    JournalError, Ledger, MemoryJournal, Record, Retention, RunError, TaskDetails, TaskState,
+    Visit,
 };
 
 async fn opened(path: &Path) -> Tasks {
@@ -224,6 +225,65 @@ async fn what_cannot_be_copied_or_where_is_told() {
     assert!(matches!(refused, Err(BackupError::Unsupported)), "{refused:?}");
     assert!(!dir.path().join("memory").exists());
     memory.close().await.unwrap();
+}
+
+/// A journal of somebody's own, in which copying panics.
+struct Panics(MemoryJournal);
+
+impl Journal for Panics {
+    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
+        self.0.replay(visit)
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        self.0.append(records)
+    }
+
+    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError> {
+        self.0.read(id, cell)
+    }
+
+    fn copier(&mut self) -> Option<Copier> {
+        Some(Arc::new(|path, _| panic!("not to {}", path.display())))
+    }
+
+    fn close(&mut self) -> Result<(), JournalError> {
+        self.0.close()
+    }
+}
+
+/// The ledger goes on as it was, whatever becomes of its backups.
+#[tokio::test]
+async fn a_backup_that_fails_harms_nobody() {
+    let (dir, _) = scratch();
+    let to = dir.path().join("copy");
+    let ledger = Tasks::builder().open_journal(Panics(MemoryJournal::new())).await.unwrap();
+    let panicked = ledger.backup(&to).await;
+    match panicked {
+        Err(BackupError::Create(CreateError::Journal(JournalError::Panicked(what)))) => {
+            assert!(what.starts_with("not to "), "{what}");
+        }
+        other => panic!("{other:?}"),
+    }
+    ledger.launch_block(name("a"), ok(1)).await.unwrap();
+    ledger.close().await.unwrap();
+
+    let journal = Hooked::new(&MemoryJournal::new(), |_| Then::GoOn);
+    let fails = Arc::clone(&journal.checkpoints_fail);
+    let ledger = Tasks::builder().open_journal(journal).await.unwrap();
+    fails.store(true, Ordering::SeqCst);
+    let failed = ledger.backup(&to).await;
+    assert!(matches!(failed, Err(BackupError::Checkpoint(_))), "{failed:?}");
+    ledger.launch_block(name("a"), ok(1)).await.unwrap();
+    ledger.close().await.unwrap();
+
+    let journal = Hooked::at_append(&MemoryJournal::new(), 1, Then::Fail);
+    let ledger = Tasks::builder().open_journal(journal).await.unwrap();
+    ledger.mark_succeeded(name("a")).await.unwrap_err();
+    let poisoned = ledger.backup(&to).await;
+    assert!(matches!(poisoned, Err(BackupError::Poisoned(_))), "{poisoned:?}");
+    assert!(!to.exists());
+    ledger.close().await.unwrap_err();
 }
 
 /// Nothing of the original changes, not even what was running in it.
