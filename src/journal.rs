@@ -190,9 +190,9 @@ pub trait Journal: Send + 'static {
         Ok(Upkeep { checkpointed: wanted.unwrap_or_default(), ..Upkeep::default() })
     }
 
-    /// What copies everything up to the last finished checkpoint into a new ledger: for
-    /// [`Ledger::backup`](crate::Ledger::backup), which runs it on another thread while this one goes
-    /// on. `None` if this journal cannot be copied.
+    /// What copies everything up to the last finished checkpoint, of which [`upkeep`](Self::upkeep) has
+    /// just told, into a new ledger: for [`Ledger::backup`](crate::Ledger::backup), which runs it on another
+    /// thread while this one goes on. Must not wait. `None` if this journal cannot be copied.
     fn copier(&mut self) -> Option<Copier> {
         None
     }

@@ -1,8 +1,8 @@
 //! All of a ledger as JSON Lines: see `lines.rs`.
 
 use super::lines::{
-    Base64, EndLine, FORMAT, Hex, LedgerInfo, LedgerLine, Line, MetadataLine, TaskInfo, TaskLine,
-    VERSION,
+    Base64, EndLine, FORMAT, Hex, LedgerInfo, LedgerLine, Line, MAX_LINE, MetadataLine, TaskInfo,
+    TaskLine, VERSION,
 };
 use super::{Inspection, json_line, last_change, output_json};
 use crate::AcceptLoss;
@@ -18,6 +18,9 @@ const MOST_MISSING: usize = 100;
 
 /// The longest of them.
 const LONGEST_MISSING: usize = 1000;
+
+/// The longest line with something for people in it: an output may be much longer as JSON than it is.
+const LONGEST_SHOWN: usize = MAX_LINE / 2;
 
 /// What was [exported](Inspection::export).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,8 +147,7 @@ impl<W: Write> Export<'_, W> {
         for task in inspection.tasks() {
             match task {
                 Ok((id, details)) => {
-                    let line = TaskLine::of(&id, &details, self.info(&id, &details));
-                    self.write(&Line::Task(Box::new(line)))?;
+                    self.task(&id, &details)?;
                     self.exported.tasks += 1;
                     step();
                 }
@@ -177,6 +179,15 @@ impl<W: Write> Export<'_, W> {
         self.out.flush().map_err(ExportError::Write)
     }
 
+    fn task(&mut self, id: &EncodedId, details: &TaskDetails) -> Result<(), ExportError> {
+        let line = |info| Written::Task(Box::new(TaskLine::of(id, details, info)));
+        let shown = text(&line(Some(self.info(id, details))))?;
+        if shown.len() <= LONGEST_SHOWN {
+            return self.write_text(&shown);
+        }
+        self.write(&line(None))
+    }
+
     fn info(&self, id: &EncodedId, details: &TaskDetails) -> TaskInfo {
         TaskInfo {
             id: self.inspection.id_text(id),
@@ -189,7 +200,10 @@ impl<W: Write> Export<'_, W> {
     }
 
     fn write(&mut self, line: &Written) -> Result<(), ExportError> {
-        let line = json_line(line).map_err(|error| ExportError::Write(error.into()))?;
+        self.write_text(&text(line)?)
+    }
+
+    fn write_text(&mut self, line: &str) -> Result<(), ExportError> {
         for bytes in [line.as_bytes(), b"\n"] {
             self.checksum.update(bytes);
             self.out.write_all(bytes).map_err(ExportError::Write)?;
@@ -220,4 +234,8 @@ impl<W: Write> Export<'_, W> {
         }
         Ok(())
     }
+}
+
+fn text(line: &Written) -> Result<String, ExportError> {
+    json_line(line).map_err(|error| ExportError::Write(error.into()))
 }

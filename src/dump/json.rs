@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 64;
 
 /// The longest key that is made of something else than a string. Escaped in a key around it, its quotes
 /// double: nested keys would grow without end.
-const MAX_KEY: usize = 64 * 1024;
+const MAX_KEY: usize = 4 * 1024;
 
 /// The output of a success, as it is stored ([`Output::Kept`](crate::Output::Kept)), as JSON.
 ///
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
                 | Value::Object(_) => key.to_string(),
             };
             if key.len() > MAX_KEY {
-                return Err(A::Error::custom("a key of more than 64 KiB"));
+                return Err(A::Error::custom("a key of more than 4 KiB, which is no string"));
             }
             values.insert(key, value);
         }

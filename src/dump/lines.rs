@@ -37,8 +37,14 @@ pub(super) const FORMAT: &str = "taskledger export";
 /// The version that is written, and the newest one that is read.
 pub(super) const VERSION: u32 = 1;
 
-/// The longest line. The longest that a ledger can lead to is below 1 MiB.
+/// The longest line. A ledger leads to none that is longer: an entry of its checkpoint has at most 128 KiB,
+/// its id type 256 KiB, and escaping takes six bytes for one.
 pub(super) const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// The longest text of a failure, and of a note, that is read: four times what is written. With these, an
+/// entry has room for whatever comes later. Were it full already, no checkpoint could be made any more.
+const MAX_TEXT: usize = 16 * 1024;
+const MAX_NOTE: usize = 4 * 1024;
 
 /// Any line; `L` and `T` are what is told besides of a ledger and of a task.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +69,7 @@ pub(super) struct LedgerLine<I> {
     pub(super) chain: Hex<8>,
     pub(super) epoch: u64,
     pub(super) metadata: Vec<MetadataLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) info: Option<I>,
 }
 
@@ -126,6 +133,7 @@ pub(super) struct TaskLine<I> {
     notes: Vec<NoteLine>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pinned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<I>,
 }
 
@@ -185,7 +193,7 @@ pub(super) struct EndLine {
 }
 
 impl<I> TaskLine<I> {
-    pub(super) fn of(id: &EncodedId, details: &TaskDetails, info: I) -> Self {
+    pub(super) fn of(id: &EncodedId, details: &TaskDetails, info: Option<I>) -> Self {
         let micros = |at: Option<Timestamp>| at.map(Timestamp::as_micros);
         let failure = |failure: &Option<Failure>| failure.as_ref().map(FailureLine::of);
         let note = |note: &Note| NoteLine { at: note.at.as_micros(), text: note.text.clone() };
@@ -218,7 +226,7 @@ impl<I> TaskLine<I> {
             fingerprint: details.fingerprint.map(|print| Hex(print.to_bytes().to_vec())),
             notes: details.notes.iter().map(note).collect(),
             pinned: details.pinned,
-            info: Some(info),
+            info,
         }
     }
 
@@ -281,11 +289,24 @@ impl<I> TaskLine<I> {
 
 /// Whether records can lead to it, those that a repair believes over gaps included.
 fn judge(details: &TaskDetails) -> Result<(), String> {
-    if let Output::Kept(bytes) = &details.output {
-        if bytes.len() > MAX_RECORD {
-            let length = bytes.len();
-            return Err(format!("the output has {length} bytes, more than fit into a record"));
+    let within = |what: &str, length: usize, limit: usize| {
+        if length <= limit {
+            return Ok(());
         }
+        Err(format!("{what} has {length} bytes, at most {limit} are kept"))
+    };
+    match &details.output {
+        Output::Kept(bytes) => within("the output", bytes.len(), MAX_RECORD)?,
+        Output::NotKept(NotKept::NotSerializable(text)) => {
+            within("the reason to keep no output", text.len(), MAX_TEXT)?;
+        }
+        Output::NotKept(NotKept::TooLarge { .. }) | Output::Absent => {}
+    }
+    for failure in [&details.failure, &details.revoke_failure].into_iter().flatten() {
+        within("the text of a failure", failure.text().map_or(0, str::len), MAX_TEXT)?;
+    }
+    for note in &details.notes {
+        within("a note", note.text.len(), MAX_NOTE)?;
     }
     if details.state() == TaskState::Queued {
         let TaskDetails { cell, queued_at, since, .. } = *details;

@@ -518,3 +518,24 @@ fn a_reader_that_fails_leaves_nothing() {
     let error = import(&*export, occupied, AcceptLoss::Yes).unwrap_err();
     assert!(matches!(error, ImportError::Create(CreateError::Exists { .. })), "{error}");
 }
+
+/// 40 KiB of keys that are maps whose keys are maps take megabytes as JSON.
+#[test]
+fn an_output_that_would_be_too_long_is_exported_and_not_shown() {
+    let nested = (0..9).fold(vec![0xc0], |value, _| [vec![0x81], value, vec![0xc0]].concat());
+    let count = u16::try_from(40_000 / nested.len()).unwrap();
+    let output = [&[0xdc][..], &count.to_be_bytes(), &nested.repeat(count.into())].concat();
+    assert!(crate::dump::output_json(&output).unwrap().to_string().len() > 2 << 20);
+    let id = EncodedId::from_bytes(b"\x01a");
+    let event = Event::Succeeded { by: SuccessBy::Mark, output: Output::Kept(output) };
+    let entry = Entry::Task { id, prev: SeqNo::ZERO, event };
+    let record = Record { seq: SeqNo::new(1), at: Timestamp::from_micros(1), entry };
+    let scratch = tempfile::tempdir().unwrap();
+    let (one, two) = (scratch.path().join("one"), scratch.path().join("two"));
+    made(&one, &[record], 0);
+    let first = export(&one);
+    assert!(first.len() < 100_000 && !lines(&first)[1].contains("info"));
+    import(&*first, &two, AcceptLoss::No).unwrap();
+    assert_eq!(export(&two), first);
+    assert_eq!(found(&one), found(&two));
+}

@@ -23,7 +23,7 @@ proptest! {
         }
         prop_assume!(details.state() != TaskState::NotFound);
         let info = TaskInfo { id: "x".to_owned(), output: None, last_change: None };
-        let line = serde_json::to_string(&TaskLine::of(&id, &details, info)).unwrap();
+        let line = serde_json::to_string(&TaskLine::of(&id, &details, Some(info))).unwrap();
         prop_assert!(!line.contains('\n') && line.len() < MAX_LINE);
         prop_assert_eq!(read(&line, 15), Ok((id, details)));
     }
@@ -51,7 +51,8 @@ fn a_line_is_written_like_this() {
     };
     let id = EncodedId::from_bytes(b"\x01a");
     let info = TaskInfo { id: "a".to_owned(), output: Some(true.into()), last_change: None };
-    let line: Line<IgnoredInfo, TaskInfo> = Line::Task(Box::new(TaskLine::of(&id, &details, info)));
+    let line: Line<IgnoredInfo, TaskInfo> =
+        Line::Task(Box::new(TaskLine::of(&id, &details, Some(info))));
     let expected = concat!(
         r#"{"task":{"id":"0161","state":"failed","attempt":2,"seq":9,"since":5,"epoch":3,"queued_at":1,"#,
         r#""started_at":2,"ended_at":3,"revoke_started_at":4,"#,
@@ -73,6 +74,7 @@ fn what_no_ledger_holds_is_refused_with_the_reason() {
     assert!(read(&format!("{{{done},\"info\":{{\"any\":[1]}}}}"), 4).is_ok());
     let long = "61".repeat(MAX_ID_BYTES + 1);
     let output = BASE64.encode(&vec![0; MAX_RECORD + 1]);
+    let (text, note) = ("x".repeat(MAX_TEXT + 1), "x".repeat(MAX_NOTE + 1));
     let notes = [r#"{"at":1,"text":""}"#; MAX_NOTES + 1].join(",");
     let cases = [
         (format!(r#"{{"id":"{long}","state":"failed","attempt":1,"seq":4}}"#), "at most 1024"),
@@ -85,9 +87,22 @@ fn what_no_ledger_holds_is_refused_with_the_reason() {
         (r#"{"id":"6","state":"failed","attempt":1,"seq":3}"#.to_owned(), "no hexadecimal digits"),
         (r#"{"id":"6A","state":"failed","attempt":1,"seq":3}"#.to_owned(), "no hexadecimal digits"),
         (format!(r#"{{{done},"fingerprint":"61"}}"#), "1 bytes where 16 are wanted"),
-        (format!(r#"{{{done},"output":{{"kept":"{output}"}}}}"#), "more than fit into a record"),
+        (format!(r#"{{{done},"output":{{"kept":"{output}"}}}}"#), "at most 49152 are kept"),
         (format!(r#"{{{done},"output":{{"kept":"w/8"}}}}"#), "this is no base64"),
         (format!(r#"{{{done},"output":{{"kept":"","too_large":1}}}}"#), "expected"),
+        (
+            format!(r#"{{{done},"output":{{"not_serializable":"{text}"}}}}"#),
+            "the reason to keep no",
+        ),
+        (
+            format!(r#"{{{done},"failure":{{"kind":"error","text":"{text}"}}}}"#),
+            "of a failure has 16385",
+        ),
+        (
+            format!(r#"{{{done},"revoke_failure":{{"kind":"error","text":"{text}"}}}}"#),
+            "of a failure",
+        ),
+        (format!(r#"{{{done},"notes":[{{"at":1,"text":"{note}"}}]}}"#), "a note has 4097 bytes"),
         (format!(r#"{{{done},"notes":[{notes}]}}"#), "at most 8"),
         (
             format!(r#"{{{done},"failure":{{"kind":"crashed","text":""}}}}"#),
