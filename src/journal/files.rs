@@ -15,7 +15,7 @@
 use crate::error::JournalError;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the name of a file ends in that is not finished.
@@ -93,6 +93,38 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), JournalError> {
     sync_dir(&parent(path))
 }
 
+/// Makes durable that the directory has its name, and all those above it theirs, up to where its file
+/// system begins. Whoever made them may have died before, so none is taken to be durable because it is
+/// there.
+pub(crate) fn sync_ancestors(dir: &Path) -> Result<(), JournalError> {
+    let look = |path: &Path| path.metadata().map_err(JournalError::io("look at", path));
+    let (mut below, mut found) = (dir.to_owned(), look(dir)?);
+    loop {
+        let above = below.join("..");
+        let next = look(&above)?;
+        let is_root = next.ino() == found.ino();
+        if next.dev() != found.dev() || is_root {
+            return Ok(());
+        }
+        sync_names(&above, dir)?;
+        (below, found) = (above, next);
+    }
+}
+
+/// Makes durable which names `above` holds, a directory that may be searched but not read: then all of
+/// the file system is synced, by way of one of its directories.
+fn sync_names(above: &Path, below: &Path) -> Result<(), JournalError> {
+    match sync_dir(above) {
+        Err(JournalError::Io { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            let below_it = File::open(below).map_err(JournalError::io("open", below))?;
+            rustix::fs::syncfs(below_it).map_err(JournalError::io("sync the file system of", below))
+        }
+        synced => synced,
+    }
+}
+
 /// Creates the directory with mode 0700, and its missing ancestors, each durable. One that exists
 /// already, perhaps since a moment ago, is fine.
 pub(crate) fn create_dir(path: &Path) -> Result<(), JournalError> {
@@ -101,7 +133,7 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), JournalError> {
         create_dir(&above)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_dir(&above),
+        Ok(()) => sync_names(&above, path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(JournalError::io("create", path)(error)),
     }

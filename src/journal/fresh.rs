@@ -188,7 +188,7 @@ impl Fresh {
         drop(log);
         done("log");
         drop(Witness::create_at(self.dir(), manifest.ledger, seq, chain)?);
-        files::sync_dir(&self.dir().join(".."))?;
+        files::sync_ancestors(self.dir())?;
         done("witness");
         self.lock.still_ours()?;
         manifest.stage(self.dir())?;

@@ -159,7 +159,7 @@ fn create(dir: &HeldPath, options: &StoreOptions) -> Result<(), OpenError> {
     Witness::create(dir, manifest.ledger)?;
     drop(Log::create(&dir.join(directory::log_dir(1)), manifest.segment_size)?);
     // Before the manifest, which makes it a ledger: a later open then need not ask.
-    files::sync_dir(&dir.join(".."))?;
+    files::sync_ancestors(dir)?;
     manifest.write(dir)?;
     tracing::info!(path = ?dir, ledger = %manifest.ledger, "created");
     Ok(())
