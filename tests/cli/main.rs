@@ -53,7 +53,8 @@ impl Run {
 /// The command, with the signals as a terminal leaves them: whoever runs the tests may ignore some, as
 /// `nohup` and `&` do, and what is ignored at the start stays ignored.
 fn taskledger() -> Command {
-    let mut command = Command::new("env");
+    // By its whole name: some tests give it another PATH.
+    let mut command = Command::new("/usr/bin/env");
     command.args(["--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_taskledger")]);
     command
 }

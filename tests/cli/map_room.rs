@@ -84,7 +84,8 @@ fn a_command_that_has_no_room_waits_for_one_that_ends() {
         wrapper.extend(["prlimit", &limit, program.to_str().unwrap()]);
         let plain = map(&ledger, args);
         let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).args(plain.get_args());
+        // Without what sets the signals, and its name.
+        command.args(&wrapper[1..]).args(plain.get_args().skip(2));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.current_dir("/").spawn().unwrap()
     };
