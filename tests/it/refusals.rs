@@ -478,13 +478,21 @@ async fn metadata_of_any_size_or_name() {
     ledger.set_metadata("01", None).await.unwrap();
     ledger.set_metadata("", Some(vec![0])).await.unwrap();
     // Not even by setters who cannot know of each other.
-    let mut setters: Vec<_> = (0..40)
-        .map(|number| Hand::new(ledger.set_metadata(format!("more {number}"), Some(vec![0; 190]))))
-        .collect();
-    assert!(setters.iter_mut().all(|setter| setter.poll().is_pending()));
+    let setters = (0..40)
+        .map(|number| Hand::new(ledger.set_metadata(format!("more {number}"), Some(vec![0; 190]))));
+    let (mut answers, mut waiting) = (Vec::new(), Vec::new());
+    for mut setter in setters {
+        // On a busy machine one or the other has its answer at once.
+        match setter.poll() {
+            Poll::Ready(set) => answers.push(set),
+            Poll::Pending => waiting.push(setter),
+        }
+    }
+    for setter in waiting {
+        answers.push(setter.finish().await);
+    }
     let mut taken = 0;
-    for setter in setters {
-        let set = setter.finish().await;
+    for set in answers {
         taken += usize::from(set.is_ok());
         assert!(set.is_ok() || rejected(set));
     }
