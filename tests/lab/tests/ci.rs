@@ -84,6 +84,7 @@ harnesses! {
     killed: "killed",
     each_call: "each-call",
     power_cut: "power-cut",
+    crowd: "crowd",
     ext4: "ext4",
     io_faults: "io-faults",
     full: "full",

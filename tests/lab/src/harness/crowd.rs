@@ -7,12 +7,30 @@
 //! not durable. A run in which there is no such moment has tried nothing, which is a violation.
 
 use super::power_cut::{APPEND, Run, trace, try_state};
+use super::{Harness, broken};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names, Reuse};
-use crate::ops::Model;
+use crate::ops::{Model, TAKEN_BACK};
 use crate::places::Image;
-use crate::tracer::Call;
+use crate::tracer::{self, Call};
 use std::path::Path;
+use taskledger::internals::Sabotage;
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 3,
+    name: "crowd",
+    unit: "states",
+    ci: STATES,
+    full: 2_400,
+    run,
+    controls: &[broken(
+        Sabotage::SyncLate,
+        24,
+        &[TAKEN_BACK, "was durable", "the log has a gap", LAST_COPY],
+    )],
+};
+
+const LAST_COPY: &str = "the last durable copy of a frame is written over";
 
 /// What may be left of what is not durable: where the two kinds of writes come apart.
 const FATES: [Fate; 4] = [Fate::Dropped, Fate::Within, Fate::Areas, Fate::Pages];
@@ -26,8 +44,17 @@ const STATES: u64 = 6;
 const LARGER: u64 = 3_000;
 const MORE_STATES: u64 = 24;
 
+fn run(session: &mut Session) {
+    let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
+    let mut is_first = true;
+    while session.goes_on() {
+        one(session, tracer, is_first);
+        is_first = false;
+    }
+}
+
 /// One run, and a few states of it.
-pub(super) fn run(session: &mut Session, tracer: &Path, is_first: bool) {
+fn one(session: &mut Session, tracer: &Path, is_first: bool) {
     let (clients, states) = if is_first { (CROWD.clients, STATES) } else { (LARGER, MORE_STATES) };
     let run = Run { clients, ..CROWD };
     let traced = trace(tracer, Image::new(), &Model::default(), 0, &run);
@@ -37,6 +64,10 @@ pub(super) fn run(session: &mut Session, tracer: &Path, is_first: bool) {
     if of_copies.is_empty() && of_the_last.is_empty() {
         let wrong = "crowd: no durable frame is written over while something is unsynced";
         session.violated(wrong.to_owned());
+    }
+    if !of_the_last.is_empty() {
+        let moments = of_the_last.len();
+        session.violated(format!("crowd: {LAST_COPY}, {moments} times"));
     }
     // Half of them where it is worst, if there is such a moment.
     let mut chosen: Vec<(usize, Fate)> = Vec::new();

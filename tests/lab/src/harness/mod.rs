@@ -58,6 +58,7 @@ pub const ALL: &[Harness] = &[
     killed::HARNESS,
     each_call::HARNESS,
     power_cut::HARNESS,
+    crowd::HARNESS,
     ext4::HARNESS,
     io_faults::HARNESS,
     full::HARNESS,

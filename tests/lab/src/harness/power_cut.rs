@@ -11,12 +11,12 @@
 //! fails to write what a sync was to write: the next process still reads it, and says what it has
 //! read; that is certain from then on.
 //!
-//! Between them very many outputs are written at once (`crowd.rs`).
+//! Very many outputs that are written at once are a harness of their own (`crowd.rs`).
 //!
 //! The controls leave out the one sync that the promise stands on, or those within a long append, and
 //! must find records lost: else the simulator would see nothing.
 
-use super::{Harness, accepted, broken, crowd};
+use super::{Harness, accepted, broken};
 use crate::Session;
 use crate::disk::{Disk, Fate, Names};
 use crate::ops::{Model, TAKEN_BACK};
@@ -36,7 +36,6 @@ pub(super) const HARNESS: Harness = Harness {
     controls: &[
         broken(Sabotage::SkipSync, 1000, &[TAKEN_BACK, "was durable"]),
         broken(Sabotage::TrustCache, 3000, &[TAKEN_BACK, "was durable", "the log has a gap"]),
-        broken(Sabotage::SyncLate, 2000, &[TAKEN_BACK, "was durable", "the log has a gap"]),
     ],
 };
 
@@ -301,9 +300,6 @@ fn run(session: &mut Session) {
     // Of a ledger that has lost the end of its log.
     let accept = Run { name: "an accepted loss", accepts: true, ..reopen };
     for round in 0_u64.. {
-        if round % 4 == 0 && session.goes_on() {
-            crowd::run(session, tracer, round == 0);
-        }
         for run in [
             create,
             APPEND,
