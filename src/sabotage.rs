@@ -79,6 +79,20 @@ pub enum Sabotage {
     JudgeBallast,
     /// A record that is read is believed to be legal.
     TrustRecord,
+    /// The directories above a new ledger are taken to have their names on the disk.
+    TrustNames,
+    /// The name of the manifest that is read is taken to be on the disk.
+    TrustManifest,
+    /// A log is opened by the store without a copy of its frames.
+    SkipRescue,
+    /// What the witness notes is never synced.
+    LeaveWitness,
+    /// A checkpoint holds no metadata.
+    LoseMetadata,
+    /// The evidence of a repair that was killed is taken for that of an earlier one.
+    ForgetRepair,
+    /// The evidence that an accepted loss keeps is not synced.
+    TrustEvidence,
 }
 
 /// Whether this is done wrong.

@@ -201,6 +201,9 @@ impl Round {
             }
         }
         let graves = Graves::new(old, std::mem::take(&mut self.graves));
+        if sabotage::is(Sabotage::LoseMetadata) {
+            self.metadata.clear();
+        }
         writer.finish(self.epoch, &self.metadata, graves)
     }
 }

@@ -1,6 +1,6 @@
 //! The roles that the lab's program plays in other processes.
 
-use crate::places::{self, ACCEPTS, BALLAST, Owns, open, refused, run};
+use crate::places::{self, ACCEPTS, BALLAST, Owns, TestLedger, open, refused, run};
 use crate::{Rng, ops};
 use std::fs::File;
 use std::io;
@@ -17,6 +17,7 @@ pub fn play(role: &str, path: PathBuf) {
     run(async {
         match role {
             "clients" => clients(path).await,
+            "idles" => idles(path).await,
             "crowd" => crowd(path).await,
             "opens and checkpoints" => opens_and_checkpoints(path).await,
             "holds" => holds(path).await,
@@ -43,7 +44,6 @@ fn builder() -> Builder<String, String> {
 
 /// Several clients, at work until they are killed or have done what they were to do.
 async fn clients(path: PathBuf) {
-    let seed = number("TASKLEDGER_CHILD_SEED", 0);
     let count = number("TASKLEDGER_CHILD_COUNT", u64::MAX);
     let checkpoint_after = number("TASKLEDGER_CHILD_CHECKPOINT_AFTER", 64 << 20);
     let builder = builder().checkpoint_after(checkpoint_after);
@@ -52,7 +52,13 @@ async fn clients(path: PathBuf) {
     if number("TASKLEDGER_CHILD_LOOKS", 0) > 0 {
         ops::look(&ledger).await;
     }
-    let mut rng = Rng::new(seed);
+    work(&ledger, count).await;
+    ledger.close().await.unwrap();
+}
+
+/// So many things of each client, and the checkpoints that are wanted.
+async fn work(ledger: &TestLedger, count: u64) {
+    let mut rng = Rng::new(number("TASKLEDGER_CHILD_SEED", 0));
     let mut clients = tokio::task::JoinSet::new();
     let first = number("TASKLEDGER_CHILD_FIRST_CLIENT", 0);
     for name in first..first + number("TASKLEDGER_CHILD_CLIENTS", 4) {
@@ -65,6 +71,18 @@ async fn clients(path: PathBuf) {
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
+}
+
+/// Longer than a ledger that nobody uses leaves anything of its own unsynced.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// Clients, and then nobody for a while; the ledger stays open.
+async fn idles(path: PathBuf) {
+    let ledger = open(builder(), &path).await.unwrap();
+    ops::say("open");
+    work(&ledger, number("TASKLEDGER_CHILD_COUNT", 1)).await;
+    tokio::time::sleep(IDLE).await;
+    ops::say("idle");
     ledger.close().await.unwrap();
 }
 

@@ -94,6 +94,13 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::AcceptUnasked,
     Sabotage::JudgeBallast,
     Sabotage::TrustRecord,
+    Sabotage::TrustNames,
+    Sabotage::TrustManifest,
+    Sabotage::SkipRescue,
+    Sabotage::LeaveWitness,
+    Sabotage::LoseMetadata,
+    Sabotage::ForgetRepair,
+    Sabotage::TrustEvidence,
 ];
 
 /// The lab's program as another process.

@@ -13,6 +13,9 @@
 //! ack fault sync ...             the tracer has made a call fail (`tracer.c`)
 //! ```
 //!
+//! Each client has a name of the ledger's metadata as well, `meta-2`, which is noted and erased as if it
+//! were an id.
+//!
 //! So at any time at most one thing of each client is under way, and only of its id two or three
 //! states are possible.
 
@@ -26,6 +29,9 @@ use tokio::sync::Barrier;
 
 /// Ids of each client.
 const IDS: u64 = 6;
+
+/// What the names of the metadata begin with.
+const META: &str = "meta-";
 
 /// How much longer than usual the outputs of this process are.
 fn child_output() -> u64 {
@@ -55,8 +61,12 @@ pub async fn client(ledger: TestLedger, name: u64, seed: u64, count: u64, hangin
     let mut rng = Rng::new(seed);
     let mut done = 0;
     while done < count {
-        let id = format!("c{name}-{}", rng.below(IDS));
+        let id = match rng.below(8) {
+            0 => format!("{META}{name}"),
+            _ => format!("c{name}-{}", rng.below(IDS)),
+        };
         let ops: &[&str] = match ledger.query_task_state_quick(&id) {
+            _ if id.starts_with(META) => &["note", "note", "erase"],
             TaskState::NotFound if hanging => &["run", "run", "fail", "mark", "hang"],
             TaskState::NotFound => &["run", "run", "fail", "mark"],
             TaskState::Failed => &["run", "run", "fail", "mark", "forget"],
@@ -142,6 +152,10 @@ async fn perform(ledger: &TestLedger, op: &str, id: &str, number: u64) -> Result
                 other => Err(format!("{other:?}")),
             }
         }
+        "note" | "erase" => {
+            let value = (op == "note").then(|| number.to_string().into_bytes());
+            ledger.set_metadata(id, value).await.map_err(|error| format!("{error:?}"))
+        }
         "again" => {
             let work = async { Ok::<_, String>(String::new()) };
             match ledger.launch(own, work).await {
@@ -155,6 +169,11 @@ async fn perform(ledger: &TestLedger, op: &str, id: &str, number: u64) -> Result
 
 /// What is known of an id, in a word.
 pub async fn found(ledger: &TestLedger, id: &str) -> String {
+    if id.starts_with(META) {
+        let value = ledger.metadata().remove(id);
+        let noted = |value| format!("noted {}", String::from_utf8(value).unwrap());
+        return value.map_or_else(|| "none".to_owned(), noted);
+    }
     let Some(details) = ledger.record(id).await.unwrap() else { return "none".to_owned() };
     assert_eq!(details.state(), ledger.query_task_state_quick(id), "{id}");
     match details.state() {
@@ -179,9 +198,15 @@ pub async fn found(ledger: &TestLedger, id: &str) -> String {
     }
 }
 
+/// All ids, and all names of the metadata.
+pub fn all(ledger: &TestLedger) -> impl Iterator<Item = String> {
+    let names = ledger.metadata().into_keys();
+    names.chain(ledger.all_tasks().iter().map(Result::unwrap).collect::<Vec<_>>())
+}
+
 /// Says what the ledger holds, which from now on nothing may take back.
 pub async fn look(ledger: &TestLedger) {
-    for id in ledger.all_tasks().iter().map(Result::unwrap) {
+    for id in all(ledger) {
         say(&format!("seen {id} {}", found(ledger, &id).await));
     }
     say("looked");
@@ -196,7 +221,7 @@ pub const NOT_RESET: &str = "under way after an open";
 /// What must be found: fed with the lines of the clients.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// Of each id, as it would be found after a crash.
+    /// Of each id and name, as it would be found after a crash.
     known: BTreeMap<String, String>,
     /// What each was before that.
     past: BTreeMap<String, BTreeSet<String>>,
@@ -323,7 +348,7 @@ impl Model {
     /// Holds the ledger against what was acknowledged. What it has is what is known from now on.
     pub async fn check(&mut self, ledger: &TestLedger) -> Result<(), String> {
         let mut ids: BTreeSet<String> = self.ids().collect();
-        ids.extend(ledger.all_tasks().iter().map(Result::unwrap));
+        ids.extend(all(ledger));
         for id in ids {
             let allowed = self.allowed(&id);
             let found = found(ledger, &id).await;
@@ -349,7 +374,8 @@ fn after([op, _, number]: &[String; 3], before: &str) -> Vec<String> {
         "hang" => &["crashed"],
         "cancel" => &["cancelled"],
         "mark" => &["marked"],
-        "forget" | "revoke" => &["none"],
+        "note" => &[&format!("noted {number}")],
+        "forget" | "revoke" | "erase" => &["none"],
         "unrevoked" | "again" => &[before],
         other => panic!("nobody knows how to {other}"),
     };

@@ -8,7 +8,7 @@
 //! and hold what they find against what an acceptance comes to that nobody disturbs.
 
 use super::damaged::{Sample, builder, known};
-use crate::ops::Model;
+use crate::ops::{self, Model};
 use crate::places::{self, Image, TestLedger};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ const FRAME: &[u8] = b"TLframe\x01";
 
 /// Bytes of a frame before its body; the last four of them tell how long that is.
 const HEAD: usize = 53;
+
+/// Where its head says which record is its first.
+const FIRST: usize = 25;
 
 /// A frame in a file of a sample, and the ids that it names.
 pub(super) struct Frame {
@@ -151,15 +154,64 @@ pub(super) fn cut_short(whole: &Image) -> (Image, Model) {
             }
             let accepting = places::builder().accept_loss(AcceptLoss::Yes);
             let ledger = places::open(accepting, top.path()).await.unwrap();
-            let found = known(&ledger).await;
+            let mut known = BTreeMap::new();
+            for id in ops::all(&ledger) {
+                let found = ops::found(&ledger, &id).await;
+                known.insert(id, found);
+            }
             ledger.close().await.unwrap();
-            Some(found.into_iter().map(|(id, (state, _))| (id, state)).collect())
+            Some(known)
         });
         if let Some(known) = known {
             return (image, Model::of_known(known));
         }
     }
     panic!("whatever is cut off the log, nothing is missed");
+}
+
+/// The same ledger, whose frames are whole while the structure that the store has put around them is not,
+/// so that the store takes a part for a torn end and the log has to be rebuilt from its frames.
+pub(super) fn torn_structure(whole: &Image) -> Image {
+    let logs = frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db"));
+    let logs: Vec<Frame> = logs.collect();
+    // Much is behind it, which the store wipes. Before a frame stands its key, and before that the
+    // checksum of both.
+    for frame in &logs[logs.len() / 2..] {
+        let mut image = whole.clone();
+        if let Some(Some(bytes)) = image.get_mut(&frame.file) {
+            bytes[frame.at - 10] ^= 1;
+        }
+        let top = places::scratch();
+        places::lay_out(&image, top.path());
+        let rebuilt = places::run(async {
+            let ledger = places::open(places::builder(), top.path()).await.unwrap();
+            let rebuilt = !ledger.recovery().repaired().is_empty();
+            ledger.close().await.unwrap();
+            rebuilt
+        });
+        if rebuilt {
+            return image;
+        }
+    }
+    panic!("wherever its structure is torn, the log is not rebuilt");
+}
+
+/// The same ledger without its last frame, wherever the store has that.
+pub(super) fn without_last_frame(whole: &Image) -> Image {
+    let mut image = whole.clone();
+    let first = |frame: &Frame| {
+        let bytes = frame.bytes(whole).unwrap_or_default();
+        u64::from_le_bytes(bytes[FIRST..FIRST + 8].try_into().unwrap())
+    };
+    let logs = frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db"));
+    let frames: Vec<(u64, Frame)> = logs.map(|frame| (first(&frame), frame)).collect();
+    let last = frames.iter().map(|(first, _)| *first).max().expect("there is a log");
+    for (_, frame) in frames.iter().filter(|(first, _)| *first == last) {
+        if let Some(Some(bytes)) = image.get_mut(&frame.file) {
+            bytes[frame.at..frame.at + frame.length].fill(0);
+        }
+    }
+    image
 }
 
 /// Opens the ledger at `path`, of which this was left; the loss may have to be accepted unless that

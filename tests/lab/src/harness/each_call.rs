@@ -1,13 +1,13 @@
 //! The process is killed before each single change that it makes to a file.
 //!
-//! The call itself is not made. Creation, open with replay and reset, migration, an accepted loss, commit,
-//! checkpoint and close, each call of them in turn, each followed by a second kill, before one of the calls that
+//! The call itself is not made. Creation, open with replay and reset, migration, an accepted loss, a
+//! rebuild of the log, commit, checkpoint and close, each call of them in turn, each followed by a second kill, before one of the calls that
 //! the open after it makes; then each call of a run of 300 operations, from a random one on and round
 //! again. Only deaths are counted. The history, and each scene over it, has a ballast or none: so
 //! some make one, keep it, or remove it.
 
-use super::accepted::{self, cut_short};
-use super::killed::{killed_after, reopen_with};
+use super::accepted::{self, cut_short, torn_structure};
+use super::killed::{killed_after, reopen, reopen_with};
 use super::{Harness, broken};
 use crate::ops::{Model, NOT_RESET, TAKEN_BACK};
 use crate::places::{self, ACCEPTS, BALLAST, Image, some_ballast};
@@ -20,12 +20,14 @@ pub(super) const HARNESS: Harness = Harness {
     row: 2,
     name: "each-call",
     unit: "kills",
-    ci: 900,
-    full: 9_000,
+    ci: 1_100,
+    full: 11_000,
     run,
     controls: &[
         broken(Sabotage::HoldBack, 400, &[TAKEN_BACK]),
         broken(Sabotage::SkipReset, 400, &[NOT_RESET]),
+        broken(Sabotage::ForgetRepair, 600, &["keep the damaged files in"]),
+        broken(Sabotage::SkipRescue, 400, &[TAKEN_BACK, "was durable", "the log has a gap"]),
     ],
 };
 
@@ -40,6 +42,8 @@ enum Scene {
     Migration,
     /// The same for a ledger that has lost the end of its log, which is accepted.
     AcceptedLoss,
+    /// The same for a ledger whose log has to be rebuilt from its frames.
+    TornStructure,
     /// A longer life of a ledger with a history.
     Long,
 }
@@ -60,10 +64,14 @@ fn run(session: &mut Session) {
     age(&path).unwrap();
     let aged = (places::image(&path), known);
     let lossy = cut_short(&history.0);
-    for scene in [Scene::Fresh, Scene::History, Scene::Migration, Scene::AcceptedLoss] {
+    let torn = (torn_structure(&history.0), history.1.clone());
+    for scene in
+        [Scene::TornStructure, Scene::AcceptedLoss, Scene::Fresh, Scene::History, Scene::Migration]
+    {
         let before = match scene {
             Scene::Migration => &aged,
             Scene::AcceptedLoss => &lossy,
+            Scene::TornStructure => &torn,
             Scene::Fresh | Scene::History | Scene::Long => &history,
         };
         // The same for all its calls, since it adds some.
@@ -114,7 +122,7 @@ fn kill(
         Scene::Fresh => (1, 0, 1),
         Scene::History | Scene::Migration => (1, 1, 1),
         // Which would fold the record of the loss.
-        Scene::AcceptedLoss => (1, 0, 1),
+        Scene::AcceptedLoss | Scene::TornStructure => (1, 0, 1),
         Scene::Long => (100, 3, 3),
     };
     let mut child = places::child("clients", &path);
@@ -151,7 +159,11 @@ fn kill(
     if accepts && outcome.is_ok() {
         outcome = settle_loss(ballast, &path, model.opened, &history.0);
     }
-    let outcome = outcome.and_then(|()| reopen_with(ballast, &path, &mut model));
+    let outcome = outcome.and_then(|()| match scene {
+        // Unless it was rebuilt before the kill.
+        Scene::TornStructure => reopen(ballast, &path, &mut model).map(drop),
+        _ => reopen_with(ballast, &path, &mut model),
+    });
     let case = format!("{scene:?}, ballast {ballast}, call {at}, again {again}");
     let outcome = outcome.map_err(|lost| format!("{case}: {lost}"));
     if killed {

@@ -26,6 +26,7 @@ pub(super) const HARNESS: Harness = Harness {
     controls: &[
         broken(Sabotage::HoldBack, 100, &[TAKEN_BACK]),
         broken(Sabotage::SkipReset, 100, &[NOT_RESET]),
+        broken(Sabotage::LoseMetadata, 100, &[TAKEN_BACK]),
     ],
 };
 
@@ -155,6 +156,14 @@ pub(super) fn reopen_and_check(path: &Path, model: &mut Model) -> Result<(), Str
 
 /// The same with a ballast of this size.
 pub(super) fn reopen_with(ballast: u64, path: &Path, model: &mut Model) -> Result<(), String> {
+    match reopen(ballast, path, model)?.as_slice() {
+        [] => Ok(()),
+        repaired => Err(format!("a kill took a repair: {repaired:?}")),
+    }
+}
+
+/// The same; hands out what had to be repaired.
+pub(super) fn reopen(ballast: u64, path: &Path, model: &mut Model) -> Result<Vec<String>, String> {
     places::run(async {
         let opened = places::open(builder().ballast_bytes(ballast), path).await;
         let ledger = opened.map_err(|error| format!("it does not open: {error:?}"))?;
@@ -163,9 +172,8 @@ pub(super) fn reopen_with(ballast: u64, path: &Path, model: &mut Model) -> Resul
         if running > 0 {
             return Err(format!("{running} {NOT_RESET}"));
         }
-        if !ledger.recovery().repaired().is_empty() {
-            return Err(format!("a kill took a repair: {:?}", ledger.recovery().repaired()));
-        }
-        ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))
+        let repaired = ledger.recovery().repaired().to_vec();
+        ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
+        Ok(repaired)
     })
 }

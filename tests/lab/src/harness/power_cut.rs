@@ -17,13 +17,14 @@
 //! must find records lost: else the simulator would see nothing.
 
 use super::{Harness, accepted, broken};
-use crate::Session;
 use crate::disk::{Disk, Fate, Names};
 use crate::ops::{Model, TAKEN_BACK};
 use crate::places::{self, ACCEPTS, Image, builder};
 use crate::tracer::{self, Call};
+use crate::{Rng, Session};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use taskledger::OpenError;
 use taskledger::internals::{Sabotage, age};
 
 pub(super) const HARNESS: Harness = Harness {
@@ -36,8 +37,18 @@ pub(super) const HARNESS: Harness = Harness {
     controls: &[
         broken(Sabotage::SkipSync, 1000, &[TAKEN_BACK, "was durable"]),
         broken(Sabotage::TrustCache, 3000, &[TAKEN_BACK, "was durable", "the log has a gap"]),
+        broken(Sabotage::TrustNames, 3000, &[TAKEN_BACK]),
+        broken(Sabotage::TrustManifest, 3000, &[TAKEN_BACK, "was durable", "it is missing"]),
+        broken(Sabotage::TrustEvidence, 3000, &["is not kept as evidence"]),
+        broken(Sabotage::LeaveWitness, 1000, &[UNSEEN]),
     ],
 };
+
+/// Where the ledger is on its disk: who creates it creates these directories as well.
+const LEDGER: &str = "some/where/ledger";
+
+/// What is said of a loss that only the witness can tell of, and does not.
+const UNSEEN: &str = "the end of the log is gone, and nobody says so";
 
 /// Bytes of a segment of the store.
 const SEGMENT: u64 = 8 << 20;
@@ -63,6 +74,8 @@ pub(super) struct Run<'a> {
     pub(super) clients: u64,
     pub(super) count: u64,
     pub(super) checkpoints: u64,
+    /// The last process makes none.
+    pub(super) settles: bool,
     pub(super) checkpoint_after: u64,
     /// Bytes of each output, at least.
     pub(super) output: u64,
@@ -95,15 +108,16 @@ pub(super) fn trace(
         let first = first + process * run.clients;
         let file = top.path().join("trace");
         let fails = hurt.is_some_and(|(how, _)| *how == "TL_FAIL");
+        let checkpoints = if run.settles && hurt.is_none() { 0 } else { run.checkpoints };
         let role = if fails { "suffers" } else { run.role };
-        let mut child = places::child(role, &dir.join("ledger"));
+        let mut child = places::child(role, &dir.join(LEDGER));
         child
             .env("TASKLEDGER_CHILD_LOOKS", u64::from(run.looks || process > 0).to_string())
             .env("TASKLEDGER_CHILD_SEED", first.to_string())
             .env("TASKLEDGER_CHILD_FIRST_CLIENT", first.to_string())
             .env("TASKLEDGER_CHILD_CLIENTS", run.clients.to_string())
             .env("TASKLEDGER_CHILD_COUNT", run.count.to_string())
-            .env("TASKLEDGER_CHILD_CHECKPOINTS", run.checkpoints.to_string())
+            .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string())
             .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string())
             .env("TASKLEDGER_CHILD_OUTPUT", run.output.to_string())
             .env(ACCEPTS, u64::from(run.accepts).to_string());
@@ -146,13 +160,14 @@ struct Cut {
 /// Tries up to `states` states of the trace. Returns one of them.
 fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> Option<Cut> {
     let (last, length) = (trace.last as u64, trace.calls.len() as u64);
-    // Most calls of a creation are made before anybody is told of it: half of the moments after that.
+    // Most calls of an open are made before anybody is told of it: half of the moments after that.
     // A repair is made before: half of them then.
     let told = |call: &Call| matches!(call, Call::Ack(line) if line == "ack open");
-    let told = trace.calls.iter().position(told).map_or(length, |at| at as u64);
+    let told = trace.calls[trace.last..].iter().position(told);
+    let told = told.map_or(length - 1, |at| last + at as u64);
     let mut moment = |number: u64| {
         let (from, end) = match name {
-            "create" if number % 2 == 0 => (told + 1, length),
+            "create" | "killed at a manifest" if number % 2 == 0 => (told + 1, length),
             "cut before, repaired" if number % 2 == 0 => (last, told),
             _ => (last, length),
         };
@@ -205,6 +220,33 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> 
     one
 }
 
+/// Cuts the power when the ledger has been idle for a while, and damages the end of the log in addition:
+/// nothing but the witness can tell that it has been longer.
+fn tail_is_missed(session: &mut Session, trace: &Trace) {
+    let idle = |call: &Call| matches!(call, Call::Ack(line) if line == "ack idle");
+    let idle = trace.calls.iter().position(idle).expect("it has been idle");
+    for names in [Names::Strict, Names::Journalled] {
+        let mut disk = Disk::holding(&trace.before, names);
+        trace.calls[..idle].iter().for_each(|call| disk.play(call));
+        let fate = *session.rng.pick(&Fate::ALL);
+        let image = of_ledger(&disk.cut(fate, &mut session.rng));
+        let top = places::scratch();
+        places::lay_out(&accepted::without_last_frame(&image), top.path());
+        let outcome = places::run(async {
+            match places::open(builder(), top.path()).await {
+                Err(OpenError::Damaged(_)) => Ok(()),
+                Err(other) => Err(format!("it says something else: {other:?}")),
+                Ok(ledger) => {
+                    ledger.close().await.unwrap();
+                    Err(UNSEEN.to_owned())
+                }
+            }
+        });
+        session.count("states with the end of the log gone", 1);
+        session.tried(outcome.map_err(|wrong| format!("idle, {names:?} names, {fate:?}: {wrong}")));
+    }
+}
+
 /// Opens what the cut left. Tells whether something was repaired. If it was `damaged` before, the loss
 /// may have to be accepted now, until that has been told.
 pub(super) fn try_state(
@@ -215,7 +257,7 @@ pub(super) fn try_state(
 ) -> Result<bool, String> {
     let top = places::scratch();
     places::lay_out(image, top.path());
-    let path = top.path().join("ledger");
+    let path = top.path().join(LEDGER);
     places::run(async {
         let told = damaged.is_none() || model.opened;
         let ledger = accepted::open_or_accept(0, &path, told).await?;
@@ -240,10 +282,10 @@ pub(super) fn try_state(
 }
 
 /// A ledger with a history, closed; the same of an older format version; and what is known of it. Both as
-/// the disk `ledger/...`.
+/// a disk.
 fn history(checkpoints: u64) -> (Image, Image, Model) {
     let top = places::scratch();
-    let mut child = places::child("clients", &top.path().join("ledger"));
+    let mut child = places::child("clients", &top.path().join(LEDGER));
     child
         .env("TASKLEDGER_CHILD_COUNT", "30")
         .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string());
@@ -255,14 +297,22 @@ fn history(checkpoints: u64) -> (Image, Image, Model) {
     assert!(child.wait().unwrap().success());
     model.opened = false;
     let history = places::image(top.path());
-    age(&top.path().join("ledger")).unwrap();
+    age(&top.path().join(LEDGER)).unwrap();
     (history, places::image(top.path()), model)
 }
 
-/// What is below `ledger` on this disk.
+/// What is below the ledger on this disk.
 fn of_ledger(disk: &Image) -> Image {
-    let below = |name: &PathBuf| name.strip_prefix("ledger").ok().map(Path::to_owned);
+    let below = |name: &PathBuf| name.strip_prefix(LEDGER).ok().map(Path::to_owned);
     disk.iter().filter_map(|(name, content)| Some((below(name)?, content.clone()))).collect()
+}
+
+/// The same disk with this as its ledger.
+fn with_ledger(disk: &Image, ledger: Image) -> Image {
+    let others = disk.iter().filter(|(name, _)| !name.starts_with(LEDGER));
+    let others = others.map(|(name, content)| (name.clone(), content.clone()));
+    let ledger = ledger.into_iter().map(|(name, content)| (Path::new(LEDGER).join(name), content));
+    others.chain(ledger).collect()
 }
 
 pub(super) const APPEND: Run<'static> = Run {
@@ -271,6 +321,7 @@ pub(super) const APPEND: Run<'static> = Run {
     clients: 4,
     count: 60,
     checkpoints: 0,
+    settles: false,
     checkpoint_after: 64 << 20,
     output: 0,
     looks: false,
@@ -278,14 +329,35 @@ pub(super) const APPEND: Run<'static> = Run {
     hurt: &[],
 };
 
+/// What is done to the processes before the last one, each in the words of `tracer.c`.
+fn hurt(run: &str, fresh: bool, rng: &mut Rng) -> Vec<(&'static str, String)> {
+    let kill_at = |rng: &mut Rng, most| ("TL_KILL_AT", (1 + rng.below(most)).to_string());
+    match run {
+        // While the directories are made.
+        "create" if rng.coin() => vec![kill_at(rng, 8)],
+        // Between its rename and the sync of its name: that of the creation, of the start of a new log,
+        // of a checkpoint. Most of them where nothing is renamed soon after.
+        "killed at a manifest" => {
+            let number = rng.pick(if fresh { &[1, 1, 2, 3] } else { &[2, 2, 2, 1] });
+            vec![("TL_KILL_AFTER", format!("manifest:{number}"))]
+        }
+        "killed before" => (0..=rng.below(2)).map(|_| kill_at(rng, 150)).collect(),
+        "killed in a rebuild" | "killed in a migration" => vec![kill_at(rng, 40)],
+        // EIO.
+        "a failed sync" => vec![("TL_FAIL", format!("sync:{}:5:once", 1 + rng.below(60)))],
+        _ => Vec::new(),
+    }
+}
+
 /// Runs of each kind in turn, and a few states of each.
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     // Without a checkpoint all of it stands in the log, of which a part goes.
-    let (lossy, left) = accepted::cut_short(&of_ledger(&history(0).0));
+    let (long, _, known_of_it) = history(0);
+    let (lossy, left) = accepted::cut_short(&of_ledger(&long));
+    let lossy = with_ledger(&long, lossy);
+    let torn = with_ledger(&long, accepted::torn_structure(&of_ledger(&long)));
     let (history, aged, known) = history(1);
-    let lossy = lossy.into_iter().map(|(name, content)| (Path::new("ledger").join(name), content));
-    let lossy: Image = lossy.collect();
     let create = Run { name: "create", clients: 1, count: 6, ..APPEND };
     let reopen = Run { name: "reopen", clients: 1, count: 2, ..APPEND };
     // Of a ledger of an older format version.
@@ -296,51 +368,45 @@ fn run(session: &mut Session) {
     // Longer than a segment of the store, which has to be filled, sealed and left.
     let large = Run { name: "large outputs", clients: 8, count: 200, output: 28_000, ..APPEND };
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
+    let at_a_manifest = Run { name: "killed at a manifest", settles: true, ..killed };
+    // Whose log is rebuilt from its frames.
+    let rebuild = Run { name: "killed in a rebuild", ..reopen };
+    let idle = Run { name: "idle", role: "idles", clients: 1, count: 5, ..APPEND };
     let failed = Run { name: "a failed sync", clients: 2, count: 15, ..APPEND };
     // Of a ledger that has lost the end of its log.
     let accept = Run { name: "an accepted loss", accepts: true, ..reopen };
     for round in 0_u64.. {
         for run in [
             create,
+            idle,
+            accept,
+            at_a_manifest,
+            at_a_manifest,
             APPEND,
             reopen,
             checkpoint,
             killed,
             killed,
+            rebuild,
             failed,
             migration,
             killed_migration,
-            accept,
             large,
         ] {
             if !session.goes_on() {
                 return;
             }
-            if run.name == large.name && round % 4 != 0 {
+            if (run.name == large.name || run.name == idle.name) && round % 4 != 0 {
                 continue;
             }
             let rng = &mut session.rng;
-            let mut hurt = Vec::new();
-            if run.name == killed.name {
-                if rng.below(4) == 0 {
-                    // Between the rename of a manifest and the sync of its name.
-                    hurt.push(("TL_KILL_AFTER", format!("manifest:{}", 1 + rng.below(3))));
-                }
-                for _ in 0..=rng.below(2) {
-                    hurt.push(("TL_KILL_AT", (1 + rng.below(150)).to_string()));
-                }
-            }
-            if run.name == failed.name {
-                // EIO.
-                hurt.push(("TL_FAIL", format!("sync:{}:5:once", 1 + rng.below(60))));
-            }
-            let fresh = run.name == create.name || (run.name == killed.name && rng.coin());
+            let may_be_fresh = [killed.name, at_a_manifest.name].contains(&run.name);
+            let fresh = run.name == create.name || (may_be_fresh && rng.coin());
             let old = run.name == migration.name || run.name == killed_migration.name;
-            if run.name == killed_migration.name {
-                hurt.push(("TL_KILL_AT", (1 + rng.below(40)).to_string()));
-            }
+            let hurt = hurt(run.name, fresh, rng);
             let (before, model) = match (fresh, old) {
                 _ if run.accepts => (lossy.clone(), left.clone()),
+                _ if run.name == rebuild.name => (torn.clone(), known_of_it.clone()),
                 (true, _) => (Image::new(), Model::default()),
                 (_, true) => (aged.clone(), known.clone()),
                 _ => (history.clone(), known.clone()),
@@ -354,8 +420,11 @@ fn run(session: &mut Session) {
                 }
                 session.count("runs that fill a segment", u64::from(longest > SEGMENT));
             }
+            if run.name == idle.name {
+                tail_is_missed(session, &traced);
+            }
             let name =
-                if fresh && run.name != create.name { "killed while fresh" } else { run.name };
+                if fresh && run.name == killed.name { "killed while fresh" } else { run.name };
             let cut = try_states(session, &traced, name, 25);
             let cut = cut.filter(|cut| cut.sore || session.rng.below(3) == 0);
             // A second cut knows nothing of a loss that is still to be accepted.
