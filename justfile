@@ -20,6 +20,10 @@ test:
 interleavings rounds="x1":
     TASKLEDGER_ROUNDS={{rounds}} RUSTFLAGS="--cfg shuttle" cargo test --lib --target-dir target/shuttle sync::tests
 
+# A line under stress, 50 million operations at each number of workers
+line:
+    TASKLEDGER_ROUNDS=x50 cargo test --release --test it lined
+
 # The crash lab: just lab --minutes 60 --seed 7 (adds to tests/lab/tally.json)
 lab *args:
     cargo run -p taskledger-lab -- run {{args}}

@@ -107,6 +107,7 @@ mod id;
 mod index;
 mod journal;
 mod ledger;
+pub mod line;
 mod measure;
 mod recovery;
 mod sabotage;

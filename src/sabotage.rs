@@ -93,6 +93,8 @@ pub enum Sabotage {
     ForgetRepair,
     /// The evidence that an accepted loss keeps is not synced.
     TrustEvidence,
+    /// Who leaves a line keeps the token that was offered to it.
+    KeepOffer,
 }
 
 /// Whether this is done wrong.

@@ -5,6 +5,7 @@ use crate::error::{CloseError, Poison, Rejection};
 use crate::guard::Flights;
 use crate::id::{EncodedId, IdShape};
 use crate::index::Index;
+use crate::line::Lines;
 use crate::recovery::Recovery;
 use crate::state::Timestamp;
 use crate::submission::{AttemptKey, Group, Phase, Request, Submissions, Ticket};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     metadata: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Who watches what is recorded.
     pub(crate) watchers: Watchers,
+    /// Who handles what is handled by one while the others wait.
+    pub(crate) lines: Lines,
     /// Who is at which id with a run.
     pub(crate) flights: Flights,
     next_key: AtomicU64,
@@ -81,6 +84,7 @@ impl Shared {
             controls: Mutex::default(),
             metadata: Mutex::new(metadata),
             watchers: Watchers::new(),
+            lines: Lines::default(),
             flights: Flights::default(),
             next_key: AtomicU64::new(0),
             superseded: AtomicU64::new(0),

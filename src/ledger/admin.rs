@@ -2,8 +2,9 @@
 
 use super::{Ledger, TaskOutput};
 use crate::attempt;
-use crate::error::{ChangeError, CheckpointError, CloseError, Poison, Rejection};
-use crate::id::TaskId;
+use crate::error::{ChangeError, CheckpointError, CloseError, IdError, Poison, Rejection};
+use crate::id::{EncodedId, Lookup, TaskId};
+use crate::line::Line;
 use crate::shared::RESERVED;
 use crate::submission::{Checkpointed, Errand, Phase, Request};
 use std::collections::BTreeMap;
@@ -26,6 +27,41 @@ pub enum Health {
 }
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
+    /// The [line](crate::line) of a key: where one handles a problem while the others wait. All who ask
+    /// for one key at a time get one line; it is made on demand, and goes with its last user (a handle, a
+    /// token, or somebody who waits). A key looks like an id, and has nothing to do with the task of that
+    /// id.
+    ///
+    /// # Durability
+    ///
+    /// Nothing is on disk; each process has lines of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError`], as for an id.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal, line::{AcquireOutcome, LineStatus}};
+    /// # let ledger = Ledger::<String>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let line = ledger.line("login of north")?;
+    /// let AcquireOutcome::Success(token) = line.try_acquire_token() else { panic!("it is free") };
+    /// assert!(matches!(ledger.line("login of north")?.status(), LineStatus::Busy(_)));
+    /// assert!(matches!(ledger.line("login of south")?.status(), LineStatus::Free));
+    /// token.solve();
+    /// # Ok(()) }
+    /// ```
+    pub fn line<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> Result<Line, IdError> {
+        let key = EncodedId::encode::<K, Q>(key)?;
+        Ok(self.shared().lines.of(key.as_bytes()))
+    }
+
     /// The owner's own names and values, kept with the ledger: a few small ones, all in memory.
     ///
     /// # Examples

@@ -38,6 +38,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
+mod line;
+
 /// Tries a scene in many orders: at random, and with one to three changes of the thread that runs.
 fn try_orders(name: &str, scene: fn()) {
     let of = |name: &str| std::env::var(name).ok();
@@ -49,6 +51,7 @@ fn try_orders(name: &str, scene: fn()) {
         Some("ForgetBatch") => sabotage(Sabotage::ForgetBatch),
         Some("NeverGiveUp") => sabotage(Sabotage::NeverGiveUp),
         Some("OpenFirst") => sabotage(Sabotage::OpenFirst),
+        Some("KeepOffer") => sabotage(Sabotage::KeepOffer),
         Some(other) => panic!("nobody does {other} here"),
     }
     let usual = 1000;

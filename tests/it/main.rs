@@ -8,6 +8,7 @@ mod copied;
 mod counted;
 mod faults;
 mod guarded;
+mod lined;
 #[cfg(feature = "metrics")]
 mod measured;
 mod model;

@@ -101,6 +101,7 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::LoseMetadata,
     Sabotage::ForgetRepair,
     Sabotage::TrustEvidence,
+    Sabotage::KeepOffer,
 ];
 
 /// The lab's program as another process.
