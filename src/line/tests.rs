@@ -150,11 +150,11 @@ fn a_holder_that_leaks_its_token_can_be_deposed() {
     let late = token(line.try_acquire_token());
     let mut waiters = waiting(&line, 1);
     assert!(line.depose());
-    let (wait, woken) = &mut waiters[0];
-    let Poll::Ready(Waited::TakeOver(current)) = poll(wait, woken) else { panic!("its turn") };
+    let (first, woken) = &mut waiters[0];
+    let Poll::Ready(Waited::TakeOver(current)) = poll(first, woken) else { panic!("its turn") };
     // What the deposed one says does not matter, and it is nobody's token any more.
     let outcome = line.try_acquire_token().or_token(Some(late)).unwrap();
-    let mut other = crate::line::tests::wait(outcome);
+    let mut other = wait(outcome);
     assert!(poll(&mut other, &StdArc::default()).is_pending());
     current.fail("still there");
     assert!(matches!(poll(&mut other, &StdArc::default()), Poll::Ready(Waited::Failed(_))));
