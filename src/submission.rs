@@ -375,6 +375,7 @@ impl Submissions {
                 | Request::StartRevoke { .. }
                 | Request::Note { .. }
                 | Request::Change { .. }
+                | Request::Prune { .. }
                 | Request::SetMetadata { .. } => None,
             })
             .collect()

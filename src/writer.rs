@@ -110,7 +110,10 @@ impl Writer {
         shared.dated(at);
         let step = guarded(|| {
             let published = |id: &EncodedId| shared.index.find(id);
-            self.core.step(&requests, at, published, &mut *self.journal)
+            // A run that begins after this was asked reads what is known of its id through the writer:
+            // it finds it pruned.
+            let at_work = |id: &EncodedId| shared.flights.has(id);
+            self.core.step(&requests, at, published, at_work, &mut *self.journal)
         });
         drop(watched);
         let took = began.elapsed();

@@ -34,7 +34,8 @@ impl Retention {
     }
 
     /// Failures are kept so long; after that they are forgotten. One that crashed or was given up is
-    /// kept until it is [resolved](Ledger::resolve): its effect may have happened.
+    /// kept until it is [resolved](Ledger::resolve), since its effect may have happened; and one that
+    /// was released to be tried again until it is: it goes on with the effect key that it had.
     #[must_use]
     pub const fn failed(mut self, age: Duration) -> Self {
         self.failed = Some(age);
@@ -52,7 +53,8 @@ pub struct Pruned {
     pub failed: u64,
     /// What is old enough, and kept because it is pinned.
     pub pinned: u64,
-    /// What is old enough, and kept because it crashed, or was given up.
+    /// What is old enough, and kept because it crashed, was given up, or was released to be tried again;
+    /// or because a [run](Ledger::run) is at it, which may be waiting for its next attempt.
     pub held: u64,
 }
 
@@ -63,6 +65,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// A tombstone is a hash of 16 bytes under a key of the ledger: 16 bytes on disk, and about twice
     /// that in memory.
+    ///
+    /// An id at which a [run](Self::run) is, is left alone, also in the pause between two attempts: its
+    /// next attempt has the same effect key, and the attempts are counted on.
     ///
     /// Works in batches, each of its own group commit, beside everything else.
     ///
@@ -253,7 +258,12 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                 }
             }
             if !prune {
-                count(requests.iter(), pruned);
+                let at_work = |request: &&Request| {
+                    request.id().is_some_and(|id| self.shared().flights.has(id))
+                };
+                let (held, free): (Vec<_>, Vec<_>) = requests.iter().partition(at_work);
+                pruned.held += held.len() as u64;
+                count(free.into_iter(), pruned);
                 continue;
             }
             let tickets = self.shared().submit_all(&requests).await.map_err(ChangeError::from)?;
@@ -261,6 +271,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             for (request, ticket) in requests.iter().zip(tickets) {
                 match ticket.await {
                     Ok(Answer::Done(_)) => done.push(request),
+                    Ok(Answer::Refused(TaskState::Running)) => pruned.held += 1,
                     // Something has happened to it since.
                     Ok(_) => {}
                     Err(poison) => return Err(ChangeError::InDoubt(poison).into()),
@@ -287,7 +298,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                 Event::Buried { tombstone: self.shared().index.seal().tombstone(id.as_bytes()) }
             }
             TaskState::Failed => match &details.failure {
-                Some(Failure::Crashed | Failure::GaveUp { .. }) => {
+                Some(Failure::Crashed | Failure::GaveUp { .. } | Failure::Released(_)) => {
                     pruned.held += 1;
                     return None;
                 }
@@ -297,13 +308,13 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                 return None;
             }
         };
-        Some(Request::Change { id: id.clone(), event, after: Some(details.cell.seq) })
+        Some(Request::Prune { id: id.clone(), event, after: details.cell.seq })
     }
 }
 
 fn count<'a>(requests: impl Iterator<Item = &'a Request>, pruned: &mut Pruned) {
     for request in requests {
-        if let Request::Change { event: Event::Buried { .. }, .. } = request {
+        if let Request::Prune { event: Event::Buried { .. }, .. } = request {
             pruned.succeeded += 1;
         } else {
             pruned.failed += 1;

@@ -1,11 +1,13 @@
 //! What is pruned by age, and what a tombstone goes on saying.
 
 use crate::support::{Tasks, fresh, name, never, ok, open};
+use std::num::NonZero;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use taskledger::{
-    AttemptError, ChangeError, ClaimKind, Entry, Event, Failure, Journal as _, Ledger,
-    MemoryJournal, PruneError, Pruned, Record, Retention, RunError, SeqNo, TaskState, Timestamp,
-    Verdict,
+    AttemptError, ChangeError, ClaimKind, Context, Entry, Event, Failure, Journal as _, Ledger,
+    MemoryJournal, PruneError, Pruned, Record, Retention, Retry, RunError, SeqNo, TaskState,
+    Timestamp, Verdict,
 };
 
 /// Everything is old enough.
@@ -104,7 +106,7 @@ async fn what_may_have_happened_and_what_is_pinned_is_kept() {
     failed(&ledger, "pinned failure").await;
     succeeded(&ledger, "pinned success").await;
     succeeded(&ledger, "success").await;
-    let three = std::num::NonZero::new(1).unwrap();
+    let three = NonZero::new(1).unwrap();
     let gave_up = ledger.task(name("gave up")).max_attempts(three);
     assert!(matches!(gave_up.run(|_| async { Err::<u32, _>(0) }).await, Err(RunError::Failed(0))));
     for id in ["pinned failure", "pinned success"] {
@@ -124,6 +126,65 @@ async fn what_may_have_happened_and_what_is_pinned_is_kept() {
     failed(&ledger, "pinned failure").await;
     let pruned = ledger.prune(&all()).await.unwrap();
     assert_eq!((pruned.succeeded, pruned.failed, pruned.pinned, pruned.held), (1, 1, 0, 2));
+}
+
+/// Everything between the first attempt and the last is one life of the id, with one effect key. Pruned
+/// in a pause between two, it began anew: as attempt 1, with another key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_not_pruned_between_its_attempts() {
+    let (ledger, _) = fresh().await;
+    let (three, four) = (NonZero::new(3).unwrap(), NonZero::new(4).unwrap());
+    let pause = Duration::from_millis(200);
+    let retry = Retry::attempts(four).min_delay(pause).max_delay(pause);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let run = tokio::spawn({
+        let (ledger, seen) = (ledger.clone(), Arc::clone(&seen));
+        async move {
+            let task = ledger.task(name("a")).max_attempts(three).retry(retry);
+            let work = move |cx: Context<String>| {
+                seen.lock().unwrap().push((cx.attempt().get(), cx.effect_key().to_string()));
+                async { Err::<u32, _>("busy") }
+            };
+            task.run(work).await
+        }
+    });
+    let mut held = 0;
+    while !run.is_finished() {
+        let would = ledger.prunable(&all()).await.unwrap();
+        assert_eq!(would.failed, 0);
+        held += ledger.prune(&all()).await.unwrap().held;
+    }
+    assert!(held > 0, "it was tried in a pause");
+    assert!(matches!(run.await.unwrap(), Err(RunError::GaveUp { attempts: 3 })));
+    let seen = seen.lock().unwrap();
+    let attempts: Vec<u32> = seen.iter().map(|(attempt, _)| *attempt).collect();
+    assert_eq!(attempts, [1, 2, 3]);
+    assert!(seen.iter().all(|(_, key)| *key == seen[0].1), "{seen:?}");
+}
+
+/// Somebody has found out that it may be tried again, and the effect may have happened all the same.
+#[tokio::test]
+async fn what_was_released_keeps_its_effect_key() {
+    let (ledger, journal) = fresh().await;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tell = Some(tell);
+    let first = ledger.run(name("a"), move |cx| {
+        tell.take().unwrap().send(cx.effect_key()).unwrap();
+        never()
+    });
+    let key = tokio::select! { _ = first => unreachable!(), key = told => key.unwrap() };
+    let ledger = open(journal.fork()).await;
+    ledger.resolve("a", Verdict::Retry, "nothing seen").await.unwrap();
+    let pruned = ledger.prune(&all()).await.unwrap();
+    assert_eq!((pruned.failed, pruned.held), (0, 1));
+    let again = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&again);
+    let work = move |cx: Context<String>| {
+        *seen.lock().unwrap() = Some((cx.attempt().get(), cx.effect_key()));
+        ok(1)
+    };
+    ledger.run(name("a"), work).await.unwrap();
+    assert_eq!(*again.lock().unwrap(), Some((2, key)));
 }
 
 /// Age counts from the end, to the microsecond; what is not named is kept for ever.
