@@ -130,6 +130,8 @@ pub struct Base {
     pub epoch: Epoch,
     /// The metadata folded into the checkpoint.
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// The newest time that the checkpoint tells of any id.
+    pub newest: Timestamp,
 }
 
 /// Takes what a replay finds; an error ends the replay and is returned by it.

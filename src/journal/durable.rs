@@ -137,6 +137,7 @@ impl Journal for SledJournal {
             loop {
                 let mut chunk = Vec::with_capacity(CHUNK);
                 while let Some((id, details)) = entries.next()? {
+                    base.newest = base.newest.max(details.newest());
                     chunk.push((id, details.cell));
                     if chunk.len() == CHUNK {
                         break;

@@ -98,7 +98,8 @@ impl Journal for MemoryJournal {
         visit(Replayed::Records(disk.records.clone()))?;
         disk.held = true;
         self.holds = true;
-        Ok(disk.base.clone())
+        let newest = disk.checkpoint.values().map(TaskDetails::newest).max();
+        Ok(Base { newest: newest.unwrap_or_default(), ..disk.base.clone() })
     }
 
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {

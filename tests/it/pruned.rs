@@ -242,6 +242,38 @@ async fn a_clock_that_was_set_back_prunes_nothing() {
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 1));
 }
 
+/// A checkpoint tells when its ids ended: of what was recorded before the last one it is all there is.
+#[tokio::test]
+async fn a_clock_that_was_set_back_prunes_nothing_over_a_checkpoint() {
+    let journal = MemoryJournal::new();
+    let now = SystemTime::now();
+    let day = Duration::from_secs(86_400);
+    let mark =
+        || Event::Succeeded { by: taskledger::SuccessBy::Mark, output: taskledger::Output::Absent };
+    let ahead = Timestamp::from(now + 3_650 * day);
+    let records: Vec<Record> = [(1, Timestamp::from(now - 40 * day)), (2, ahead)]
+        .map(|(seq, at)| Record {
+            seq: SeqNo::new(seq),
+            at,
+            entry: Entry::Task {
+                id: taskledger::EncodedId::from_bytes(&seq.to_be_bytes()),
+                prev: SeqNo::ZERO,
+                event: mark(),
+            },
+        })
+        .into();
+    journal.clone().append(&records).unwrap();
+    journal.clone().upkeep(Some(SeqNo::new(2))).unwrap();
+    assert_eq!(journal.records(), [], "all of it is folded");
+    let ledger = Ledger::<[u8; 8]>::builder().open_journal(journal).await.unwrap();
+    let refused = ledger.prune(&Retention::new().succeeded(30 * day)).await;
+    assert!(
+        matches!(refused, Err(PruneError::Clock { newest, .. }) if newest == ahead),
+        "{refused:?}"
+    );
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 2));
+}
+
 /// Thousands, in batches, while others work on the same ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pruning_beside_work() {
