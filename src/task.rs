@@ -307,8 +307,9 @@ impl<K: TaskId, V: TaskOutput, E: fmt::Debug + Send + 'static> Retrying<'_, K, V
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
         let Self { task: Task { ledger, id, options }, retry } = self;
+        let claiming = measure::Claiming::begin();
         let answer = ledger.run_with(id, options, retry, work).await;
-        measure::claimed(answer.as_ref().ok().map(|claim| claim.kind));
+        claiming.answered(&answer);
         answer
     }
 }

@@ -135,6 +135,8 @@ impl Writer {
         shared.count_superseded(superseded);
         let answer = || {
             shared.answered(requests.iter().filter(|r| r.holds_permit()).count());
+            // With these counted as answered: after the last group nothing is left in the queue.
+            measure::recorded(&shared, requests.len(), took);
             group.answer(Ok(step.answers.into()));
         };
         if sabotage::is(Sabotage::AnswerFirst) {
@@ -145,7 +147,6 @@ impl Writer {
             shared.index.publish(step.changes);
             // Before the answers: who begins to watch after one is not told of it.
             shared.watchers.tell(step.records);
-            measure::recorded(&shared, requests.len(), took);
             answer();
         }
         self.in_hand = None;
