@@ -61,8 +61,14 @@ impl Request {
         )
     }
 
+    /// Whether something begins to live with it.
+    pub(crate) const fn begins(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::StartRevoke { .. })
+    }
+
     /// Whether its submitter took a permit for it, freed with its answer. The ends of attempts
-    /// need none: they are bounded by what runs.
+    /// need none: they are bounded by what runs. Of many that are submitted together only
+    /// some may have one: see [`submit_all`](super::Submissions::submit_all).
     pub(crate) const fn holds_permit(&self) -> bool {
         match self {
             Self::Start { .. }

@@ -1,7 +1,8 @@
 //! What is pruned by age, and what a tombstone goes on saying.
 
-use crate::support::{Tasks, fresh, name, never, ok, open};
+use crate::support::{Call, Hooked, Tasks, Then, fresh, name, never, ok, open};
 use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use taskledger::{
@@ -272,6 +273,80 @@ async fn a_clock_that_was_set_back_prunes_nothing_over_a_checkpoint() {
         "{refused:?}"
     );
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 2));
+}
+
+/// A ledger whose journal counts what it is asked for.
+async fn counting() -> (Ledger<u64>, [Arc<AtomicUsize>; 2]) {
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let [appends, reads] = counts.clone();
+    let journal = Hooked::new(&MemoryJournal::new(), move |call| {
+        match call {
+            Call::Append(_) => _ = appends.fetch_add(1, Ordering::SeqCst),
+            Call::Read => _ = reads.fetch_add(1, Ordering::SeqCst),
+            _ => {}
+        }
+        Then::GoOn
+    });
+    (Ledger::builder().open_journal(journal).await.unwrap(), counts)
+}
+
+/// Thousands at once are one group commit, whatever is asked for.
+#[tokio::test]
+async fn many_ids_are_one_append() {
+    let (ledger, [appends, _]) = counting().await;
+    let since = |before: usize| appends.load(Ordering::SeqCst) - before;
+    let ids: Vec<u64> = (0..20_000).collect();
+    let before = since(0);
+    let marked = ledger.mark_succeeded_all(ids.clone()).await;
+    assert!(marked.iter().all(Result::is_ok));
+    assert_eq!(since(before), 1, "marked");
+    let before = since(0);
+    assert!(ledger.forget_all(&ids).await.iter().all(Result::is_ok));
+    assert_eq!(since(before), 1, "forgotten");
+    let before = since(0);
+    let never = || std::future::pending::<Result<(), String>>();
+    let launched = ledger.launch_all(ids.iter().map(|id| (*id, never()))).await;
+    assert!(launched.iter().all(Result::is_ok));
+    assert_eq!(since(before), 1, "launched");
+    // Ids of a kilobyte: 4 MiB of them at a time.
+    let journal = MemoryJournal::new();
+    let appends = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&appends);
+    let journal = Hooked::new(&journal, move |call| {
+        counted.fetch_add(usize::from(matches!(call, Call::Append(_))), Ordering::SeqCst);
+        Then::GoOn
+    });
+    let ledger = Ledger::<String>::builder().open_journal(journal).await.unwrap();
+    let before = appends.load(Ordering::SeqCst);
+    let long = |number: u32| format!("{number:01000}");
+    assert!(ledger.mark_succeeded_all((0..5_000).map(long)).await.iter().all(Result::is_ok));
+    assert_eq!(appends.load(Ordering::SeqCst) - before, 2);
+}
+
+/// Only what has changed since the last checkpoint takes the writer's time, and only what is old is
+/// written.
+#[tokio::test]
+async fn a_sweep_asks_the_writer_for_what_is_newer_than_the_checkpoint() {
+    let (ledger, [appends, reads]) = counting().await;
+    let counts = || [appends.load(Ordering::SeqCst), reads.load(Ordering::SeqCst)];
+    ledger.mark_succeeded_all(0..5_000).await;
+    ledger.launch(5_000, async { Err::<(), _>("no") }).await.unwrap();
+    ledger.wait(&5_000).await.unwrap();
+    ledger.checkpoint().await.unwrap();
+    ledger.mark_succeeded_all(6_000..6_010).await;
+    // In the checkpoint it is a failure, and now it has succeeded.
+    ledger.mark_succeeded(5_000).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    let before = counts();
+    let nothing = ledger.prune(&Retention::new().succeeded(day).failed(day)).await.unwrap();
+    assert_eq!(nothing, Pruned::default());
+    assert_eq!(counts(), [before[0], before[1] + 11]);
+    assert_eq!(ledger.prunable(&all()).await.unwrap().succeeded, 5_011);
+    let before = counts();
+    let pruned = ledger.prune(&all()).await.unwrap();
+    assert_eq!((pruned.succeeded, pruned.failed), (5_011, 0));
+    assert_eq!(counts(), [before[0] + 5, before[1] + 11]);
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (5_011, 0));
 }
 
 /// Thousands, in batches, while others work on the same ids.
