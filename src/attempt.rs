@@ -114,6 +114,31 @@ impl Live {
         }
     }
 
+    /// As [`submit`](Self::submit), of many launches, in one group.
+    pub(crate) async fn submit_all(
+        shared: &Arc<Shared>,
+        ids: Vec<EncodedId>,
+    ) -> Result<Vec<(Self, Ticket, Arc<Control>)>, Rejection> {
+        let permits = shared.permits_for(ids.len()).await?;
+        // From here on nothing is waited for: who is dropped has done all of it, or nothing.
+        let registered: Vec<_> = ids.into_iter().map(|id| (id, shared.register())).collect();
+        let start = |(id, (key, _)): &(EncodedId, (AttemptKey, _))| Request::Start {
+            id: id.clone(),
+            key: *key,
+            fingerprint: None,
+        };
+        let requests = registered.iter().map(start).collect();
+        let submitted = shared.submissions.submit_all(requests, permits);
+        let tickets = submitted.inspect_err(|_| {
+            registered.iter().for_each(|(_, (key, _))| shared.unregister(*key));
+        })?;
+        let live = |((id, (key, control)), ticket)| {
+            let (shared, kind) = (Arc::clone(shared), Kind::Launch);
+            (Self { shared, id, key, kind, ended: false }, ticket, control)
+        };
+        Ok(registered.into_iter().zip(tickets).map(live).collect())
+    }
+
     fn end(&mut self, event: Event) -> Result<Ticket, Poison> {
         self.ended = true;
         let end = Request::End { id: self.id.clone(), key: self.key, event };

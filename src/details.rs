@@ -124,10 +124,36 @@ impl TaskDetails {
         match &record.entry {
             Entry::Task { event, .. } => {
                 let cell = self.cell.forced(record.seq, event);
-                self.told(cell, record.at, event)
+                self.told(cell, record.at, event).fitted()
             }
             Entry::Ledger(_) => self,
         }
+    }
+
+    /// Without what does not belong to its state: over a gap, an event leaves behind what the one that
+    /// is missing would have taken away.
+    pub(crate) fn fitted(mut self) -> Self {
+        let state = self.cell.state;
+        if state != TaskState::Failed {
+            self.failure = None;
+        }
+        if matches!(state, TaskState::Succeeded | TaskState::Revoking) {
+            self.since = SeqNo::ZERO;
+        } else {
+            (self.revoke_started_at, self.revoke_failure) = (None, None);
+            (self.succeeded_by, self.output) = (None, Output::Absent);
+        }
+        if state == TaskState::Running {
+            (self.ended_at, self.pinned) = (None, false);
+        }
+        self
+    }
+
+    /// The newest time that is known of it.
+    pub(crate) fn newest(&self) -> Timestamp {
+        let Self { queued_at, started_at, ended_at, revoke_started_at, .. } = self;
+        let times = [queued_at, started_at, ended_at, revoke_started_at].into_iter().flatten();
+        times.chain(self.notes.iter().map(|note| &note.at)).max().copied().unwrap_or_default()
     }
 
     /// What is known of the id whose cell is `cell`, from as few records as tell it: walks from the

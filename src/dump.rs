@@ -36,6 +36,7 @@ mod json;
 #[cfg(feature = "json")]
 mod lines;
 mod look;
+mod prune;
 mod read;
 mod repair;
 mod stats;

@@ -385,13 +385,13 @@ pub enum WaitError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PruneError {
-    /// The clock stands before the newest record, so nobody knows how old anything is. Nothing was
-    /// pruned.
+    /// The clock stands before the newest time that is recorded, so nobody knows how old anything is. Nothing
+    /// was pruned. Records that are folded into a checkpoint, of ids that are gone, tell no time any more.
     #[error("the clock says {now}, but the newest record is of {newest}; set the clock first")]
     Clock {
         /// What the clock says.
         now: Timestamp,
-        /// When the newest record was made.
+        /// The newest time that is recorded.
         newest: Timestamp,
     },
     /// What is known of a task cannot be read.

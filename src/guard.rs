@@ -324,8 +324,13 @@ where
     /// What the policies say of an id that has failed, in this very run or before.
     async fn after_failure(&mut self, own: bool) -> Result<Look, RunError<V, E>> {
         let Some(details) = self.details().await? else { return Ok(Look::Again) };
-        let Some(failure) = &details.failure else { return Ok(Look::Again) };
         self.same_request(&details)?;
+        let Some(failure) = &details.failure else {
+            // Something has happened since. Or nobody knows why it failed, and looking again would not
+            // tell: no ledger records such a thing, but a journal may have been told it.
+            let unknown = details.state() == TaskState::Failed;
+            return if unknown { self.after_crash(&details).await } else { Ok(Look::Again) };
+        };
         if let Failure::GaveUp { attempts, .. } = failure {
             return Err(RunError::GaveUp { attempts: *attempts });
         }

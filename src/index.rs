@@ -355,6 +355,21 @@ impl Index {
         Some(ids)
     }
 
+    /// The ids in a state whose last record comes after this one, in the order of those.
+    pub(crate) fn changed_since(&self, state: TaskState, last: SeqNo) -> Vec<EncodedId> {
+        let mut changed = Vec::new();
+        for part in &self.parts {
+            part.iter_sync(|id, cell| {
+                if cell.state == state && cell.seq > last {
+                    changed.push((cell.seq, id.clone()));
+                }
+                true
+            });
+        }
+        changed.sort_unstable_by_key(|(seq, _)| *seq);
+        changed.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Registers somebody who waits for an id. Look at the cell after registering.
     pub(crate) fn register(&self, id: &EncodedId) -> Registered<'_> {
         let mut waiters = lock(&self.waiters);

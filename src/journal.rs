@@ -130,6 +130,8 @@ pub struct Base {
     pub epoch: Epoch,
     /// The metadata folded into the checkpoint.
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// The newest time that the checkpoint tells of any id.
+    pub newest: Timestamp,
 }
 
 /// Takes what a replay finds; an error ends the replay and is returned by it.
@@ -138,6 +140,13 @@ pub type Visit<'a> = dyn FnMut(Replayed) -> Result<(), JournalError> + 'a;
 /// Makes a new ledger at the path, which must be missing or empty, of what a journal held at one
 /// moment; gives up soon after the flag is set. Only when it returns `Ok` there is a ledger.
 pub type Copier = Arc<dyn Fn(&Path, &AtomicBool) -> Result<(), CreateError> + Send + Sync>;
+
+/// Hands over each id of a checkpoint once, with all that is known of it there, until it is told to stop by
+/// an error, which it returns.
+pub type Reader = Arc<dyn Fn(&mut VisitDetails<'_>) -> Result<(), JournalError> + Send + Sync>;
+
+/// Takes what a [`Reader`] reads.
+pub type VisitDetails<'a> = dyn FnMut(&EncodedId, &TaskDetails) -> Result<(), JournalError> + 'a;
 
 /// A durable, ordered log of [`Record`]s.
 ///
@@ -194,6 +203,14 @@ pub trait Journal: Send + 'static {
     /// just told, into a new ledger: for [`Ledger::backup`](crate::Ledger::backup), which runs it on another
     /// thread while this one goes on. Must not wait. `None` if this journal cannot be copied.
     fn copier(&mut self) -> Option<Copier> {
+        None
+    }
+
+    /// What reads everything that the last finished checkpoint says of ids, on another thread while this
+    /// one goes on, and the last record that is folded into it: for
+    /// [`Ledger::prune`](crate::Ledger::prune), which reads the rest one by one. Must not wait. `None` if
+    /// there is no checkpoint, or if it cannot be read beside the journal.
+    fn reader(&mut self) -> Option<(SeqNo, Reader)> {
         None
     }
 

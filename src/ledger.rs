@@ -8,7 +8,6 @@ mod retain;
 
 pub use admin::Health;
 pub(crate) use admin::MAX_METADATA_ENTRY;
-pub use retain::{Pruned, Retention};
 
 use crate::attempt::{self, Kind, Waiter};
 use crate::builder::Builder;

@@ -110,6 +110,7 @@ mod ledger;
 pub mod line;
 mod measure;
 mod recovery;
+mod retention;
 mod sabotage;
 mod seal;
 mod shared;
@@ -127,8 +128,9 @@ mod writer;
 pub mod internals;
 
 pub use builder::{AcceptLoss, Builder};
-pub use ledger::{Health, Ledger, Pruned, Retention, TaskOutput};
+pub use ledger::{Health, Ledger, TaskOutput};
 pub use recovery::Recovery;
+pub use retention::{Pruned, Retention};
 pub use task::{Retrying, Task};
 pub use transitions::{Lagged, Transition, Transitions};
 pub use views::{View, ViewIter};
@@ -138,7 +140,8 @@ pub use error::*;
 pub use guard::{Claim, ClaimKind, Context, EffectKey, Landed, OnCrash, OnFailure, Retry, Verdict};
 pub use id::{ByteId, EncodedId, IdShape, Lookup, MAX_ID_BYTES, ParseByteIdError, TaskId};
 pub use journal::{
-    Base, Copier, Entry, Journal, LedgerEvent, MemoryJournal, Record, Replayed, Upkeep, Visit,
+    Base, Copier, Entry, Journal, LedgerEvent, MemoryJournal, Reader, Record, Replayed, Upkeep,
+    Visit, VisitDetails,
 };
 pub use state::*;
 

@@ -2,20 +2,26 @@
 //!
 //! | name | kind | what |
 //! | --- | --- | --- |
-//! | `taskledger_claims_total` | counter, by `kind` | runs: `executed`, `joined`, `replayed`, `refused` (anything that is no answer) |
+//! | `taskledger_claims_total` | counter, by `kind` | calls of `run`, each once: see below |
 //! | `taskledger_sync_seconds` | histogram | how long a group takes until it is durable |
 //! | `taskledger_batch_requests` | histogram | requests in a group |
-//! | `taskledger_queue_depth` | gauge | requests that are submitted and not answered |
+//! | `taskledger_queue_depth` | gauge | requests that are submitted and not answered, as of the last group; ends of attempts are not counted |
 //! | `taskledger_tasks` | gauge, by `state` | ids in a state, as of the last group |
 //! | `taskledger_tombstones` | gauge | pruned successes, as of the last group |
 //! | `taskledger_recovery_seconds` | gauge | how long the last open took |
+//!
+//! The kinds of claims: `executed` (this call ran it, whatever came of it), `joined` and `replayed` (it was
+//! told what somebody else's attempt, or an earlier one, came to: a value or a failure), `refused` (nothing
+//! ran for it, and there was nothing to tell: a policy, another fingerprint, a closed ledger), `dropped` (its
+//! caller was dropped before the answer; what it had begun may go on).
 //!
 //! Several ledgers of one process add up in the counter and the histograms; the gauges tell of the one
 //! that was the last to record.
 
 #[cfg(feature = "metrics")]
 mod on {
-    use crate::guard::ClaimKind;
+    use crate::error::RunError;
+    use crate::guard::{Claim, ClaimKind};
     use crate::shared::Shared;
     use crate::state::TaskState;
     use crate::wake;
@@ -26,14 +32,48 @@ mod on {
         wake::caught(tell);
     }
 
-    pub(crate) fn claimed(kind: Option<ClaimKind>) {
-        let kind = match kind {
-            Some(ClaimKind::Executed) => "executed",
-            Some(ClaimKind::Joined) => "joined",
-            Some(ClaimKind::Replayed) => "replayed",
-            None => "refused",
-        };
-        told(|| metrics::counter!("taskledger_claims_total", "kind" => kind).increment(1));
+    /// A call of `run`, which counts once: by its answer, or as dropped.
+    pub(crate) struct Claiming(&'static str);
+
+    impl Claiming {
+        pub(crate) const fn begin() -> Self {
+            Self("dropped")
+        }
+
+        pub(crate) fn answered<V, E>(mut self, answer: &Result<Claim<V>, RunError<V, E>>) {
+            self.0 = match answer {
+                Ok(Claim { kind, .. }) | Err(RunError::Told { kind, .. }) => match kind {
+                    ClaimKind::Executed => "executed",
+                    ClaimKind::Joined => "joined",
+                    ClaimKind::Replayed => "replayed",
+                },
+                Err(
+                    RunError::Failed(_)
+                    | RunError::Panicked(_)
+                    | RunError::Cancelled(_)
+                    | RunError::TimedOut
+                    | RunError::InDoubt { .. }
+                    | RunError::Superseded { .. },
+                ) => "executed",
+                Err(
+                    RunError::GaveUp { .. }
+                    | RunError::Held
+                    | RunError::OtherRequest { .. }
+                    | RunError::Refused { .. }
+                    | RunError::Rejected(_)
+                    | RunError::Read(_)
+                    | RunError::Change(_)
+                    | RunError::Lost,
+                ) => "refused",
+            };
+        }
+    }
+
+    impl Drop for Claiming {
+        fn drop(&mut self) {
+            let kind = self.0;
+            told(|| metrics::counter!("taskledger_claims_total", "kind" => kind).increment(1));
+        }
     }
 
     pub(crate) fn recorded(shared: &Shared, requests: usize, took: Duration) {
@@ -60,18 +100,28 @@ mod on {
 }
 
 #[cfg(feature = "metrics")]
-pub(crate) use on::{claimed, opened, recorded};
+pub(crate) use on::{Claiming, opened, recorded};
 
 #[cfg(not(feature = "metrics"))]
 mod off {
-    use crate::guard::ClaimKind;
+    use crate::error::RunError;
+    use crate::guard::Claim;
     use crate::shared::Shared;
     use std::time::Duration;
 
-    pub(crate) const fn claimed(_: Option<ClaimKind>) {}
+    pub(crate) struct Claiming;
+
+    impl Claiming {
+        pub(crate) const fn begin() -> Self {
+            Self
+        }
+
+        pub(crate) const fn answered<V, E>(self, _: &Result<Claim<V>, RunError<V, E>>) {}
+    }
+
     pub(crate) const fn recorded(_: &Shared, _: usize, _: Duration) {}
     pub(crate) const fn opened(_: Duration) {}
 }
 
 #[cfg(not(feature = "metrics"))]
-pub(crate) use off::{claimed, opened, recorded};
+pub(crate) use off::{Claiming, opened, recorded};

@@ -112,7 +112,7 @@ pub(crate) struct Recovered {
     pub(crate) core: Core,
     pub(crate) base: Base,
     pub(crate) recovery: Recovery,
-    /// When the newest record was made.
+    /// The newest time that is recorded.
     pub(crate) newest: Timestamp,
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn recover(
 
     let mut reset =
         Reset { journal, at: SystemTime::now().into(), next: last.next(), batch: Vec::new() };
-    let newest = newest.max(reset.at);
+    let newest = newest.max(base.newest).max(reset.at);
     let epoch = base.epoch.next();
     reset.push(Entry::Ledger(LedgerEvent::EpochOpened { epoch }))?;
     let FoundRunning { crashed, interrupted_revokes } = found;

@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) flights: Flights,
     next_key: AtomicU64,
     superseded: AtomicU64,
-    /// When the newest record was made, in microseconds.
+    /// The newest time that is recorded, in microseconds.
     newest: AtomicU64,
     closed: OnceLock<Result<(), CloseError>>,
     closing: Notify,
@@ -207,22 +207,25 @@ impl Shared {
         }
     }
 
-    /// How many requests may be submitted together: never all the room there is.
-    pub(crate) fn together(&self) -> usize {
-        (self.options.max_pending / 2).clamp(1, 1024)
+    /// Submits requests together: they are recorded by one group commit, however many there are.
+    pub(crate) async fn submit_all(
+        &self,
+        requests: Vec<Request>,
+    ) -> Result<Vec<Ticket>, Rejection> {
+        let permits = self.permits_for(requests.len()).await?;
+        self.submissions.submit_all(requests, permits)
     }
 
-    /// Submits requests together, no more than [`together`](Self::together): they are recorded by one
-    /// group commit.
-    pub(crate) async fn submit_all(&self, requests: &[Request]) -> Result<Vec<Ticket>, Rejection> {
-        debug_assert!(requests.len() <= self.together(), "there is never room for so many");
-        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
-        let permits = wake::guarded(self.permits.acquire_many(count)).await;
-        match permits {
+    /// Waits for room for requests that are submitted together. They take half of all permits at most, so
+    /// that there is room for others. Returns how many these are.
+    pub(crate) async fn permits_for(&self, requests: usize) -> Result<usize, Rejection> {
+        let room = (self.options.max_pending.min(Semaphore::MAX_PERMITS) / 2).max(1);
+        let count = u32::try_from(requests.min(room)).unwrap_or(u32::MAX);
+        match wake::guarded(self.permits.acquire_many(count)).await {
             Ok(permits) => permits.forget(),
             Err(_) => return Err(self.submissions.rejection().unwrap_or(Rejection::Closed)),
         }
-        self.submissions.submit_all(requests)
+        Ok(count as usize)
     }
 
     /// A record was made at this time.

@@ -24,9 +24,9 @@ pub(crate) use request::{AttemptKey, Request};
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, JournalError, Poison, Rejection};
 use crate::id::EncodedId;
-use crate::journal::Copier;
+use crate::journal::{Copier, Reader};
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Cell, TaskState};
+use crate::state::{Cell, SeqNo, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use crate::wake;
 use std::fmt;
@@ -43,6 +43,7 @@ impl Errand {
         match self {
             Self::Read { reply, .. } => reply.is_closed(),
             Self::Checkpoint { reply, .. } => reply.is_closed(),
+            Self::Reader { reply } => reply.is_closed(),
         }
     }
 }
@@ -70,6 +71,8 @@ pub(crate) enum Errand {
     /// Fold everything recorded so far into a checkpoint, and hand out what copies it if `copy` says
     /// so.
     Checkpoint { copy: bool, reply: oneshot::Sender<Checkpointed> },
+    /// Hand out what reads the last checkpoint, and up to where that goes.
+    Reader { reply: oneshot::Sender<ReaderOf> },
 }
 
 /// What became of a checkpoint that was asked for.
@@ -82,6 +85,16 @@ pub(crate) struct CopyOf(pub(crate) Option<Copier>);
 impl fmt::Debug for CopyOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CopyOf").field(&self.0.is_some()).finish()
+    }
+}
+
+/// What reads a checkpoint, if there is one and the journal can.
+#[derive(Default)]
+pub(crate) struct ReaderOf(pub(crate) Option<(SeqNo, Reader)>);
+
+impl fmt::Debug for ReaderOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReaderOf").field(&self.0.as_ref().map(|(last, _)| last)).finish()
     }
 }
 
@@ -204,6 +217,8 @@ pub(crate) enum Phase {
 struct Forming {
     phase: Phase,
     requests: Vec<Request>,
+    /// How many permits they have, to be given back with their answers.
+    permits: usize,
     errands: Vec<Errand>,
     /// When there are so many errands, those of callers that are gone are dropped: so there are
     /// never many more than callers that wait.
@@ -231,7 +246,7 @@ pub(crate) struct Submissions {
 #[derive(Debug)]
 pub(crate) enum Taken {
     /// A group to record, and errands to run after it. Either may be empty.
-    Work { requests: Vec<Request>, group: Arc<Group>, errands: Vec<Errand> },
+    Work { requests: Vec<Request>, permits: usize, group: Arc<Group>, errands: Vec<Errand> },
     /// Nothing came in the time given.
     Idle,
     /// Nothing will ever come.
@@ -244,6 +259,7 @@ impl Submissions {
             forming: Mutex::new(Forming {
                 phase: Phase::Open,
                 requests: Vec::new(),
+                permits: 0,
                 errands: Vec::new(),
                 crowded: CROWDED,
                 group: Group::new(),
@@ -272,23 +288,27 @@ impl Submissions {
         if let Some(rejection) = forming.rejection() {
             return Err(rejection);
         }
-        if matches!(request, Request::Start { .. } | Request::StartRevoke { .. }) {
-            forming.live += 1;
-        }
+        forming.live += usize::from(request.begins());
         Ok(self.push(forming, request))
     }
 
-    /// Submits changes, all in one group.
-    pub(crate) fn submit_all(&self, requests: &[Request]) -> Result<Vec<Ticket>, Rejection> {
+    /// Submits new work, all in one group, for so many permits.
+    pub(crate) fn submit_all(
+        &self,
+        requests: Vec<Request>,
+        permits: usize,
+    ) -> Result<Vec<Ticket>, Rejection> {
         let mut forming = lock(&self.forming);
         if let Some(rejection) = forming.rejection() {
             return Err(rejection);
         }
-        let place = forming.requests.len();
-        forming.requests.extend_from_slice(requests);
+        let places = forming.requests.len()..forming.requests.len() + requests.len();
+        forming.live += requests.iter().filter(|request| request.begins()).count();
+        forming.requests.extend(requests);
+        forming.permits += permits;
         self.wake(&mut forming);
         let ticket = |place| Ticket { group: Arc::clone(&forming.group), place, waker: None };
-        Ok((place..place + requests.len()).map(ticket).collect())
+        Ok(places.map(ticket).collect())
     }
 
     /// Submits the end of a live attempt: never waits, is taken while closing.
@@ -375,6 +395,7 @@ impl Submissions {
                 | Request::StartRevoke { .. }
                 | Request::Note { .. }
                 | Request::Change { .. }
+                | Request::Prune { .. }
                 | Request::SetMetadata { .. } => None,
             })
             .collect()
@@ -387,6 +408,7 @@ impl Submissions {
             if !forming.requests.is_empty() || !forming.errands.is_empty() {
                 return Taken::Work {
                     requests: std::mem::take(&mut forming.requests),
+                    permits: std::mem::take(&mut forming.permits),
                     group: std::mem::replace(&mut forming.group, Group::new()),
                     errands: std::mem::take(&mut forming.errands),
                 };
@@ -433,6 +455,7 @@ impl Submissions {
             place: forming.requests.len(),
             waker: None,
         };
+        forming.permits += usize::from(request.holds_permit());
         forming.requests.push(request);
         self.wake(&mut forming);
         ticket

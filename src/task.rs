@@ -307,8 +307,9 @@ impl<K: TaskId, V: TaskOutput, E: fmt::Debug + Send + 'static> Retrying<'_, K, V
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
         let Self { task: Task { ledger, id, options }, retry } = self;
+        let claiming = measure::Claiming::begin();
         let answer = ledger.run_with(id, options, retry, work).await;
-        measure::claimed(answer.as_ref().ok().map(|claim| claim.kind));
+        claiming.answered(&answer);
         answer
     }
 }
@@ -338,9 +339,11 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     {
         let id = match self.admit(&start).await {
             Ok(id) => id,
-            Err(Turned::Refused(state)) => return Err(NotStarted::Refused(state, future)),
-            Err(Turned::Rejected(reason)) => return Err(NotStarted::Rejected(reason, future)),
+            Err(turned) => return Err(turned.away(future)),
         };
+        if let Err(reason) = self.shared().permit().await {
+            return Err(NotStarted::Rejected(reason, future));
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             self.shared().permits.add_permits(1);
             return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
@@ -372,8 +375,50 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 
-    /// Answers what memory is sure of, and takes a permit for the rest.
-    async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
+    /// As [`start`](Self::start), of many launches, which are submitted together.
+    pub(crate) async fn start_all<F, E>(
+        &self,
+        admitted: Vec<(Result<EncodedId, Turned>, F)>,
+    ) -> Vec<Result<oneshot::Receiver<Result<(), LaunchError<F>>>, NotStarted<F>>>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let ids: Vec<_> = admitted.iter().filter_map(|(id, _)| id.as_ref().ok().cloned()).collect();
+        let submitted = Live::submit_all(self.shared(), ids).await;
+        let rejection = submitted.as_ref().err().cloned().unwrap_or(Rejection::Closed);
+        let mut submitted = submitted.unwrap_or_default().into_iter();
+        let begin = |(id, future): (Result<EncodedId, Turned>, F)| {
+            if let Err(turned) = id {
+                return Err(turned.away(future));
+            }
+            let (Some((live, ticket, control)), Ok(runtime)) =
+                (submitted.next(), tokio::runtime::Handle::try_current())
+            else {
+                return Err(NotStarted::Rejected(rejection.clone(), future));
+            };
+            let (reply, began) = oneshot::channel();
+            let plan = Plan {
+                ticket,
+                control,
+                timeout: None,
+                grace: None,
+                began: None,
+                parent: tracing::Span::current(),
+                after: None,
+                success: attempt::launch_succeeded,
+                future,
+                waiter: Waiter::Start(reply),
+                live,
+            };
+            drop(runtime.spawn(attempt::run(plan)));
+            Ok(began)
+        };
+        admitted.into_iter().map(begin).collect()
+    }
+
+    /// Answers what memory is sure of.
+    pub(crate) async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
         let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
         let state = self.state(&id);
         let sure = !self.shared().index.in_doubt(id.as_bytes());
@@ -397,7 +442,6 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if (start.timeout.is_some() || start.grace.is_some()) && !has_timer() {
             return Err(Rejection::NoTimer.into());
         }
-        self.shared().permit().await?;
         Ok(id)
     }
 }
@@ -437,9 +481,19 @@ impl<'a, K, R> Start<'a, K, R> {
     }
 }
 
-enum Turned {
+#[derive(Debug)]
+pub(crate) enum Turned {
     Refused(TaskState),
     Rejected(Rejection),
+}
+
+impl Turned {
+    fn away<F>(self, future: F) -> NotStarted<F> {
+        match self {
+            Self::Refused(state) => NotStarted::Refused(state, future),
+            Self::Rejected(reason) => NotStarted::Rejected(reason, future),
+        }
+    }
 }
 
 impl From<Rejection> for Turned {

@@ -78,7 +78,10 @@ impl<K: TaskId> View<K> {
         Self { shared: Arc::clone(shared), state, ids: PhantomData }
     }
 
-    /// How many there are: exact, in constant time, linearizable with all that the ledger records.
+    /// How many there are: exact, in constant time, linearizable with all that the ledger records. Pruned
+    /// successes, of which only a tombstone is left, are not counted (nor listed, their ids are gone),
+    /// though they are succeeded and [`contains`](Self::contains) finds them:
+    /// [`Ledger::tombstones`](crate::Ledger::tombstones) counts those.
     #[must_use]
     pub fn len(&self) -> usize {
         match self.state {
@@ -93,7 +96,9 @@ impl<K: TaskId> View<K> {
         self.len() == 0
     }
 
-    /// Whether this id is among them. An id that cannot be one is not.
+    /// Whether this id is in the state, or known at all. A pruned success is: so this may be true of an id
+    /// that [`iter`](Self::iter) does not list, and of a view whose [`len`](Self::len) is 0. An id that
+    /// cannot be one is not.
     pub fn contains<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> bool {
         let Ok(id) = EncodedId::encode::<K, Q>(id) else {
             return false;

@@ -25,7 +25,7 @@ use crate::measure;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
 use crate::state::{Cell, SeqNo};
-use crate::submission::{Answer, Checkpointed, CopyOf, Errand, Group, Request, Taken};
+use crate::submission::{Answer, Checkpointed, CopyOf, Errand, Group, ReaderOf, Request, Taken};
 use crate::sync::Arc;
 use crate::wake;
 use crate::watch::Watch;
@@ -80,8 +80,8 @@ impl Writer {
         let mut wake_in = Some(Duration::ZERO);
         loop {
             match self.shared.submissions.take(wake_in) {
-                Taken::Work { requests, group, errands } => {
-                    let recorded = self.record(requests, &group);
+                Taken::Work { requests, permits, group, errands } => {
+                    let recorded = self.record(requests, permits, &group);
                     if let Err(poison) = recorded.and_then(|()| self.run_errands(errands)) {
                         return Some(poison);
                     }
@@ -97,7 +97,12 @@ impl Writer {
     }
 
     /// Makes a group durable, publishes and answers it. An error has poisoned the ledger.
-    fn record(&mut self, requests: Vec<Request>, group: &Arc<Group>) -> Result<(), Poison> {
+    fn record(
+        &mut self,
+        requests: Vec<Request>,
+        permits: usize,
+        group: &Arc<Group>,
+    ) -> Result<(), Poison> {
         if requests.is_empty() {
             return Ok(());
         }
@@ -110,7 +115,10 @@ impl Writer {
         shared.dated(at);
         let step = guarded(|| {
             let published = |id: &EncodedId| shared.index.find(id);
-            self.core.step(&requests, at, published, &mut *self.journal)
+            // A run that begins after this was asked reads what is known of its id through the writer:
+            // it finds it pruned.
+            let at_work = |id: &EncodedId| shared.flights.has(id);
+            self.core.step(&requests, at, published, at_work, &mut *self.journal)
         });
         drop(watched);
         let took = began.elapsed();
@@ -131,7 +139,9 @@ impl Writer {
         let superseded = step.answers.iter().filter(|a| **a == Answer::Superseded).count();
         shared.count_superseded(superseded);
         let answer = || {
-            shared.answered(requests.iter().filter(|r| r.holds_permit()).count());
+            shared.answered(permits);
+            // With these counted as answered: after the last group nothing is left in the queue.
+            measure::recorded(&shared, requests.len(), took);
             group.answer(Ok(step.answers.into()));
         };
         if sabotage::is(Sabotage::AnswerFirst) {
@@ -142,7 +152,6 @@ impl Writer {
             shared.index.publish(step.changes);
             // Before the answers: who begins to watch after one is not told of it.
             shared.watchers.tell(step.records);
-            measure::recorded(&shared, requests.len(), took);
             answer();
         }
         self.in_hand = None;
@@ -159,6 +168,11 @@ impl Writer {
                 }
                 Errand::Checkpoint { copy, reply } => {
                     self.checkpoints.push(Waiting { seq: self.core.last(), copy, reply });
+                }
+                Errand::Reader { reply } => {
+                    let reader = guarded(|| Ok(ReaderOf(self.journal.reader())));
+                    let reader = reader.inspect_err(|poison| self.shared.poison(poison, None))?;
+                    send(reply, reader);
                 }
             }
         }

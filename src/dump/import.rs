@@ -173,6 +173,9 @@ fn begun(line: LedgerLine<IgnoredAny>) -> Result<Begun, String> {
     if last_seq == SeqNo::ZERO && chain != Chain::START {
         return Err("a ledger without records has the chain 0".to_owned());
     }
+    if line.epoch > line.last_seq {
+        return Err("there were more opens than records, of which each has one".to_owned());
+    }
     let shape = line.id_type.0;
     if shape.len() > MAX_SHAPE_BYTES {
         return Err(format!("the description of the id type has {} bytes", shape.len()));

@@ -13,10 +13,20 @@
 //! is for people: whoever imports does not look at it. The checksum is xxh3-64 of all bytes before the
 //! closing line.
 //!
-//! A line is valid if and only if it has no other fields than these, and says what a ledger can hold: the
-//! position of a task and the first of its life lie within those of the ledger, what is queued has nothing
-//! but the time since when, and all sizes are within the limits of the ledger. Nothing else is asked of how
-//! fields go together, since a repair believes what it finds.
+//! A line is valid if and only if it has no other fields than these, and says what a ledger can hold:
+//!
+//! * The position of a task and the first of its life lie within those of the ledger. There are at least as
+//!   many positions as opens and as attempts, since each has a record of its own.
+//! * What has failed has a `failure`, and nothing else has one. Only a success, and what is being revoked,
+//!   has `succeeded_by`, an `output`, a `revoke_started_at` and a `revoke_failure`, and it has no `since`.
+//! * What runs has neither ended nor is it pinned. What is being revoked has been since some time. What is
+//!   queued has nothing but the time since when.
+//! * The times, the epoch and the fingerprint of an attempt come together: with `epoch` there are
+//!   `started_at` and an attempt, without it neither `started_at` nor a `fingerprint`.
+//! * All sizes are within the limits of the ledger.
+//!
+//! Nothing else is asked of how fields go together, since a repair believes what it finds over a gap; and
+//! nothing of times, since a clock may say anything.
 
 use crate::details::{MAX_NOTES, Note, TaskDetails};
 use crate::id::{EncodedId, MAX_ID_BYTES};
@@ -195,6 +205,8 @@ pub(super) struct EndLine {
 impl<I> TaskLine<I> {
     pub(super) fn of(id: &EncodedId, details: &TaskDetails, info: Option<I>) -> Self {
         let micros = |at: Option<Timestamp>| at.map(Timestamp::as_micros);
+        // A repair of an older version may have left more than belongs to the state.
+        let details = &details.clone().fitted();
         let failure = |failure: &Option<Failure>| failure.as_ref().map(FailureLine::of);
         let note = |note: &Note| NoteLine { at: note.at.as_micros(), text: note.text.clone() };
         Self {
@@ -315,7 +327,38 @@ fn judge(details: &TaskDetails) -> Result<(), String> {
             return Err("what is queued has a `queued_at`, and nothing of an attempt".to_owned());
         }
     }
-    Ok(())
+    judge_fields(details)
+}
+
+/// Whether it has what its state has, and nothing else.
+fn judge_fields(details: &TaskDetails) -> Result<(), String> {
+    use TaskState::{Failed, Revoking, Running, Succeeded};
+    let TaskDetails { epoch, started_at, failure, revoke_started_at, .. } = details;
+    let Cell { state, attempt, seq } = details.cell;
+    let success = matches!(state, Succeeded | Revoking);
+    let revoke = revoke_started_at.is_some() || details.revoke_failure.is_some();
+    let output = details.output != Output::Absent;
+    let (epoch, begun) = (epoch.map_or(0, Epoch::get), epoch.is_some());
+    let wrong = [
+        (state == Failed && failure.is_none(), "no `failure`"),
+        (state != Failed && failure.is_some(), "a `failure`"),
+        (!success && details.succeeded_by.is_some(), "a `succeeded_by`"),
+        (!success && output, "an `output`"),
+        (!success && revoke, "something of a revoke"),
+        (success && details.since != SeqNo::ZERO, "a `since`"),
+        (state == Revoking && revoke_started_at.is_none(), "no `revoke_started_at`"),
+        (state == Running && details.ended_at.is_some(), "an `ended_at`"),
+        (state == Running && details.pinned, "a pin"),
+        (begun != started_at.is_some(), "only one of `epoch` and `started_at`"),
+        (begun && attempt == Attempt::NONE, "an `epoch`, and no attempt"),
+        (!begun && details.fingerprint.is_some(), "a `fingerprint`, and no `epoch`"),
+        (epoch > seq.get(), "more opens than records"),
+        (u64::from(attempt.get()) > seq.get(), "more attempts than records"),
+    ];
+    match wrong.into_iter().find(|(wrong, _)| *wrong) {
+        Some((_, what)) => Err(format!("no task that is {state} has {what}")),
+        None => Ok(()),
+    }
 }
 
 impl FailureLine {

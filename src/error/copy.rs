@@ -26,6 +26,14 @@ pub enum CreateError {
         /// The path.
         path: PathBuf,
     },
+    /// The path lies in the directory of a ledger, which is no place for another one. Take another path.
+    #[error("{} lies in {}, which is a ledger; give a path outside of it", path.display(), ledger.display())]
+    Within {
+        /// The path.
+        path: PathBuf,
+        /// The directory of the ledger around it.
+        ledger: PathBuf,
+    },
     /// Somebody else is making a ledger there.
     #[error("{} is in use by {holder}", path.display())]
     Locked {
@@ -150,6 +158,7 @@ impl From<JournalError> for ExportError {
             // Not of a journal.
             other @ (CreateError::Exists { .. }
             | CreateError::NotADirectory { .. }
+            | CreateError::Within { .. }
             | CreateError::Locked { .. }) => Self::Read(JournalError::Store(super::chain(&other))),
         }
     }

@@ -75,6 +75,13 @@ impl Flights {
     }
 }
 
+impl Flights {
+    /// Whether somebody is at the id, a pause between two attempts included.
+    pub(crate) fn has(&self, id: &EncodedId) -> bool {
+        lock(&self.0).contains_key(id)
+    }
+}
+
 impl Flight {
     pub(super) const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint

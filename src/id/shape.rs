@@ -162,6 +162,12 @@ impl IdShape {
         }
     }
 
+    /// The id as one line of text without control characters, as the command prints it.
+    #[must_use]
+    pub fn text(&self, id: &EncodedId) -> String {
+        self.render(id.as_bytes())
+    }
+
     /// The id with these bytes as one line of text without control characters. An id that does not
     /// fit is `\#` and its bytes in hexadecimal; if nothing is known of the type, escaped bytes.
     pub(crate) fn render(&self, id: &[u8]) -> String {

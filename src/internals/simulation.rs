@@ -162,7 +162,10 @@ impl Simulation {
         let group = std::mem::take(&mut self.group);
         let index = &self.index;
         let look = |id: &EncodedId| index.find(id);
-        let step = self.core.step(&group, Timestamp::default(), look, &mut self.journal).unwrap();
+        let step = self
+            .core
+            .step(&group, Timestamp::default(), look, |_| false, &mut self.journal)
+            .unwrap();
         self.index.publish(step.changes);
         let mut changed = BTreeSet::new();
         for (request, answer) in group.iter().zip(&step.answers) {
@@ -265,7 +268,7 @@ impl Simulation {
         let look = |id: &EncodedId| index.find(id);
         let mut failing = Failing(self.journal.clone());
         // Nothing is published or answered after it, whatever of it is on the disk.
-        let failed = self.core.step(&group, Timestamp::default(), look, &mut failing);
+        let failed = self.core.step(&group, Timestamp::default(), look, |_| false, &mut failing);
         let all = self.journal.records();
         assert!(failed.is_err() || all.len() == durable, "a failure is told");
         let more = self.below((all.len() - durable + 1) as u64);

@@ -131,7 +131,15 @@ pub(crate) fn history(
         for (number, choice, output, failure, told) in steps {
             let seq = SeqNo::new(records.len() as u64 + 1);
             let entry = if number == 0 {
-                Entry::Ledger(told)
+                // Each open has a record.
+                Entry::Ledger(match told {
+                    LedgerEvent::EpochOpened { epoch } => LedgerEvent::EpochOpened {
+                        epoch: Epoch::new(epoch.get() % (seq.get() + 1)),
+                    },
+                    told @ (LedgerEvent::LossAccepted { .. } | LedgerEvent::MetadataSet { .. }) => {
+                        told
+                    }
+                })
             } else {
                 let id = EncodedId::from_bytes(format!("id-{number}").as_bytes());
                 let cell: &mut Cell = cells.entry(id.clone()).or_insert(Cell::ABSENT);

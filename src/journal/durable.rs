@@ -20,7 +20,7 @@ use super::roll::Roller;
 use super::scan::Scan;
 use super::sled::Log;
 use super::witness::Witness;
-use super::{Base, Copier, Journal, Record, Replayed, Upkeep, Visit};
+use super::{Base, Copier, Journal, Reader, Record, Replayed, Upkeep, Visit, VisitDetails};
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
@@ -137,6 +137,7 @@ impl Journal for SledJournal {
             loop {
                 let mut chunk = Vec::with_capacity(CHUNK);
                 while let Some((id, details)) = entries.next()? {
+                    base.newest = base.newest.max(details.newest());
                     chunk.push((id, details.cell));
                     if chunk.len() == CHUNK {
                         break;
@@ -216,6 +217,18 @@ impl Journal for SledJournal {
             copied.and_then(|()| fresh.finish(&origin, &[]))?;
             Ok(())
         }))
+    }
+
+    fn reader(&mut self) -> Option<(SeqNo, Reader)> {
+        let checkpoint = Arc::clone(self.checkpoint.as_ref()?);
+        let last = checkpoint.summary().last_seq;
+        // As for a copy.
+        let dir = self.lock.dir().clone();
+        let read = move |visit: &mut VisitDetails<'_>| {
+            let _held = &dir;
+            checkpoint.visit(visit)
+        };
+        Some((last, StdArc::new(read)))
     }
 
     fn close(&mut self) -> Result<(), JournalError> {

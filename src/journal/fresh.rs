@@ -26,7 +26,7 @@ use super::files;
 use super::fold::go_on;
 use super::judge::Position;
 use super::lock::DirLock;
-use super::manifest::{CheckpointRef, LogRef, Manifest};
+use super::manifest::{CheckpointRef, Judged, LogRef, Manifest};
 use super::open::has_frames;
 use super::sled::{Log, SEGMENT_SIZE};
 use super::witness::Witness;
@@ -57,8 +57,11 @@ pub(crate) fn is_marked(dir: &Path) -> Result<bool, JournalError> {
 ///
 /// # Errors
 ///
-/// [`CreateError::Exists`], [`CreateError::NotADirectory`], [`CreateError::Io`].
+/// [`CreateError::Exists`], [`CreateError::NotADirectory`], [`CreateError::Within`], [`CreateError::Io`].
 pub(crate) fn judge(path: &Path) -> Result<Found, CreateError> {
+    if let Some(ledger) = ledger_around(path) {
+        return Err(CreateError::Within { path: shown(path), ledger });
+    }
     let exists = |found: String| Err(CreateError::Exists { path: shown(path), found });
     match directory::judge(path, Access::Write, has_frames) {
         Ok(Found::Ledger) => exists("a ledger".to_owned()),
@@ -71,6 +74,17 @@ pub(crate) fn judge(path: &Path) -> Result<Found, CreateError> {
         Err(OpenError::Damaged(damage)) => exists(format!("a damaged ledger ({damage})")),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The ledger in whose directory the path lies, if it does. What cannot be looked at is none.
+fn ledger_around(path: &Path) -> Option<PathBuf> {
+    // A link would lead there unseen, and what is to be made is not there yet.
+    let around = path.ancestors().skip(1).find_map(|dir| dir.canonicalize().ok())?;
+    let is_ledger = |dir: &&Path| match Manifest::read(dir) {
+        Ok(Judged::Newer(_) | Judged::Older(..) | Judged::Current(_)) => true,
+        Ok(Judged::Missing | Judged::Damaged(_)) | Err(_) => false,
+    };
+    around.ancestors().find(is_ledger).map(Path::to_path_buf)
 }
 
 /// A new ledger that is being made. Until [`finish`](Self::finish) it is none; dropped before, what is

@@ -1,12 +1,15 @@
 //! A journal without a disk: the contract in its shortest form.
 
-use super::{Base, Entry, Journal, LedgerEvent, Record, Replayed, Upkeep, Visit};
+use super::{
+    Base, Entry, Journal, LedgerEvent, Reader, Record, Replayed, Upkeep, Visit, VisitDetails,
+};
 use crate::details::TaskDetails;
 use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::state::{Cell, Grave, SeqNo, TaskState, Tombstone};
 use crate::sync::{Arc, Mutex, lock};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc as StdArc;
 
 /// Records kept beside the checkpoint before it is made anew, at least.
 const RECORDS_AT_LEAST: usize = 100_000;
@@ -27,7 +30,8 @@ pub struct MemoryJournal {
 struct Disk {
     held: bool,
     base: Base,
-    checkpoint: BTreeMap<EncodedId, TaskDetails>,
+    /// Shared with who reads it.
+    checkpoint: StdArc<BTreeMap<EncodedId, TaskDetails>>,
     tombstones: BTreeSet<Tombstone>,
     /// Dense, the first one follows `base.last_seq`.
     records: Vec<Record>,
@@ -98,7 +102,8 @@ impl Journal for MemoryJournal {
         visit(Replayed::Records(disk.records.clone()))?;
         disk.held = true;
         self.holds = true;
-        Ok(disk.base.clone())
+        let newest = disk.checkpoint.values().map(TaskDetails::newest).max();
+        Ok(Base { newest: newest.unwrap_or_default(), ..disk.base.clone() })
     }
 
     fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
@@ -125,6 +130,15 @@ impl Journal for MemoryJournal {
         Ok(Upkeep { checkpointed: disk.base.last_seq, ..Upkeep::default() })
     }
 
+    fn reader(&mut self) -> Option<(SeqNo, Reader)> {
+        let disk = lock(&self.disk);
+        let checkpoint = StdArc::clone(&disk.checkpoint);
+        let read = move |visit: &mut VisitDetails<'_>| {
+            checkpoint.iter().try_for_each(|(id, details)| visit(id, details))
+        };
+        Some((disk.base.last_seq, StdArc::new(read)))
+    }
+
     fn close(&mut self) -> Result<(), JournalError> {
         self.release();
         Ok(())
@@ -139,6 +153,7 @@ impl Disk {
     }
 
     fn fold(&mut self) -> Result<(), JournalError> {
+        let checkpoint = StdArc::make_mut(&mut self.checkpoint);
         for record in std::mem::take(&mut self.records) {
             match &record.entry {
                 Entry::Task { id, event, .. } => {
@@ -147,12 +162,12 @@ impl Disk {
                         Some(Grave::Opened(tombstone)) => _ = self.tombstones.remove(&tombstone),
                         None => {}
                     }
-                    let before = self.checkpoint.remove(id).unwrap_or(TaskDetails::ABSENT);
+                    let before = checkpoint.remove(id).unwrap_or(TaskDetails::ABSENT);
                     let details = before
                         .after(&record)
                         .map_err(|source| JournalError::Illegal { seq: record.seq, source })?;
                     if details.state() != TaskState::NotFound {
-                        self.checkpoint.insert(id.clone(), details);
+                        checkpoint.insert(id.clone(), details);
                     }
                 }
                 Entry::Ledger(event) => self.base.told(event),

@@ -1,7 +1,7 @@
 //! Many ids at once: their records go to the disk together.
 
 use super::{Ledger, TaskOutput};
-use crate::attempt::{self, Kind, Waiter};
+use crate::attempt::{self, Kind};
 use crate::error::{ChangeError, LaunchError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::state::TaskState;
@@ -9,7 +9,10 @@ use crate::submission::Request;
 use crate::task::Start;
 use std::fmt;
 use std::future::Future;
-use tokio::sync::oneshot;
+
+/// What the ids of one call may take of a group commit, and what each counts beside its bytes.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+const REQUEST_BYTES: usize = 64;
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// The states of many ids, in their order, each as of this call. See
@@ -36,7 +39,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Durability
     ///
-    /// When it returns, what is `Ok` is on disk: hundreds of ids at a time in one group commit.
+    /// When it returns, what is `Ok` is on disk: all of it in one group commit. Only
+    /// where the ids take more than 4 MiB, 64 bytes more counted for each, it takes several: so much is
+    /// about sixty thousand short ids.
     ///
     /// # Cancel safety
     ///
@@ -76,7 +81,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Durability
     ///
-    /// When it returns, what is `Ok` is on disk: hundreds of ids at a time in one group commit.
+    /// When it returns, what is `Ok` is on disk: all of it in one group commit. Only
+    /// where the ids take more than 4 MiB, 64 bytes more counted for each, it takes several: so much is
+    /// about sixty thousand short ids.
     ///
     /// # Cancel safety
     ///
@@ -116,8 +123,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Durability
     ///
-    /// When it returns, it is on disk of what is `Ok` that it runs: hundreds of ids at a time in one
-    /// group commit.
+    /// When it returns, it is on disk of what is `Ok` that it runs: all of it in one group commit, with
+    /// the bound of [`mark_succeeded_all`](Self::mark_succeeded_all).
     ///
     /// # Cancel safety
     ///
@@ -151,12 +158,20 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         F: Future<Output = Result<V, E>> + Send + 'static,
         E: fmt::Debug + Send + 'static,
     {
+        let mut tasks = tasks.into_iter().peekable();
         let mut submitted = Vec::new();
-        for (id, future) in tasks {
-            let (reply, began) = oneshot::channel();
-            let start = Start::new(&id, Kind::Launch, attempt::launch_succeeded);
-            let started = self.start(start, future, Waiter::Start(reply)).await;
-            submitted.push(started.map(|()| began));
+        while tasks.peek().is_some() {
+            let (mut room, mut admitted) = (Room::new(), Vec::new());
+            let mut full = false;
+            while let Some((id, future)) = tasks.next_if(|_| !full) {
+                let start: Start<'_, K, V> =
+                    Start::new(&id, Kind::Launch, attempt::launch_succeeded);
+                let admitted_id = self.admit(&start).await;
+                // The next one may be as large.
+                full = admitted_id.as_ref().is_ok_and(|id| !room.takes(Some(id)));
+                admitted.push((admitted_id, future));
+            }
+            submitted.extend(self.start_all(admitted).await);
         }
         let mut answers = Vec::with_capacity(submitted.len());
         for began in submitted {
@@ -179,21 +194,28 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         &self,
         requests: Vec<Result<Request, Rejection>>,
     ) -> Vec<Result<(), ChangeError>> {
-        let most = self.shared().together();
         let mut answers = Vec::with_capacity(requests.len());
         let mut rest = requests.into_iter().peekable();
         while rest.peek().is_some() {
-            let chunk: Vec<_> = rest.by_ref().take(most).collect();
-            let asked: Vec<Request> = chunk.iter().flatten().cloned().collect();
-            let mut tickets = match self.shared().submit_all(&asked).await {
-                Ok(tickets) => Ok(tickets.into_iter()),
-                Err(rejection) => Err(rejection),
-            };
-            for request in chunk {
-                answers.push(match (request, &mut tickets) {
-                    (Err(rejection), _) => Err(rejection.into()),
-                    (Ok(_), Err(rejection)) => Err(rejection.clone().into()),
-                    (Ok(_), Ok(tickets)) => match tickets.next() {
+            let (mut asked, mut rejections, mut room) = (Vec::new(), Vec::new(), Room::new());
+            while let Some(next) = rest.next_if(|next| match next {
+                Ok(request) => room.takes(request.id()),
+                Err(_) => true,
+            }) {
+                match next {
+                    Ok(request) => {
+                        asked.push(request);
+                        rejections.push(None);
+                    }
+                    Err(rejection) => rejections.push(Some(rejection)),
+                }
+            }
+            let mut tickets = self.shared().submit_all(asked).await.map(Vec::into_iter);
+            for rejection in rejections {
+                answers.push(match (rejection, &mut tickets) {
+                    (Some(rejection), _) => Err(rejection.into()),
+                    (None, Err(rejection)) => Err(rejection.clone().into()),
+                    (None, Ok(tickets)) => match tickets.next() {
                         Some(ticket) => Self::answered(ticket.await),
                         None => Err(Rejection::Closed.into()),
                     },
@@ -201,5 +223,27 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             }
         }
         answers
+    }
+}
+
+/// What one group commit may have of one call: everybody else waits for it.
+#[derive(Debug)]
+struct Room(usize);
+
+impl Room {
+    const fn new() -> Self {
+        Self(GROUP_BYTES)
+    }
+
+    /// Whether there is room for this id as well. There always is for the first.
+    fn takes(&mut self, id: Option<&EncodedId>) -> bool {
+        let first = self.0 == GROUP_BYTES;
+        let bytes = REQUEST_BYTES + id.map_or(0, |id| id.as_bytes().len());
+        match self.0.checked_sub(bytes) {
+            Some(left) => self.0 = left,
+            None if first => self.0 = 0,
+            None => return false,
+        }
+        true
     }
 }

@@ -131,7 +131,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 /// Details on their way.
 type Read = oneshot::Receiver<Result<Option<TaskDetails>, JournalError>>;
 
-fn gone(phase: Phase) -> ReadError {
+pub(super) fn gone(phase: Phase) -> ReadError {
     match phase {
         Phase::Poisoned(poison) => ReadError::Poisoned(poison),
         Phase::Open | Phase::Closing | Phase::Ended => ReadError::Closed,

@@ -1,70 +1,41 @@
 //! What is kept, and for how long.
 
+use super::read::gone;
 use super::{Ledger, TaskOutput};
 use crate::details::TaskDetails;
-use crate::error::{ChangeError, PruneError, Rejection};
+use crate::error::{ChangeError, JournalError, PruneError, ReadError, Rejection, panic_text};
 use crate::id::{EncodedId, Lookup, TaskId};
-use crate::state::{Event, Failure, TaskState, Timestamp};
-use crate::submission::{Answer, Request};
-use std::time::{Duration, SystemTime};
+use crate::journal::Reader;
+use crate::retention::{Fate, Limits, Pruned, Retention};
+use crate::shared::Shared;
+use crate::state::{Event, SeqNo, TaskState};
+use crate::submission::{Answer, Errand, Request};
+use crate::sync::Arc;
+use crate::wake;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use tokio::sync::{mpsc, oneshot};
 
 /// Ids whose details are read at once: the writer does it between two groups.
 const READ_AT_ONCE: usize = 64;
 
-/// How long finished tasks are kept, by state, counted from when they finished. What is not named is
-/// kept for ever.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Retention {
-    succeeded: Option<Duration>,
-    failed: Option<Duration>,
-}
-
-impl Retention {
-    /// Everything is kept.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { succeeded: None, failed: None }
-    }
-
-    /// Successes are kept so long; after that only that they are successes.
-    #[must_use]
-    pub const fn succeeded(mut self, age: Duration) -> Self {
-        self.succeeded = Some(age);
-        self
-    }
-
-    /// Failures are kept so long; after that they are forgotten. One that crashed or was given up is
-    /// kept until it is [resolved](Ledger::resolve): its effect may have happened.
-    #[must_use]
-    pub const fn failed(mut self, age: Duration) -> Self {
-        self.failed = Some(age);
-        self
-    }
-}
-
-/// What was pruned, or would be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pruned {
-    /// Successes of which only a tombstone is left.
-    pub succeeded: u64,
-    /// Failures that are forgotten.
-    pub failed: u64,
-    /// What is old enough, and kept because it is pinned.
-    pub pinned: u64,
-    /// What is old enough, and kept because it crashed, or was given up.
-    pub held: u64,
-}
+/// Ids that are pruned by one group commit, for which everybody else waits.
+const PRUNED_AT_ONCE: usize = 1024;
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Drops what is older than it is to be kept. Of a success a *tombstone* stays: the id still counts
     /// as succeeded for ever, unless it is revoked or forgotten, but its output, its details and the id
     /// itself are gone, so that views do not list it. Of a failure nothing stays: it may run again.
     ///
-    /// A tombstone is a hash of 16 bytes under a key of the ledger: 16 bytes on disk, and about twice
-    /// that in memory.
+    /// A tombstone is a hash of 16 bytes under a key of the ledger: 16 bytes on disk. In memory it stands in
+    /// a hash table that doubles when it is full: 30 to 55 bytes each, measured for one to three million.
     ///
-    /// Works in batches, each of its own group commit, beside everything else.
+    /// An id at which a [run](Self::run) is, is left alone, also in the pause between two attempts: its
+    /// next attempt has the same effect key, and the attempts are counted on.
+    ///
+    /// What the last [checkpoint](Self::checkpoint) tells is read beside everything else; only what has
+    /// changed since is read by the writer, between two groups. What is old goes in batches of about a
+    /// thousand ids, each of its own group commit.
     ///
     /// # Durability
     ///
@@ -209,104 +180,138 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     async fn sweep(&self, retention: &Retention, prune: bool) -> Result<Pruned, PruneError> {
-        let now = Timestamp::from(SystemTime::now());
-        let newest = self.shared().newest();
-        if now < newest {
-            return Err(PruneError::Clock { now, newest });
+        let limits = retention.limits(self.shared().newest())?;
+        let mut sweep = Sweep { prune, old: Vec::new(), pruned: Pruned::default() };
+        if limits.failed.is_none() && limits.succeeded.is_none() {
+            return Ok(sweep.pruned);
         }
-        let mut pruned = Pruned::default();
-        let index = &self.shared().index;
-        for (state, age) in
-            [(TaskState::Failed, retention.failed), (TaskState::Succeeded, retention.succeeded)]
+        let checkpoint = self.ask_reader().await?;
+        let last = checkpoint.as_ref().map_or(SeqNo::ZERO, |(last, _)| *last);
+        if let Some((_, reader)) = checkpoint {
+            let mut found = read_beside(reader, limits, Arc::clone(self.shared()))?;
+            while let Some(chunk) = wake::guarded(found.recv()).await {
+                for old in chunk.map_err(ReadError::Journal)? {
+                    self.is_old(old, &mut sweep).await?;
+                }
+            }
+        }
+        // The checkpoint knows them as they were before, or not at all.
+        for (state, limit) in
+            [(TaskState::Failed, limits.failed), (TaskState::Succeeded, limits.succeeded)]
         {
-            let Some(age) = age else { continue };
-            let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-            let Some(until) = now.as_micros().checked_sub(age) else { continue };
-            let until = Timestamp::from_micros(until);
-            if let Some(ids) = index.exact(state) {
-                self.sweep_ids(ids, until, prune, &mut pruned).await?;
+            if limit.is_none() {
                 continue;
             }
-            let mut part = 0;
-            while let Some(ids) = index.ids_in_part(part, Some(state)) {
-                self.sweep_ids(ids, until, prune, &mut pruned).await?;
-                part += 1;
+            for chunk in self.shared().index.changed_since(state, last).chunks(READ_AT_ONCE) {
+                let reads: Vec<_> = chunk.iter().map(|id| self.ask_details(id)).collect();
+                for (id, read) in chunk.iter().zip(reads) {
+                    let Some(details) = self.told_details(id, read?).await? else { continue };
+                    let (fate, seq) = (limits.fate(&details), details.cell.seq);
+                    self.is_old(Old { id: id.clone(), seq, fate }, &mut sweep).await?;
+                }
             }
         }
-        Ok(pruned)
+        self.prune_old(&mut sweep).await?;
+        Ok(sweep.pruned)
     }
 
-    async fn sweep_ids(
-        &self,
-        ids: Vec<EncodedId>,
-        until: Timestamp,
-        prune: bool,
-        pruned: &mut Pruned,
-    ) -> Result<(), PruneError> {
-        for chunk in ids.chunks(READ_AT_ONCE.min(self.shared().together())) {
-            let reads: Vec<_> = chunk.iter().map(|id| self.ask_details(id)).collect();
-            let mut requests = Vec::new();
-            for (id, read) in chunk.iter().zip(reads) {
-                let Some(details) = self.told_details(id, read?).await? else { continue };
-                if details.ended_at.is_none_or(|ended| ended <= until) {
-                    requests.extend(self.pruning(id, &details, pruned));
-                }
+    /// What reads the checkpoint, and where that ends; `None` if everything is to be read by the writer.
+    async fn ask_reader(&self) -> Result<Option<(SeqNo, Reader)>, PruneError> {
+        let (reply, reader) = oneshot::channel();
+        self.shared().submissions.send(Errand::Reader { reply }).map_err(gone)?;
+        let reader = self.shared().reply(reader).await;
+        Ok(reader.ok_or_else(|| gone(self.shared().submissions.phase()))?.0)
+    }
+
+    /// Takes in what was found old enough, and prunes when that is many.
+    async fn is_old(&self, old: Old, sweep: &mut Sweep) -> Result<(), PruneError> {
+        match old.fate {
+            Fate::Stays | Fate::Pinned | Fate::Held => sweep.pruned.count(old.fate),
+            Fate::Buried | Fate::Forgotten if sweep.prune => sweep.old.push(old),
+            Fate::Buried | Fate::Forgotten => {
+                let at_work = self.shared().flights.has(&old.id);
+                sweep.pruned.count(if at_work { Fate::Held } else { old.fate });
             }
-            if !prune {
-                count(requests.iter(), pruned);
-                continue;
+        }
+        if sweep.old.len() >= PRUNED_AT_ONCE { self.prune_old(sweep).await } else { Ok(()) }
+    }
+
+    /// One group commit. The writer judges each once more: whether it is as it was found.
+    async fn prune_old(&self, sweep: &mut Sweep) -> Result<(), PruneError> {
+        let old = std::mem::take(&mut sweep.old);
+        if old.is_empty() {
+            return Ok(());
+        }
+        let request = |Old { id, seq, fate }: &Old| {
+            let event = if *fate == Fate::Buried {
+                Event::Buried { tombstone: self.shared().index.seal().tombstone(id.as_bytes()) }
+            } else {
+                Event::Forgotten
+            };
+            Request::Prune { id: id.clone(), event, after: *seq }
+        };
+        let requests = old.iter().map(request).collect();
+        let tickets = self.shared().submit_all(requests).await.map_err(ChangeError::from)?;
+        for (old, ticket) in old.iter().zip(tickets) {
+            match ticket.await {
+                Ok(Answer::Done(_)) => sweep.pruned.count(old.fate),
+                Ok(Answer::Refused(TaskState::Running)) => sweep.pruned.count(Fate::Held),
+                // Something has happened to it since.
+                Ok(_) => {}
+                Err(poison) => return Err(ChangeError::InDoubt(poison).into()),
             }
-            let tickets = self.shared().submit_all(&requests).await.map_err(ChangeError::from)?;
-            let mut done = Vec::new();
-            for (request, ticket) in requests.iter().zip(tickets) {
-                match ticket.await {
-                    Ok(Answer::Done(_)) => done.push(request),
-                    // Something has happened to it since.
-                    Ok(_) => {}
-                    Err(poison) => return Err(ChangeError::InDoubt(poison).into()),
-                }
-            }
-            count(done.into_iter(), pruned);
         }
         Ok(())
     }
-
-    /// What becomes of a task that is old enough.
-    fn pruning(
-        &self,
-        id: &EncodedId,
-        details: &TaskDetails,
-        pruned: &mut Pruned,
-    ) -> Option<Request> {
-        if details.pinned {
-            pruned.pinned += 1;
-            return None;
-        }
-        let event = match details.state() {
-            TaskState::Succeeded => {
-                Event::Buried { tombstone: self.shared().index.seal().tombstone(id.as_bytes()) }
-            }
-            TaskState::Failed => match &details.failure {
-                Some(Failure::Crashed | Failure::GaveUp { .. }) => {
-                    pruned.held += 1;
-                    return None;
-                }
-                _ => Event::Forgotten,
-            },
-            TaskState::NotFound | TaskState::Queued | TaskState::Running | TaskState::Revoking => {
-                return None;
-            }
-        };
-        Some(Request::Change { id: id.clone(), event, after: Some(details.cell.seq) })
-    }
 }
 
-fn count<'a>(requests: impl Iterator<Item = &'a Request>, pruned: &mut Pruned) {
-    for request in requests {
-        if let Request::Change { event: Event::Buried { .. }, .. } = request {
-            pruned.succeeded += 1;
-        } else {
-            pruned.failed += 1;
-        }
-    }
+/// What was swept so far.
+struct Sweep {
+    /// Or only to say what it would come to.
+    prune: bool,
+    /// To be pruned next.
+    old: Vec<Old>,
+    pruned: Pruned,
+}
+
+/// A task that is old enough, as it was found.
+#[derive(Debug)]
+struct Old {
+    id: EncodedId,
+    seq: SeqNo,
+    fate: Fate,
+}
+
+type Found = mpsc::Receiver<Result<Vec<Old>, JournalError>>;
+
+/// Reads a checkpoint on a thread of its own, until nobody takes any more what it finds.
+fn read_beside(reader: Reader, limits: Limits, shared: Arc<Shared>) -> Result<Found, PruneError> {
+    let (found, taken) = mpsc::channel(2);
+    let work = move || {
+        let mut chunk = Vec::new();
+        let mut visit = |id: &EncodedId, details: &TaskDetails| {
+            let fate = limits.fate(details);
+            let seq = details.cell.seq;
+            // What has changed since is read as it is now.
+            if fate != Fate::Stays && shared.index.cell(id.as_bytes()).seq == seq {
+                chunk.push(Old { id: id.clone(), seq, fate });
+            }
+            if chunk.len() < PRUNED_AT_ONCE {
+                return Ok(());
+            }
+            let full = std::mem::take(&mut chunk);
+            let gone = |_| JournalError::Store("nobody prunes any more".into());
+            found.blocking_send(Ok(full)).map_err(gone)
+        };
+        let read = catch_unwind(AssertUnwindSafe(|| reader(&mut visit)));
+        let read = read.unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))));
+        // Nobody waiting any more is fine.
+        drop(found.blocking_send(read.map(|()| chunk)));
+    };
+    let thread = thread::Builder::new().name("taskledger-prune".into()).spawn(work);
+    thread.map_err(|source| {
+        let path = "taskledger-prune".into();
+        ReadError::Journal(JournalError::Io { action: "start a thread for", path, source })
+    })?;
+    Ok(taken)
 }

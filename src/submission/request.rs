@@ -22,6 +22,8 @@ pub(crate) enum Request {
     Note { id: EncodedId, key: AttemptKey, note: String },
     /// This happened to it, says somebody outside; with a position, only if that is its last record.
     Change { id: EncodedId, event: Event, after: Option<SeqNo> },
+    /// Drop what is old of it, in this event, unless a run is at it; only if this is its last record.
+    Prune { id: EncodedId, event: Event, after: SeqNo },
     /// Set or remove a name of the metadata.
     SetMetadata { name: String, value: Option<Vec<u8>> },
 }
@@ -45,7 +47,8 @@ impl Request {
             | Self::StartRevoke { id, .. }
             | Self::End { id, .. }
             | Self::Note { id, .. }
-            | Self::Change { id, .. } => Some(id),
+            | Self::Change { id, .. }
+            | Self::Prune { id, .. } => Some(id),
             Self::SetMetadata { .. } => None,
         }
     }
@@ -58,14 +61,21 @@ impl Request {
         )
     }
 
+    /// Whether something begins to live with it.
+    pub(crate) const fn begins(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::StartRevoke { .. })
+    }
+
     /// Whether its submitter took a permit for it, freed with its answer. The ends of attempts
-    /// need none: they are bounded by what runs.
+    /// need none: they are bounded by what runs. Of many that are submitted together only
+    /// some may have one: see [`submit_all`](super::Submissions::submit_all).
     pub(crate) const fn holds_permit(&self) -> bool {
         match self {
             Self::Start { .. }
             | Self::StartRevoke { .. }
             | Self::Note { .. }
             | Self::Change { .. }
+            | Self::Prune { .. }
             | Self::SetMetadata { .. } => true,
             Self::End { .. } => false,
         }

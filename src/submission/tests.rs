@@ -44,7 +44,7 @@ fn poison() -> Poison {
 
 fn take(queue: &Submissions) -> (Vec<Request>, Arc<Group>, usize) {
     match queue.take(Some(Duration::ZERO)) {
-        Taken::Work { requests, group, errands } => (requests, group, errands.len()),
+        Taken::Work { requests, group, errands, .. } => (requests, group, errands.len()),
         other @ (Taken::Idle | Taken::End) => panic!("{other:?}"),
     }
 }

@@ -105,7 +105,7 @@ impl Core {
     }
 
     /// Judges the requests in their order, each over what is published and the ones before it, and
-    /// appends what is legal as one batch.
+    /// appends what is legal as one batch. `at_work` tells of which id a run is under way.
     ///
     /// # Errors
     ///
@@ -115,6 +115,7 @@ impl Core {
         requests: &[Request],
         at: Timestamp,
         published: impl Fn(&EncodedId) -> Found,
+        at_work: impl Fn(&EncodedId) -> bool,
         journal: &mut dyn Journal,
     ) -> Result<Step, JournalError> {
         let mut step = Step::default();
@@ -158,6 +159,10 @@ impl Core {
                         Some(_) | None => Ok(()),
                     };
                     let judged = exhumed.and_then(|()| {
+                        if matches!(request, Request::Prune { .. }) && at_work(id) {
+                            // Between two attempts it does not look like it.
+                            return Err(Answer::Refused(TaskState::Running));
+                        }
                         self.judge(request, id, &found, || published(id).cell, journal)
                     });
                     let answer = judged.map(|judged| taken(self, judged, &mut found));
@@ -232,6 +237,12 @@ impl Core {
                     return Err(Answer::Refused(found.state()));
                 }
                 self.legal(found, after.unwrap_or(last), event.clone(), None, found.since)
+            }
+            Request::Prune { event, after, .. } => {
+                if found.tombstone.is_some() {
+                    return Err(Answer::Refused(found.state()));
+                }
+                self.legal(found, *after, event.clone(), None, found.since)
             }
             Request::Note { key, note, .. } => {
                 let token = self.tokens.get(key).copied().ok_or(Answer::Superseded)?;

@@ -193,3 +193,33 @@ fn a_panic_before_the_answer_leaves_nobody_waiting() {
     shared.close();
     assert!(matches!(poll_bounded(shared.wait_closed()), Err(CloseError::Poisoned(_))));
 }
+
+/// The gauge is set when a group is answered. Set before, it stayed at the size of the last group.
+#[cfg(feature = "metrics")]
+#[test]
+fn the_queue_of_an_idle_ledger_is_empty() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let (shared, writer) = writer(Scripted::appending(|_| Ok(())), &Watch::default());
+    poll_bounded(shared.permit()).unwrap();
+    let one = shared.submissions.submit(Request::mark(id("a"))).unwrap();
+    let more = ["b", "c"].map(|name| Request::mark(id(name))).into();
+    let more = poll_bounded(shared.submit_all(more)).unwrap();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let work = std::thread::spawn(move || {
+        // Only this writer tells it anything.
+        metrics::with_local_recorder(&recorder, || writer.run());
+    });
+    for ticket in more.into_iter().chain([one]) {
+        assert!(matches!(poll_bounded(ticket), Ok(Answer::Done(_))));
+    }
+    shared.close();
+    work.join().unwrap();
+    let told = snapshotter.snapshot().into_vec();
+    let of = |name: &str| {
+        let found = told.iter().find(|(key, ..)| key.key().name() == name);
+        found.map(|(.., value)| value).unwrap()
+    };
+    assert_eq!(*of("taskledger_queue_depth"), DebugValue::Gauge(0.0.into()));
+    assert_eq!(*of("taskledger_batch_requests"), DebugValue::Histogram(vec![3.0.into()]));
+}

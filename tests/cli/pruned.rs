@@ -13,7 +13,7 @@ fn pruning_is_tried_done_and_seen() {
             "succeeded\t2\twould become tombstones",
             "failed\t2\twould be forgotten",
             "pinned\t0\tkept",
-            "crashed or given up\t0\tkept until resolved",
+            "crashed, given up or released\t0\tkept until resolved or run",
             "tombstones\t0\tin all",
         ]
     );

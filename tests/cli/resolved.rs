@@ -1,6 +1,6 @@
 //! What somebody has found out, by the command.
 
-use crate::{fail, on, succeed, with};
+use crate::{fail, on, snapshot, succeed, with};
 use std::path::{Path, PathBuf};
 use taskledger::Ledger;
 
@@ -60,6 +60,43 @@ fn a_crashed_task_is_resolved_as_what_it_is() {
             ids.unwrap();
         });
     }
+}
+
+/// What an open finds running it records as crashed, and tells once: here, since the owner's next open
+/// has nothing left to find.
+#[test]
+fn what_the_open_found_crashed_is_told() {
+    let (_dir, path) = crashed();
+    let before = snapshot(&path);
+    let would = on("prune", &path, &["--failed", "0s", "--succeeded", "0s", "--dry-run"]).expect(0);
+    assert_eq!(would.err, "", "it has found nothing, since it only looks");
+    assert!(would.out.contains("succeeded\t1\twould become"), "{would:?}");
+    assert!(would.out.contains("failed\t1\twould be forgotten"), "{would:?}");
+    assert!(would.out.contains("crashed, given up or released\t1\t"), "{would:?}");
+    assert_eq!(snapshot(&path), before);
+    let done = on("resolve", &path, &["3", "--retry"]).expect(0);
+    assert!(done.err.contains("2 was running when its process died"), "{done:?}");
+    let again = on("resolve", &path, &["3", "--failed"]).expect(0);
+    assert_eq!(again.err, "");
+
+    let (_dir, path) = crashed();
+    let done = on("prune", &path, &["--failed", "0s"]).expect(0);
+    assert!(done.err.contains("2 was running when its process died"), "{done:?}");
+    assert!(done.out.contains("failed\t1\twere forgotten"), "{done:?}");
+}
+
+/// Its owner prunes.
+#[test]
+fn a_ledger_in_use_is_left_alone() {
+    let (_dir, path) = crashed();
+    with::<u64>(&path, async |_| {
+        let before = snapshot(&path);
+        for args in [&["--failed", "0s"][..], &["--failed", "0s", "--dry-run"]] {
+            let refused = on("prune", &path, args).expect(2);
+            assert!(refused.err.contains("in use"), "{refused:?}");
+        }
+        assert_eq!(snapshot(&path), before);
+    });
 }
 
 #[test]

@@ -320,6 +320,38 @@ async fn one_that_nobody_has_open_is_copied_as_it_is() {
     }
 }
 
+/// A copy in the directory of a ledger would be taken for part of it, or go with it.
+#[tokio::test]
+async fn no_copy_is_made_in_the_directory_of_a_ledger() {
+    let (dir, path) = scratch();
+    let ledger = opened(&path).await;
+    std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+    std::fs::create_dir(path.join("deep")).unwrap();
+    let inside = [path.join("copy"), path.join("deep/copy"), dir.path().join("link/copy")];
+    let within = |error: &CreateError, to: &Path| match error {
+        CreateError::Within { path: told, ledger } => {
+            assert_eq!(told, to);
+            assert_eq!(*ledger, path.canonicalize().unwrap());
+        }
+        other => panic!("{other:?}"),
+    };
+    for to in &inside {
+        match ledger.backup(to).await {
+            Err(BackupError::Create(error)) => within(&error, to),
+            other => panic!("{other:?}"),
+        }
+    }
+    ledger.close().await.unwrap();
+    let inspection = Inspection::open(&path).unwrap();
+    for to in &inside {
+        match inspection.backup(to) {
+            Err(BackupError::Create(error)) => within(&error, to),
+            other => panic!("{other:?}"),
+        }
+        assert!(!to.exists());
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_one_is_not_copied() {
     let (dir, path) = scratch();

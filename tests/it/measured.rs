@@ -1,7 +1,7 @@
 //! What is told to the `metrics` facade. The recorder is one for the whole process, so other tests are
 //! counted as well: what is asserted are lower bounds, names and kinds.
 
-use crate::support::{fresh, name, never, ok};
+use crate::support::{fresh, name, never, ok, until};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use metrics_util::{CompositeKey, MetricKind};
 use std::sync::OnceLock;
@@ -36,6 +36,16 @@ async fn everything_is_told_under_its_name() {
     let (_, cancelled) = tokio::join!(joining, async { ledger.cancel("c", "enough") });
     cancelled.unwrap();
     assert_eq!(ledger.wait("c").await.unwrap(), TaskState::Failed);
+    // Its caller is dropped, and it goes on.
+    let dropped = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.run(name("d"), |_| never()).await }
+    });
+    until(|| ledger.query_task_state_quick("d") == TaskState::Running).await;
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
+    ledger.cancel("d", "enough").unwrap();
+    assert_eq!(ledger.wait("d").await.unwrap(), TaskState::Failed);
     ledger.close().await.unwrap();
 
     let told = snapshotter.snapshot().into_vec();
@@ -48,7 +58,9 @@ async fn everything_is_told_under_its_name() {
             )
         })
     };
-    for (kind, least) in [("executed", 1), ("replayed", 1), ("refused", 3)] {
+    for (kind, least) in
+        [("executed", 2), ("replayed", 1), ("joined", 1), ("refused", 1), ("dropped", 1)]
+    {
         let (metric, value) = of(&format!("taskledger_claims_total kind={kind}"));
         assert_eq!(metric, MetricKind::Counter);
         let DebugValue::Counter(count) = value else { panic!("{value:?}") };
@@ -66,4 +78,43 @@ async fn everything_is_told_under_its_name() {
     {
         assert_eq!(of(gauge).0, MetricKind::Gauge);
     }
+}
+
+/// Told by whoever calls, so only what this thread does counts here.
+#[tokio::test]
+async fn each_run_counts_once_as_what_it_came_to() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let guard = metrics::set_default_local_recorder(&recorder);
+    let (ledger, _) = fresh().await;
+    let refuse = || ledger.task(name("a")).on_failure(OnFailure::Refuse);
+    ledger.run(name("a"), |_| async { Err::<u32, _>("no") }).await.unwrap_err();
+    refuse().run(|_| ok(1)).await.unwrap_err();
+    let replay = ledger.task(name("a")).on_failure(OnFailure::Replay);
+    replay.run(|_| ok(1)).await.unwrap_err();
+    ledger.run(name("a"), |_| ok(1)).await.unwrap();
+    ledger.run(name("a"), |_| ok(1)).await.unwrap();
+    // One that executes and one that joins, both of which are dropped.
+    let both = async {
+        tokio::join!(ledger.run(name("b"), |_| never()), ledger.run(name("b"), |_| never()))
+    };
+    tokio::select! {
+        biased;
+        _ = both => unreachable!(),
+        () = until(|| ledger.query_task_state_quick("b") == TaskState::Running) => {}
+    }
+    drop(guard);
+    let mut told: Vec<String> = snapshotter
+        .snapshot()
+        .into_vec()
+        .iter()
+        .filter(|(key, ..)| key.key().name() == "taskledger_claims_total")
+        .map(|(key, _, _, value)| format!("{} {value:?}", labelled(key)))
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [("dropped", 2), ("executed", 2), ("refused", 1), ("replayed", 2)]
+            .map(|(kind, count)| format!("taskledger_claims_total kind={kind} Counter({count})"))
+    );
 }

@@ -1,11 +1,14 @@
 //! What is pruned by age, and what a tombstone goes on saying.
 
-use crate::support::{Tasks, fresh, name, never, ok, open};
+use crate::support::{Call, Hooked, Tasks, Then, fresh, name, never, ok, open};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use taskledger::{
-    AttemptError, ChangeError, ClaimKind, Entry, Event, Failure, Journal as _, Ledger,
-    MemoryJournal, PruneError, Pruned, Record, Retention, RunError, SeqNo, TaskState, Timestamp,
-    Verdict,
+    AttemptError, ChangeError, ClaimKind, Context, Entry, Event, Failure, Journal as _, Ledger,
+    MemoryJournal, PruneError, Pruned, Record, Retention, Retry, RunError, SeqNo, TaskState,
+    Timestamp, Verdict,
 };
 
 /// Everything is old enough.
@@ -104,7 +107,7 @@ async fn what_may_have_happened_and_what_is_pinned_is_kept() {
     failed(&ledger, "pinned failure").await;
     succeeded(&ledger, "pinned success").await;
     succeeded(&ledger, "success").await;
-    let three = std::num::NonZero::new(1).unwrap();
+    let three = NonZero::new(1).unwrap();
     let gave_up = ledger.task(name("gave up")).max_attempts(three);
     assert!(matches!(gave_up.run(|_| async { Err::<u32, _>(0) }).await, Err(RunError::Failed(0))));
     for id in ["pinned failure", "pinned success"] {
@@ -124,6 +127,65 @@ async fn what_may_have_happened_and_what_is_pinned_is_kept() {
     failed(&ledger, "pinned failure").await;
     let pruned = ledger.prune(&all()).await.unwrap();
     assert_eq!((pruned.succeeded, pruned.failed, pruned.pinned, pruned.held), (1, 1, 0, 2));
+}
+
+/// Everything between the first attempt and the last is one life of the id, with one effect key. Pruned
+/// in a pause between two, it began anew: as attempt 1, with another key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_not_pruned_between_its_attempts() {
+    let (ledger, _) = fresh().await;
+    let (three, four) = (NonZero::new(3).unwrap(), NonZero::new(4).unwrap());
+    let pause = Duration::from_millis(200);
+    let retry = Retry::attempts(four).min_delay(pause).max_delay(pause);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let run = tokio::spawn({
+        let (ledger, seen) = (ledger.clone(), Arc::clone(&seen));
+        async move {
+            let task = ledger.task(name("a")).max_attempts(three).retry(retry);
+            let work = move |cx: Context<String>| {
+                seen.lock().unwrap().push((cx.attempt().get(), cx.effect_key().to_string()));
+                async { Err::<u32, _>("busy") }
+            };
+            task.run(work).await
+        }
+    });
+    let mut held = 0;
+    while !run.is_finished() {
+        let would = ledger.prunable(&all()).await.unwrap();
+        assert_eq!(would.failed, 0);
+        held += ledger.prune(&all()).await.unwrap().held;
+    }
+    assert!(held > 0, "it was tried in a pause");
+    assert!(matches!(run.await.unwrap(), Err(RunError::GaveUp { attempts: 3 })));
+    let seen = seen.lock().unwrap();
+    let attempts: Vec<u32> = seen.iter().map(|(attempt, _)| *attempt).collect();
+    assert_eq!(attempts, [1, 2, 3]);
+    assert!(seen.iter().all(|(_, key)| *key == seen[0].1), "{seen:?}");
+}
+
+/// Somebody has found out that it may be tried again, and the effect may have happened all the same.
+#[tokio::test]
+async fn what_was_released_keeps_its_effect_key() {
+    let (ledger, journal) = fresh().await;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tell = Some(tell);
+    let first = ledger.run(name("a"), move |cx| {
+        tell.take().unwrap().send(cx.effect_key()).unwrap();
+        never()
+    });
+    let key = tokio::select! { _ = first => unreachable!(), key = told => key.unwrap() };
+    let ledger = open(journal.fork()).await;
+    ledger.resolve("a", Verdict::Retry, "nothing seen").await.unwrap();
+    let pruned = ledger.prune(&all()).await.unwrap();
+    assert_eq!((pruned.failed, pruned.held), (0, 1));
+    let again = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&again);
+    let work = move |cx: Context<String>| {
+        *seen.lock().unwrap() = Some((cx.attempt().get(), cx.effect_key()));
+        ok(1)
+    };
+    ledger.run(name("a"), work).await.unwrap();
+    assert_eq!(*again.lock().unwrap(), Some((2, key)));
 }
 
 /// Age counts from the end, to the microsecond; what is not named is kept for ever.
@@ -179,6 +241,112 @@ async fn a_clock_that_was_set_back_prunes_nothing() {
         "{refused:?}"
     );
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 1));
+}
+
+/// A checkpoint tells when its ids ended: of what was recorded before the last one it is all there is.
+#[tokio::test]
+async fn a_clock_that_was_set_back_prunes_nothing_over_a_checkpoint() {
+    let journal = MemoryJournal::new();
+    let now = SystemTime::now();
+    let day = Duration::from_secs(86_400);
+    let mark =
+        || Event::Succeeded { by: taskledger::SuccessBy::Mark, output: taskledger::Output::Absent };
+    let ahead = Timestamp::from(now + 3_650 * day);
+    let records: Vec<Record> = [(1, Timestamp::from(now - 40 * day)), (2, ahead)]
+        .map(|(seq, at)| Record {
+            seq: SeqNo::new(seq),
+            at,
+            entry: Entry::Task {
+                id: taskledger::EncodedId::from_bytes(&seq.to_be_bytes()),
+                prev: SeqNo::ZERO,
+                event: mark(),
+            },
+        })
+        .into();
+    journal.clone().append(&records).unwrap();
+    journal.clone().upkeep(Some(SeqNo::new(2))).unwrap();
+    assert_eq!(journal.records(), [], "all of it is folded");
+    let ledger = Ledger::<[u8; 8]>::builder().open_journal(journal).await.unwrap();
+    let refused = ledger.prune(&Retention::new().succeeded(30 * day)).await;
+    assert!(
+        matches!(refused, Err(PruneError::Clock { newest, .. }) if newest == ahead),
+        "{refused:?}"
+    );
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 2));
+}
+
+/// A ledger whose journal counts what it is asked for.
+async fn counting() -> (Ledger<u64>, [Arc<AtomicUsize>; 2]) {
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let [appends, reads] = counts.clone();
+    let journal = Hooked::new(&MemoryJournal::new(), move |call| {
+        match call {
+            Call::Append(_) => _ = appends.fetch_add(1, Ordering::SeqCst),
+            Call::Read => _ = reads.fetch_add(1, Ordering::SeqCst),
+            _ => {}
+        }
+        Then::GoOn
+    });
+    (Ledger::builder().open_journal(journal).await.unwrap(), counts)
+}
+
+/// Thousands at once are one group commit, whatever is asked for.
+#[tokio::test]
+async fn many_ids_are_one_append() {
+    let (ledger, [appends, _]) = counting().await;
+    let since = |before: usize| appends.load(Ordering::SeqCst) - before;
+    let ids: Vec<u64> = (0..20_000).collect();
+    let before = since(0);
+    let marked = ledger.mark_succeeded_all(ids.clone()).await;
+    assert!(marked.iter().all(Result::is_ok));
+    assert_eq!(since(before), 1, "marked");
+    let before = since(0);
+    assert!(ledger.forget_all(&ids).await.iter().all(Result::is_ok));
+    assert_eq!(since(before), 1, "forgotten");
+    let before = since(0);
+    let never = || std::future::pending::<Result<(), String>>();
+    let launched = ledger.launch_all(ids.iter().map(|id| (*id, never()))).await;
+    assert!(launched.iter().all(Result::is_ok));
+    assert_eq!(since(before), 1, "launched");
+    // Ids of a kilobyte: 4 MiB of them at a time.
+    let journal = MemoryJournal::new();
+    let appends = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&appends);
+    let journal = Hooked::new(&journal, move |call| {
+        counted.fetch_add(usize::from(matches!(call, Call::Append(_))), Ordering::SeqCst);
+        Then::GoOn
+    });
+    let ledger = Ledger::<String>::builder().open_journal(journal).await.unwrap();
+    let before = appends.load(Ordering::SeqCst);
+    let long = |number: u32| format!("{number:01000}");
+    assert!(ledger.mark_succeeded_all((0..5_000).map(long)).await.iter().all(Result::is_ok));
+    assert_eq!(appends.load(Ordering::SeqCst) - before, 2);
+}
+
+/// Only what has changed since the last checkpoint takes the writer's time, and only what is old is
+/// written.
+#[tokio::test]
+async fn a_sweep_asks_the_writer_for_what_is_newer_than_the_checkpoint() {
+    let (ledger, [appends, reads]) = counting().await;
+    let counts = || [appends.load(Ordering::SeqCst), reads.load(Ordering::SeqCst)];
+    ledger.mark_succeeded_all(0..5_000).await;
+    ledger.launch(5_000, async { Err::<(), _>("no") }).await.unwrap();
+    ledger.wait(&5_000).await.unwrap();
+    ledger.checkpoint().await.unwrap();
+    ledger.mark_succeeded_all(6_000..6_010).await;
+    // In the checkpoint it is a failure, and now it has succeeded.
+    ledger.mark_succeeded(5_000).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    let before = counts();
+    let nothing = ledger.prune(&Retention::new().succeeded(day).failed(day)).await.unwrap();
+    assert_eq!(nothing, Pruned::default());
+    assert_eq!(counts(), [before[0], before[1] + 11]);
+    assert_eq!(ledger.prunable(&all()).await.unwrap().succeeded, 5_011);
+    let before = counts();
+    let pruned = ledger.prune(&all()).await.unwrap();
+    assert_eq!((pruned.succeeded, pruned.failed), (5_011, 0));
+    assert_eq!(counts(), [before[0] + 5, before[1] + 11]);
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (5_011, 0));
 }
 
 /// Thousands, in batches, while others work on the same ids.

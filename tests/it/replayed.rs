@@ -1,15 +1,17 @@
 //! Logs that no ledger wrote, and opens that died half way.
 
-use crate::support::{Call, Hooked, Tasks, Then};
+use crate::support::{Call, Hooked, Tasks, Then, name, ok};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use taskledger::{
-    Attempt, Entry, Epoch, Event, Journal as _, LedgerEvent, MemoryJournal, OpenError, Output,
-    Record, SeqNo, SuccessBy, TaskState, Timestamp,
+    Attempt, Base, Cell, EncodedId, Entry, Epoch, Event, Journal, JournalError, LedgerEvent,
+    MemoryJournal, OnCrash, OpenError, Output, Record, RunError, SeqNo, SuccessBy, TaskDetails,
+    TaskState, Timestamp, Visit,
 };
 
 fn task(seq: u64, id: &[u8], prev: u64, event: Event) -> Record {
-    let id = taskledger::EncodedId::from_bytes(id);
+    let id = EncodedId::from_bytes(id);
     let entry = Entry::Task { id, prev: SeqNo::new(prev), event };
     Record { seq: SeqNo::new(seq), at: Timestamp::default(), entry }
 }
@@ -97,4 +99,39 @@ async fn resets_are_written_together() {
         assert_eq!(ledger.recovery().count(TaskState::Failed), running);
         assert_eq!(appends.load(Ordering::SeqCst), most, "of {running} and the epoch");
     }
+}
+
+/// A journal that has been told of a failure and not why.
+struct Vague(MemoryJournal);
+
+impl Journal for Vague {
+    fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
+        self.0.replay(visit)
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        self.0.append(records)
+    }
+
+    fn read(&mut self, id: &EncodedId, cell: Cell) -> Result<TaskDetails, JournalError> {
+        self.0.read(id, cell).map(|mut details| {
+            details.failure = None;
+            details
+        })
+    }
+
+    fn close(&mut self) -> Result<(), JournalError> {
+        self.0.close()
+    }
+}
+
+/// Looking again would tell no more, and went on for ever. It counts as crashed.
+#[tokio::test]
+async fn a_failure_without_a_reason_is_answered() {
+    let ledger = Tasks::builder().open_journal(Vague(MemoryJournal::new())).await.unwrap();
+    ledger.launch_block(name("a"), async { Err::<u32, _>("no") }).await.unwrap_err();
+    let hold = ledger.task(name("a")).on_crash(OnCrash::Hold);
+    let held = tokio::time::timeout(Duration::from_secs(60), hold.run(|_| ok(1))).await;
+    assert!(matches!(held.expect("it is answered"), Err(RunError::Held)));
+    assert_eq!(ledger.run(name("a"), |_| ok(1)).await.unwrap().value, Some(1));
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use taskledger::{
-    Base, Cell, EncodedId, Journal, JournalError, Ledger, MemoryJournal, Record, SeqNo,
+    Base, Cell, EncodedId, Journal, JournalError, Ledger, MemoryJournal, Reader, Record, SeqNo,
     TaskDetails, Upkeep, Visit,
 };
 
@@ -223,6 +223,10 @@ impl Journal for Hooked {
             return Ok(upkeep);
         }
         self.call(Call::Upkeep, |inner| inner.upkeep(wanted))
+    }
+
+    fn reader(&mut self) -> Option<(SeqNo, Reader)> {
+        self.inner.reader()
     }
 
     fn close(&mut self) -> Result<(), JournalError> {

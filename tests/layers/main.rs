@@ -121,7 +121,7 @@ fn the_wall_clock_is_read_where_records_are_dated() {
         "journal/open.rs",
         "journal/lock.rs",
         "journal/salvage.rs",
-        "ledger/retain.rs",
+        "retention.rs",
         "dump/import.rs",
     ];
     let all = sources();

@@ -47,6 +47,10 @@ pub(crate) enum Command {
 ///
 /// A task that was running when its process died may have had its effect. Whoever has found out says so
 /// here, and it is recorded as that.
+///
+/// It opens the ledger, as its owner does: what was running when its process died is recorded as crashed.
+/// All of that is told on standard error, an id a line, since the owner's next open does not tell of it
+/// again (`dump --state failed` shows it). Nothing is done while a process has the ledger open.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -85,7 +89,11 @@ pub(crate) struct VerdictArgs {
 ///
 /// Of a success a tombstone stays: it goes on counting as succeeded, but its id, its output and its
 /// details are gone. A failure is forgotten, and may run again; one that crashed, or was given up, is kept
-/// until it is resolved. What is pinned is kept.
+/// until it is resolved. What was released to be tried again, and what is pinned, is kept.
+///
+/// It opens the ledger, as its owner does, and tells on standard error what that has found crashed: the
+/// owner's next open does not tell of it again. `--dry-run` only looks. Neither does anything while a
+/// process has the ledger open: there the owner itself calls `prune` and `prunable`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -9,7 +9,7 @@ use taskledger::Retention;
 
 pub(crate) fn run(args: &PruneArgs) -> Done {
     // A ledger that is not there is not made.
-    drop(look(&args.path)?);
+    let inspection = look(&args.path)?;
     let mut retention = Retention::new();
     if let Some(age) = args.succeeded {
         retention = retention.succeeded(age);
@@ -17,26 +17,32 @@ pub(crate) fn run(args: &PruneArgs) -> Done {
     if let Some(age) = args.failed {
         retention = retention.failed(age);
     }
-    let (pruned, left) = raw::with(&args.path, async |ledger| {
-        let pruned = if args.dry_run {
-            ledger.prunable(&retention).await
-        } else {
-            ledger.prune(&retention).await
-        };
+    let (pruned, left) = if args.dry_run {
+        // An open would record what it finds: this only looks.
+        let pruned = inspection.prunable(&retention);
         let pruned = pruned.map_err(|error| Failure::Look(chain(&error)))?;
-        if !args.dry_run && pruned.succeeded + pruned.failed > 0 {
-            // What was pruned is in the log until that is folded.
-            ledger.checkpoint().await.map_err(|error| Failure::Look(chain(&error)))?;
-        }
-        Ok((pruned, ledger.tombstones()))
-    })?;
+        (pruned, inspection.stats().tombstones)
+    } else {
+        let shape = inspection.id_shape().clone();
+        // It holds the ledger.
+        drop(inspection);
+        raw::with(&args.path, &shape, async |ledger| {
+            let pruned = ledger.prune(&retention).await;
+            let pruned = pruned.map_err(|error| Failure::Look(chain(&error)))?;
+            if pruned.succeeded + pruned.failed > 0 {
+                // What was pruned is in the log until that is folded.
+                ledger.checkpoint().await.map_err(|error| Failure::Look(chain(&error)))?;
+            }
+            Ok((pruned, ledger.tombstones() as u64))
+        })?
+    };
     let mut out = out();
     let would = if args.dry_run { "would become" } else { "became" };
     writeln!(out, "succeeded\t{}\t{would} tombstones", pruned.succeeded)?;
     let would = if args.dry_run { "would be" } else { "were" };
     writeln!(out, "failed\t{}\t{would} forgotten", pruned.failed)?;
     writeln!(out, "pinned\t{}\tkept", pruned.pinned)?;
-    writeln!(out, "crashed or given up\t{}\tkept until resolved", pruned.held)?;
+    writeln!(out, "crashed, given up or released\t{}\tkept until resolved or run", pruned.held)?;
     writeln!(out, "tombstones\t{left}\tin all")?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)

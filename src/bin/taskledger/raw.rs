@@ -1,12 +1,12 @@
 //! A ledger of ids of any type, opened to be changed: an id is its encoded bytes.
 
-use crate::terminal::{Failure, chain};
+use crate::terminal::{Failure, chain, complain};
 use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::path::Path;
-use taskledger::{EncodedId, Ledger, MAX_ID_BYTES};
+use taskledger::{EncodedId, IdShape, Ledger, MAX_ID_BYTES, Recovery};
 
 /// An id whose encoding is taken and given back as it is.
 #[derive(Debug)]
@@ -56,9 +56,11 @@ impl<'de> Deserialize<'de> for RawId {
 
 pub(crate) type Raw = Ledger<RawId, ()>;
 
-/// Opens the ledger, which must be there, does something with it, and closes it.
+/// Opens the ledger, which must be there, does something with it, and closes it. What the open has found
+/// running is said: the owner's next open finds it failed already, and has nothing to tell.
 pub(crate) fn with<T>(
     path: &Path,
+    shape: &IdShape,
     work: impl AsyncFnOnce(&Raw) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,8 +69,25 @@ pub(crate) fn with<T>(
         .map_err(|error| Failure::Look(format!("no runtime: {error}")))?;
     runtime.block_on(async {
         let ledger = Raw::builder().open(path).await?;
+        tell(ledger.recovery(), shape);
         let done = work(&ledger).await;
         let closed = ledger.close().await.map_err(|error| Failure::Look(chain(&error)));
         done.and_then(|done| closed.map(|()| done))
     })
+}
+
+fn tell(recovery: &Recovery, shape: &IdShape) {
+    let text = |RawId(bytes): RawId| shape.text(&EncodedId::from_bytes(&bytes));
+    for id in recovery.crashed::<RawId>().flatten().map(text) {
+        complain(&format!(
+            "{id} was running when its process died, and is recorded as crashed now; the next open will \
+             not tell of it"
+        ));
+    }
+    for id in recovery.interrupted_revokes::<RawId>().flatten().map(text) {
+        complain(&format!(
+            "the revoke of {id} was interrupted when its process died, and its success stands; the next \
+             open will not tell of it"
+        ));
+    }
 }

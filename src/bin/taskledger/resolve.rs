@@ -18,9 +18,10 @@ pub(crate) fn run(args: &ResolveArgs) -> Done {
         Failure::Look(format!("\"{id}\" is no id of this ledger ({shape}): {what}"))
     })?;
     let text = inspection.id_text(&id);
+    let shape = inspection.id_shape().clone();
     // It holds the ledger.
     drop(inspection);
-    let resolved = raw::with(&args.path, async |ledger| {
+    let resolved = raw::with(&args.path, &shape, async |ledger| {
         let note = args.note.clone().unwrap_or_default();
         Ok(ledger.resolve(&RawId::of(&id), verdict, note).await)
     })?;

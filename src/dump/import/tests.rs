@@ -356,6 +356,60 @@ fn lines_out_of_order_and_lines_too_many_are_refused_whatever_is_accepted() {
     refused(&scratch, &changed(&|all| all.insert(1, deep.clone())), 2, "");
 }
 
+/// Each line was imported once, and the first of them made a run of it go round for ever.
+#[test]
+fn what_no_ledger_can_hold_is_refused_whatever_is_accepted() {
+    let (scratch, export) = sample();
+    let mut all = lines(&export);
+    all.pop();
+    let failure = json!({ "kind": "crashed" });
+    let mut tried = 0;
+    for (state, field, value, why) in [
+        ("failed", "failure", Value::Null, "no `failure`"),
+        ("succeeded", "failure", failure.clone(), "a `failure`"),
+        ("running", "failure", failure.clone(), "a `failure`"),
+        ("revoking", "failure", failure.clone(), "a `failure`"),
+        ("failed", "succeeded_by", json!("mark"), "a `succeeded_by`"),
+        ("running", "output", json!({ "kept": "AA==" }), "an `output`"),
+        ("failed", "revoke_started_at", json!(1), "something of a revoke"),
+        ("running", "revoke_failure", failure.clone(), "something of a revoke"),
+        ("succeeded", "since", json!(1), "a `since`"),
+        ("revoking", "revoke_started_at", Value::Null, "no `revoke_started_at`"),
+        ("running", "ended_at", json!(1), "an `ended_at`"),
+        ("running", "pinned", json!(true), "a pin"),
+        ("running", "started_at", Value::Null, "only one of"),
+        ("failed", "epoch", Value::Null, "only one of"),
+        ("failed", "attempt", json!(0), "no attempt"),
+        ("failed", "epoch", json!(u64::MAX), "more opens than records"),
+        ("failed", "attempt", json!(u32::MAX), "more attempts than records"),
+        ("failed", "state", json!("running"), "a `failure`"),
+        ("failed", "state", json!("succeeded"), "a `failure`"),
+        ("running", "state", json!("failed"), "no `failure`"),
+        ("queued", "fingerprint", json!("00".repeat(16)), "what is queued"),
+        ("queued", "started_at", json!(1), "what is queued"),
+    ] {
+        for line in 1..all.len() {
+            let mut changed: Value = serde_json::from_str(&all[line]).unwrap();
+            let Some(task) = changed.get_mut("task") else { continue };
+            let fields = task.as_object_mut().unwrap();
+            // A mark has no attempt to take something away of.
+            if fields["state"] != state || (value.is_null() && !fields.contains_key(field)) {
+                continue;
+            }
+            if value.is_null() {
+                fields.remove(field);
+            } else {
+                fields.insert(field.to_owned(), value.clone());
+            }
+            let mut lines = all.clone();
+            lines[line] = changed.to_string();
+            refused(&scratch, &lines, line as u64 + 1, why);
+            tried += 1;
+        }
+    }
+    assert!(tried >= 22, "{tried}");
+}
+
 #[test]
 fn the_first_line_decides() {
     let (scratch, export) = sample();
@@ -379,6 +433,7 @@ fn the_first_line_decides() {
         ("id_type", json!("////"), "the description of the id type"),
         ("id_type", json!(data_encoding::BASE64.encode(&vec![0; 300_000])), "has 300000 bytes"),
         ("last_seq", json!(u64::MAX), "beyond all"),
+        ("epoch", json!(u64::MAX), "more opens than records"),
         ("metadata", json!([pair("a", 5000)]), "with its value"),
         ("metadata", json!([pair("b", 1), pair("a", 1)]), "out of order"),
         ("metadata", json!([pair("a", 1), pair("a", 1)]), "out of order"),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::journal::arbitrary::{event, id};
 use crate::journal::{Entry, Record};
+use crate::state::Event;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
@@ -16,7 +17,13 @@ proptest! {
     #[test]
     fn what_records_lead_to_has_a_line(id in id(), events in vec(event(), 1..12)) {
         let mut details = TaskDetails::ABSENT;
-        for (event, seq) in events.into_iter().zip(3..) {
+        for (mut event, seq) in events.into_iter().zip(3_u32..) {
+            // Each attempt and each open has a record.
+            if let Event::Started { attempt, epoch, .. } = &mut event {
+                *attempt = Attempt::new(1 + attempt.get() % seq);
+                *epoch = Epoch::new(epoch.get() % u64::from(seq));
+            }
+            let seq = u64::from(seq);
             let entry = Entry::Task { id: id.clone(), prev: details.cell.seq, event };
             let at = Timestamp::from_micros(seq * 1_000);
             details = details.forced(&Record { seq: SeqNo::new(seq), at, entry });
@@ -38,30 +45,44 @@ fn a_line_is_written_like_this() {
         queued_at: Some(Timestamp::from_micros(1)),
         started_at: Some(Timestamp::from_micros(2)),
         ended_at: Some(Timestamp::from_micros(3)),
-        revoke_started_at: Some(Timestamp::from_micros(4)),
         failure: Some(Failure::GaveUp { attempts: 2, last: "no".to_owned() }),
-        revoke_failure: Some(Failure::TimedOut),
-        succeeded_by: Some(SuccessBy::Resolve),
-        output: Output::Kept(vec![0xc3, 0xff]),
         since: SeqNo::new(5),
         fingerprint: Some(Fingerprint::from_bytes([0xab; 16])),
         notes: [Note { at: Timestamp::from_micros(6), text: "half".to_owned() }].into(),
         pinned: true,
-        in_doubt: false,
+        ..TaskDetails::ABSENT
     };
     let id = EncodedId::from_bytes(b"\x01a");
-    let info = TaskInfo { id: "a".to_owned(), output: Some(true.into()), last_change: None };
-    let line: Line<IgnoredInfo, TaskInfo> =
-        Line::Task(Box::new(TaskLine::of(&id, &details, Some(info))));
+    let line = |details: &TaskDetails| {
+        let info = TaskInfo { id: "a".to_owned(), output: Some(true.into()), last_change: None };
+        let line: Line<IgnoredInfo, TaskInfo> =
+            Line::Task(Box::new(TaskLine::of(&id, details, Some(info))));
+        serde_json::to_string(&line).unwrap()
+    };
     let expected = concat!(
         r#"{"task":{"id":"0161","state":"failed","attempt":2,"seq":9,"since":5,"epoch":3,"queued_at":1,"#,
-        r#""started_at":2,"ended_at":3,"revoke_started_at":4,"#,
-        r#""failure":{"kind":"gave up","text":"no","attempts":2},"revoke_failure":{"kind":"timed out"},"#,
-        r#""succeeded_by":"resolve","output":{"kept":"w/8="},"#,
+        r#""started_at":2,"ended_at":3,"#,
+        r#""failure":{"kind":"gave up","text":"no","attempts":2},"#,
         r#""fingerprint":"abababababababababababababababab","notes":[{"at":6,"text":"half"}],"#,
         r#""pinned":true,"info":{"id":"a","output":true}}}"#,
     );
-    assert_eq!(serde_json::to_string(&line).unwrap(), expected);
+    assert_eq!(line(&details), expected);
+    // With what only a success has.
+    let details = TaskDetails {
+        cell: Cell { state: TaskState::Succeeded, attempt: Attempt::NONE, seq: SeqNo::new(9) },
+        ended_at: Some(Timestamp::from_micros(3)),
+        revoke_started_at: Some(Timestamp::from_micros(4)),
+        revoke_failure: Some(Failure::TimedOut),
+        succeeded_by: Some(SuccessBy::Resolve),
+        output: Output::Kept(vec![0xc3, 0xff]),
+        ..TaskDetails::ABSENT
+    };
+    let expected = concat!(
+        r#"{"task":{"id":"0161","state":"succeeded","attempt":0,"seq":9,"ended_at":3,"#,
+        r#""revoke_started_at":4,"revoke_failure":{"kind":"timed out"},"#,
+        r#""succeeded_by":"resolve","output":{"kept":"w/8="},"info":{"id":"a","output":true}}}"#,
+    );
+    assert_eq!(line(&details), expected);
 }
 
 type IgnoredInfo = ();

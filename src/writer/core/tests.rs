@@ -86,7 +86,10 @@ impl Bench {
         let before = self.journal.records().len();
         let published = &self.published;
         let look = |id: &EncodedId| found(published.get(id).copied().unwrap_or(Cell::ABSENT));
-        let step = self.core.step(requests, Timestamp::default(), look, &mut self.journal).unwrap();
+        let step = self
+            .core
+            .step(requests, Timestamp::default(), look, |_| false, &mut self.journal)
+            .unwrap();
         assert_eq!(step.answers.len(), requests.len());
         let accepted = step.answers.iter().filter(|a| matches!(a, Answer::Done(_))).count();
         let records = self.journal.records();
@@ -352,16 +355,28 @@ fn an_empty_or_wholly_refused_group_appends_nothing() {
     let (mut bench, _) = Bench::with(TaskState::Running);
     let mut refusing = Scripted::failing();
     let cell = bench.cell("a");
-    let step = bench.core.step(&[start(60)], Timestamp::default(), |_| found(cell), &mut refusing);
+    let step = bench.core.step(
+        &[start(60)],
+        Timestamp::default(),
+        |_| found(cell),
+        |_| false,
+        &mut refusing,
+    );
     assert_eq!(step.unwrap().answers, [Answer::Refused(TaskState::Running)]);
-    assert!(bench.core.step(&[], Timestamp::default(), |_| found(cell), &mut refusing).is_ok());
+    assert!(
+        bench
+            .core
+            .step(&[], Timestamp::default(), |_| found(cell), |_| false, &mut refusing)
+            .is_ok()
+    );
 }
 
 #[test]
 fn a_failing_append_gives_nothing_to_publish() {
     let mut core = Core::new(SeqNo::ZERO, Epoch::new(1), &BTreeMap::new());
     let absent = |_: &EncodedId| Found::NOTHING;
-    let step = core.step(&[start(1)], Timestamp::default(), absent, &mut Scripted::failing());
+    let step =
+        core.step(&[start(1)], Timestamp::default(), absent, |_| false, &mut Scripted::failing());
     assert!(matches!(step, Err(JournalError::Store(_))));
 }
 
