@@ -209,8 +209,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 
     async fn sweep(&self, retention: &Retention, prune: bool) -> Result<Pruned, PruneError> {
-        let now = Timestamp::from(SystemTime::now());
+        // In this order: a record that is made in between is no clock that was set back.
         let newest = self.shared().newest();
+        let now = Timestamp::from(SystemTime::now());
         if now < newest {
             return Err(PruneError::Clock { now, newest });
         }

@@ -181,6 +181,28 @@ async fn a_clock_that_was_set_back_prunes_nothing() {
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 1));
 }
 
+/// A prune compares the clock with the newest record. It once read the clock first, so a record made between
+/// the two looks was newer than it, and the prune of a busy ledger was refused now and then for a clock that
+/// was set back. It looks at the record first now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_record_made_meanwhile_is_no_clock_that_was_set_back() {
+    let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await.unwrap();
+    let pruning = tokio::spawn({
+        let ledger = ledger.clone();
+        async move {
+            for _ in 0..500_000 {
+                ledger.prune(&Retention::new().failed(Duration::ZERO)).await.unwrap();
+            }
+        }
+    });
+    let mut id = 0;
+    while !pruning.is_finished() {
+        ledger.mark_succeeded(id).await.unwrap();
+        id += 1;
+    }
+    pruning.await.unwrap();
+}
+
 /// Thousands, in batches, while others work on the same ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pruning_beside_work() {
