@@ -225,12 +225,12 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             let Some(until) = now.as_micros().checked_sub(age) else { continue };
             let until = Timestamp::from_micros(until);
             if let Some(ids) = index.exact(state) {
-                self.sweep_ids(ids, until, prune, &mut pruned).await?;
+                self.sweep_ids(ids, state, until, prune, &mut pruned).await?;
                 continue;
             }
             let mut part = 0;
             while let Some(ids) = index.ids_in_part(part, Some(state)) {
-                self.sweep_ids(ids, until, prune, &mut pruned).await?;
+                self.sweep_ids(ids, state, until, prune, &mut pruned).await?;
                 part += 1;
             }
         }
@@ -240,6 +240,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     async fn sweep_ids(
         &self,
         ids: Vec<EncodedId>,
+        state: TaskState,
         until: Timestamp,
         prune: bool,
         pruned: &mut Pruned,
@@ -249,7 +250,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             let mut requests = Vec::new();
             for (id, read) in chunk.iter().zip(reads) {
                 let Some(details) = self.told_details(id, read?).await? else { continue };
-                if details.ended_at.is_none_or(|ended| ended <= until) {
+                // What is in another state since it was listed is kept as long as that is to be.
+                let is_old = details.ended_at.is_none_or(|ended| ended <= until);
+                if details.state() == state && is_old {
                     requests.extend(self.pruning(id, &details, pruned));
                 }
             }

@@ -1,6 +1,6 @@
 //! What is pruned by age, and what a tombstone goes on saying.
 
-use crate::support::{Tasks, fresh, name, never, ok, open};
+use crate::support::{Gate, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open};
 use std::time::{Duration, SystemTime};
 use taskledger::{
     AttemptError, ChangeError, ClaimKind, Entry, Event, Failure, Journal as _, Ledger,
@@ -201,6 +201,28 @@ async fn a_record_made_meanwhile_is_no_clock_that_was_set_back() {
         id += 1;
     }
     pruning.await.unwrap();
+}
+
+/// A failure that becomes a success while it is looked at is pruned as neither. Its id was listed as failed,
+/// its details were read as those of a success, and that was buried, with its output, by a prune that was to
+/// take failures alone: the crash lab's `kept` found it.
+#[tokio::test]
+async fn what_succeeds_meanwhile_is_not_pruned_as_a_failure() {
+    let gate = Gate::default();
+    // The open, the start and its failure come before.
+    let hooked = Hooked::at_append(&MemoryJournal::new(), 3, Then::Wait(gate.clone()));
+    let ledger = Tasks::builder().open_journal(hooked).await.unwrap();
+    failed(&ledger, "a").await;
+    let mut marking = Hand::new(ledger.mark_succeeded(name("a")));
+    assert!(marking.poll().is_pending());
+    gate.somebody_waits().await;
+    let failures = Retention::new().failed(Duration::ZERO);
+    let mut pruning = Hand::new(ledger.prune(&failures));
+    assert!(pruning.poll().is_pending(), "it has found a failure, and asks for its details");
+    gate.open();
+    assert_eq!(pruning.finish().await.unwrap(), Pruned::default());
+    marking.finish().await.unwrap();
+    assert_eq!((ledger.tombstones(), ledger.succeeded_tasks().len()), (0, 1));
 }
 
 /// Thousands, in batches, while others work on the same ids.
