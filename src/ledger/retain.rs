@@ -4,6 +4,7 @@ use super::{Ledger, TaskOutput};
 use crate::details::TaskDetails;
 use crate::error::{ChangeError, PruneError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Event, Failure, TaskState, Timestamp};
 use crate::submission::{Answer, Request};
 use std::time::{Duration, SystemTime};
@@ -287,11 +288,14 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             return None;
         }
         let event = match details.state() {
+            TaskState::Succeeded if sabotage::is(Sabotage::DigNoGrave) => Event::Forgotten,
             TaskState::Succeeded => {
                 Event::Buried { tombstone: self.shared().index.seal().tombstone(id.as_bytes()) }
             }
             TaskState::Failed => match &details.failure {
-                Some(Failure::Crashed | Failure::GaveUp { .. }) => {
+                Some(Failure::Crashed | Failure::GaveUp { .. })
+                    if !sabotage::is(Sabotage::PruneHeld) =>
+                {
                     pruned.held += 1;
                     return None;
                 }
