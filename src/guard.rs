@@ -33,6 +33,7 @@ use crate::details::TaskDetails;
 use crate::error::{AttemptError, ChangeError, ReadError, Rejection, RunError};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Event, Failure, Output, SuccessBy, TaskState};
 use crate::submission::Request;
 use crate::sync::{Arc, Mutex, lock};
@@ -147,6 +148,10 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             let Some(this) = &run else { return Err(RunError::Lost) };
             // What is certain needs neither a task nor a flight.
             if self.state(&this.encoded) == TaskState::Succeeded {
+                if sabotage::is(Sabotage::RunAgain) {
+                    drop(self.forget(&*this.id).await);
+                    continue;
+                }
                 return this.replayed(ClaimKind::Replayed).await;
             }
             if !has_timer() {

@@ -2,6 +2,7 @@
 
 use crate::details::TaskDetails;
 use crate::error::PruneError;
+use crate::sabotage::{self, Sabotage};
 use crate::state::{Failure, TaskState, Timestamp};
 use std::time::{Duration, SystemTime};
 
@@ -79,18 +80,21 @@ impl Limits {
     pub(crate) fn fate(&self, details: &TaskDetails) -> Fate {
         let (limit, fate) = match details.state() {
             TaskState::Succeeded => (self.succeeded, Fate::Buried),
-            TaskState::Failed => match &details.failure {
-                Some(Failure::Crashed | Failure::GaveUp { .. } | Failure::Released(_)) | None => {
-                    (self.failed, Fate::Held)
-                }
-                Some(
-                    Failure::Error(_)
-                    | Failure::Panicked(_)
-                    | Failure::Cancelled(_)
-                    | Failure::TimedOut
-                    | Failure::Resolved(_),
-                ) => (self.failed, Fate::Forgotten),
-            },
+            TaskState::Failed => {
+                let is_open = match &details.failure {
+                    Some(Failure::Crashed | Failure::GaveUp { .. } | Failure::Released(_))
+                    | None => true,
+                    Some(
+                        Failure::Error(_)
+                        | Failure::Panicked(_)
+                        | Failure::Cancelled(_)
+                        | Failure::TimedOut
+                        | Failure::Resolved(_),
+                    ) => false,
+                };
+                let held = is_open && !sabotage::is(Sabotage::PruneHeld);
+                (self.failed, if held { Fate::Held } else { Fate::Forgotten })
+            }
             TaskState::NotFound | TaskState::Queued | TaskState::Running | TaskState::Revoking => {
                 (None, Fate::Stays)
             }

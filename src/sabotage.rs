@@ -79,6 +79,18 @@ pub enum Sabotage {
     JudgeBallast,
     /// A record that is read is believed to be legal.
     TrustRecord,
+    /// A prune digs no tombstone.
+    DigNoGrave,
+    /// A checkpoint has no new tombstones.
+    LoseGraves,
+    /// What may have happened is pruned.
+    PruneHeld,
+    /// A repeat after a success executes again.
+    RunAgain,
+    /// A copy is not marked as one while it is made.
+    CopyUnmarked,
+    /// A copy of a checkpoint is not synced.
+    CopyUnsynced,
     /// The directories above a new ledger are taken to have their names on the disk.
     TrustNames,
     /// The name of the manifest that is read is taken to be on the disk.

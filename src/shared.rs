@@ -235,7 +235,8 @@ impl Shared {
 
     /// When the newest record was made.
     pub(crate) fn newest(&self) -> Timestamp {
-        Timestamp::from_micros(self.newest.load(Ordering::Relaxed))
+        // Whoever compares it with the clock looks there afterwards.
+        Timestamp::from_micros(self.newest.load(Ordering::Acquire))
     }
 
     /// So many requests are answered: there is room again.

@@ -200,7 +200,9 @@ impl Round {
                 | TaskState::Revoking => writer.push(&id, &details)?,
             }
         }
-        let graves = Graves::new(old, std::mem::take(&mut self.graves));
+        let mut graves = std::mem::take(&mut self.graves);
+        graves.retain(|_, there| !*there || !sabotage::is(Sabotage::LoseGraves));
+        let graves = Graves::new(old, graves);
         if sabotage::is(Sabotage::LoseMetadata) {
             self.metadata.clear();
         }

@@ -33,6 +33,7 @@ use super::witness::Witness;
 use super::{Record, frame};
 use crate::error::{CreateError, JournalError, OpenError};
 use crate::held::{HeldPath, shown};
+use crate::sabotage::{self, Sabotage};
 use crate::state::Timestamp;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -121,7 +122,9 @@ impl Fresh {
             }
         }
         // From here on until the manifest, what is here is no ledger.
-        files::replace(dir, COPYING, MARK.as_bytes())?;
+        if !sabotage::is(Sabotage::CopyUnmarked) {
+            files::replace(dir, COPYING, MARK.as_bytes())?;
+        }
         Ok(fresh)
     }
 
@@ -165,7 +168,9 @@ impl Fresh {
             go_on(stop)?;
             file.write_all(piece).map_err(JournalError::io("write", &unfinished))
         })?;
-        file.sync_all().map_err(JournalError::io("sync", &unfinished))?;
+        if !sabotage::is(Sabotage::CopyUnsynced) {
+            file.sync_all().map_err(JournalError::io("sync", &unfinished))?;
+        }
         files::publish(self.dir(), &name)?;
         let summary = from.summary();
         let path = self.checkpoint();

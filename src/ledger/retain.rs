@@ -7,6 +7,7 @@ use crate::error::{ChangeError, JournalError, PruneError, ReadError, Rejection, 
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::journal::Reader;
 use crate::retention::{Fate, Limits, Pruned, Retention};
+use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
 use crate::state::{Event, SeqNo, TaskState};
 use crate::submission::{Answer, Errand, Request};
@@ -243,7 +244,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             return Ok(());
         }
         let request = |Old { id, seq, fate }: &Old| {
-            let event = if *fate == Fate::Buried {
+            let event = if *fate == Fate::Buried && !sabotage::is(Sabotage::DigNoGrave) {
                 Event::Buried { tombstone: self.shared().index.seal().tombstone(id.as_bytes()) }
             } else {
                 Event::Forgotten

@@ -1,6 +1,6 @@
 //! What is pruned by age, and what a tombstone goes on saying.
 
-use crate::support::{Call, Hooked, Tasks, Then, fresh, name, never, ok, open};
+use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -347,6 +347,50 @@ async fn a_sweep_asks_the_writer_for_what_is_newer_than_the_checkpoint() {
     assert_eq!((pruned.succeeded, pruned.failed), (5_011, 0));
     assert_eq!(counts(), [before[0] + 5, before[1] + 11]);
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (5_011, 0));
+}
+
+/// A prune compares the clock with the newest record. It once read the clock first, so a record made between
+/// the two looks was newer than it, and the prune of a busy ledger was refused now and then for a clock that
+/// was set back. It looks at the record first now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_record_made_meanwhile_is_no_clock_that_was_set_back() {
+    let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await.unwrap();
+    let pruning = tokio::spawn({
+        let ledger = ledger.clone();
+        async move {
+            for _ in 0..500_000 {
+                ledger.prune(&Retention::new().failed(Duration::ZERO)).await.unwrap();
+            }
+        }
+    });
+    let mut id = 0;
+    while !pruning.is_finished() {
+        ledger.mark_succeeded(id).await.unwrap();
+        id += 1;
+    }
+    pruning.await.unwrap();
+}
+
+/// A failure that becomes a success while it is looked at is pruned as neither. Its id was listed as failed,
+/// its details were read as those of a success, and that was buried, with its output, by a prune that was to
+/// take failures alone: the crash lab's `kept` found it.
+#[tokio::test]
+async fn what_succeeds_meanwhile_is_not_pruned_as_a_failure() {
+    let gate = Gate::default();
+    // The open, the start and its failure come before.
+    let hooked = Hooked::at_append(&MemoryJournal::new(), 3, Then::Wait(gate.clone()));
+    let ledger = Tasks::builder().open_journal(hooked).await.unwrap();
+    failed(&ledger, "a").await;
+    let mut marking = Hand::new(ledger.mark_succeeded(name("a")));
+    assert!(marking.poll().is_pending());
+    gate.somebody_waits().await;
+    let failures = Retention::new().failed(Duration::ZERO);
+    let mut pruning = Hand::new(ledger.prune(&failures));
+    assert!(pruning.poll().is_pending(), "it has found a failure, and asks for its details");
+    gate.open();
+    assert_eq!(pruning.finish().await.unwrap(), Pruned::default());
+    marking.finish().await.unwrap();
+    assert_eq!((ledger.tombstones(), ledger.succeeded_tasks().len()), (0, 1));
 }
 
 /// Thousands, in batches, while others work on the same ids.

@@ -1,5 +1,7 @@
 //! The roles that the lab's program plays in other processes.
 
+mod kept;
+
 use crate::places::{self, ACCEPTS, BALLAST, Owns, TestLedger, open, refused, run};
 use crate::{Rng, ops};
 use std::fs::File;
@@ -19,6 +21,7 @@ pub fn play(role: &str, path: PathBuf) {
             "clients" => clients(path).await,
             "idles" => idles(path).await,
             "crowd" => crowd(path).await,
+            "kept" => kept::kept(path).await,
             "opens and checkpoints" => opens_and_checkpoints(path).await,
             "holds" => holds(path).await,
             "opens once" => opens_once(path).await,

@@ -19,6 +19,7 @@
 pub mod child;
 pub mod disk;
 pub mod harness;
+pub mod kept;
 pub mod ops;
 pub mod places;
 pub mod rng;
@@ -94,6 +95,12 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::AcceptUnasked,
     Sabotage::JudgeBallast,
     Sabotage::TrustRecord,
+    Sabotage::DigNoGrave,
+    Sabotage::LoseGraves,
+    Sabotage::PruneHeld,
+    Sabotage::RunAgain,
+    Sabotage::CopyUnmarked,
+    Sabotage::CopyUnsynced,
     Sabotage::TrustNames,
     Sabotage::TrustManifest,
     Sabotage::SkipRescue,

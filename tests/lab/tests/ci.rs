@@ -93,6 +93,7 @@ harnesses! {
     simulation: "simulation",
     interleavings: "interleavings",
     dropped: "dropped",
+    kept: "kept",
     raced: "raced",
     fuzz: "fuzz",
     clock: "clock",

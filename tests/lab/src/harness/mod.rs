@@ -14,6 +14,7 @@ mod fuzz;
 mod histories;
 mod interleavings;
 mod io_faults;
+mod kept;
 mod killed;
 mod linear;
 mod power_cut;
@@ -67,6 +68,7 @@ pub const ALL: &[Harness] = &[
     simulation::HARNESS,
     interleavings::HARNESS,
     dropped::HARNESS,
+    kept::HARNESS,
     raced::HARNESS,
     fuzz::HARNESS,
     clock::HARNESS,
