@@ -234,7 +234,9 @@ impl Journal for SledJournal {
     fn close(&mut self) -> Result<(), JournalError> {
         self.roller.stop();
         self.witness.sync()?;
-        self.log.check_no_blobs()
+        self.log.check_no_blobs()?;
+        self.lock.end_well();
+        Ok(())
     }
 }
 

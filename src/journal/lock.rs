@@ -11,9 +11,19 @@
 //! since 1732254737000123 2024-11-22T05:52:17.000123Z
 //! ```
 //!
-//! The text is information for people and messages, written after the lock is taken; nothing is
-//! decided by it. It may be stale (after a kill), torn or empty; every line that reads counts, the
-//! others are as if they were not there.
+//! The text is information for people and messages, written after the lock is taken. It may be stale
+//! (after a kill), torn or empty; every line that reads counts, the others are as if they were not there.
+//!
+//! One thing is decided by it: whether the last holder has **ended well**, with all that it wrote on the
+//! disk. Then that is all there is in the file:
+//!
+//! ```text
+//! ended well
+//! ```
+//!
+//! It is taken away before anything else is done below the lock, and comes back when the journal has been
+//! closed without a failure. Nobody syncs it, since it speaks of the page cache, and goes the way of that:
+//! after a restart of the machine what is read is what the disk holds.
 //!
 //! A lock is held if and only if the `flock` is, on the inode that the path leads to. It follows
 //! the inode: whoever holds it on a file that has been replaced, or in a directory that has been
@@ -31,6 +41,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The name of the file.
@@ -40,6 +51,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_TEXT: u64 = 4096;
 
+/// All of the text when nobody holds the lock and the last one has ended well.
+const ENDED_WELL: &str = "ended well\n";
+
 /// The exclusive lock of a ledger. Dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct DirLock {
@@ -48,6 +62,10 @@ pub(crate) struct DirLock {
     path: PathBuf,
     inode: Inode,
     dir: HeldPath,
+    /// Whether the last holder has ended well.
+    found_well: bool,
+    /// Whether this one has.
+    ends_well: AtomicBool,
 }
 
 /// What keeps openers away from a ledger while it is only read.
@@ -86,7 +104,11 @@ impl DirLock {
             if locked_it || sabotage::is(Sabotage::SkipLock) {
                 // If somebody replaced the file between open and lock: start over.
                 if let Some(inode) = Inode::of_both(&file, &path)? {
-                    let lock = Self { file, path, inode, dir: held };
+                    let found_well = text_of(&file) == ENDED_WELL;
+                    // Before anything is written that this would vouch for.
+                    file.set_len(0).map_err(JournalError::io("write", &path))?;
+                    let ends_well = AtomicBool::new(false);
+                    let lock = Self { file, path, inode, dir: held, found_well, ends_well };
                     lock.write_holder();
                     return Ok(lock);
                 }
@@ -131,6 +153,17 @@ impl DirLock {
         &self.dir
     }
 
+    /// Whether all that the last holder wrote is known to be on the disk, or lost with its machine. What
+    /// nobody has said so of may be in the page cache alone, and taken for clean there.
+    pub(crate) const fn found_well(&self) -> bool {
+        self.found_well
+    }
+
+    /// All that was written under this lock is on the disk, and nothing more will be written.
+    pub(crate) fn end_well(&self) {
+        self.ends_well.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the path still leads to the file that is locked. If not, another process may have
     /// taken the path for its own, and nothing may be acknowledged any more.
     ///
@@ -149,8 +182,7 @@ impl DirLock {
     /// Says who holds the lock. The disk may be full: then nobody is told, and that is all.
     fn write_holder(&self) {
         let text = holder_text(&Identity::own(), SystemTime::now().into());
-        let written =
-            self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        let written = self.file.write_all_at(text.as_bytes(), 0);
         if let Err(error) = written {
             tracing::debug!(%error, path = %self.path.display(), "the holder is not on record");
         }
@@ -161,8 +193,13 @@ impl Drop for DirLock {
     /// The name is taken away first: a reader must not be told of a holder that has gone. The
     /// explicit unlocking is for copies of the descriptor in a process that is just being forked.
     fn drop(&mut self) {
-        if self.file.set_len(0).is_err() {
-            tracing::debug!(path = %self.path.display(), "the holder stays on record");
+        let gone = self.file.set_len(0);
+        let said = gone.and_then(|()| match self.ends_well.load(Ordering::Relaxed) {
+            true => self.file.write_all_at(ENDED_WELL.as_bytes(), 0),
+            false => Ok(()),
+        });
+        if let Err(error) = said {
+            tracing::debug!(%error, path = %self.path.display(), "how it ended is not on record");
         }
         unlock(&self.file);
     }
@@ -248,10 +285,15 @@ fn holder_text(identity: &Identity, since: Timestamp) -> String {
 }
 
 fn read_holder(file: &File) -> Holder {
+    parse_holder(&text_of(file), &Identity::own())
+}
+
+/// As far as it can be read.
+fn text_of(file: &File) -> String {
     let mut buffer = vec![0; usize::try_from(MAX_TEXT).unwrap_or_default()];
     let length = file.read_at(&mut buffer, 0).unwrap_or_default();
     buffer.truncate(length);
-    parse_holder(&String::from_utf8_lossy(&buffer), &Identity::own())
+    String::from_utf8_lossy(&buffer).into_owned()
 }
 
 fn parse_holder(text: &str, own: &Identity) -> Holder {

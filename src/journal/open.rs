@@ -308,8 +308,11 @@ impl Opening<'_> {
         };
         let log_dir = self.dir().join(&last.name);
         self.lock.still_ours()?;
-        // The logs before it went on only after their last sync.
-        rewrite::rewrite(&data_file(&log_dir), &last.scan, &run.frames, witness.position().0)?;
+        // The logs before it went on only after their last sync, and one that a rebuild has just begun is
+        // this process's own.
+        if !self.lock.found_well() && !self.rebuilt {
+            rewrite::rewrite(&data_file(&log_dir))?;
+        }
         let fits = last.scan.load(KEEP_IN_MEMORY)?;
         let last = Arc::new(last);
         if fits && !sabotage::is(Sabotage::SkipRescue) {

@@ -25,7 +25,6 @@ use crate::state::SeqNo;
 use memchr::memmem::Finder;
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 mod reader;
@@ -235,12 +234,6 @@ impl Scan {
         let from = self.frames.partition_point(|frame| frame.first < head.first);
         let mut there = self.frames.iter().skip(from).take_while(|frame| frame.first == head.first);
         !there.any(|frame| frame.checksum == head.checksum && frame.chain == head.chain)
-    }
-
-    /// Where in the file the frame lies, as long as that is where its bytes are read.
-    pub(crate) fn place(&self, frame: &FrameAt) -> Option<Range<u64>> {
-        let in_file = matches!(self.source, Source::File(_));
-        in_file.then(|| frame.offset..frame.offset + frame.length())
     }
 
     /// Keeps the bytes of all frames in memory, so that the file may change, unless they are more

@@ -114,7 +114,10 @@ impl Witness {
             .write(true)
             .open(&path)
             .map_err(JournalError::io("open", &path))?;
-        // A killed process may have left the latest slot in the page cache alone.
+        // A killed process may have left the latest slot in the page cache alone, and a failed sync has made
+        // that look clean: it is written again with what it holds.
+        file.write_all_at(&latest.to_bytes(), place.offset())
+            .map_err(JournalError::io("write", &path))?;
         file.sync_data().map_err(JournalError::io("sync", &path))?;
         let mut witness = Self { file, path, latest, target: place.other(), unsynced: None };
         if sabotage::is(Sabotage::TouchFirst) {

@@ -116,10 +116,11 @@ const DEADLINE: Duration = Duration::from_secs(2);
 async fn suffers(path: PathBuf) {
     let seed = number("TASKLEDGER_CHILD_SEED", 0);
     let count = number("TASKLEDGER_CHILD_COUNT", 20);
+    let deadline = Duration::from_secs(number("TASKLEDGER_CHILD_DEADLINE", DEADLINE.as_secs()));
     let builder = builder()
-        .checkpoint_after(1 << 16)
-        .open_deadline(DEADLINE)
-        .sync_deadline(DEADLINE)
+        .checkpoint_after(number("TASKLEDGER_CHILD_CHECKPOINT_AFTER", 1 << 16))
+        .open_deadline(deadline)
+        .sync_deadline(deadline)
         .lock_wait(DEADLINE);
     let ledger = match open(builder, &path).await {
         Ok(ledger) => ledger,

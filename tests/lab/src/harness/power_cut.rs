@@ -55,11 +55,11 @@ const SEGMENT: u64 = 8 << 20;
 
 /// Traced runs of clients, one process after the other.
 pub(super) struct Trace {
-    before: Image,
+    pub(super) before: Image,
     model: Model,
     pub(super) calls: Vec<Call>,
     /// Where the calls of the last process begin, in which the power goes.
-    last: usize,
+    pub(super) last: usize,
     /// Bytes that are used of the longest log, at the end.
     longest: u64,
     accepts: bool,
@@ -120,6 +120,7 @@ pub(super) fn trace(
             .env("TASKLEDGER_CHILD_CHECKPOINTS", checkpoints.to_string())
             .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", run.checkpoint_after.to_string())
             .env("TASKLEDGER_CHILD_OUTPUT", run.output.to_string())
+            .env("TASKLEDGER_CHILD_DEADLINE", places::NEVER.as_secs().to_string())
             .env(ACCEPTS, u64::from(run.accepts).to_string());
         tracer::traced(&mut child, tracer, &dir, &file);
         if let Some((how, when)) = hurt {
@@ -372,7 +373,8 @@ fn run(session: &mut Session) {
     // Whose log is rebuilt from its frames.
     let rebuild = Run { name: "killed in a rebuild", ..reopen };
     let idle = Run { name: "idle", role: "idles", clients: 1, count: 5, ..APPEND };
-    let failed = Run { name: "a failed sync", clients: 2, count: 15, ..APPEND };
+    let failed =
+        Run { name: "a failed sync", clients: 2, count: 15, checkpoint_after: 1 << 16, ..APPEND };
     // Of a ledger that has lost the end of its log.
     let accept = Run { name: "an accepted loss", accepts: true, ..reopen };
     for round in 0_u64.. {
