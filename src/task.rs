@@ -375,48 +375,6 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 
-    /// As [`start`](Self::start), of many launches, which are submitted together.
-    pub(crate) async fn start_all<F, E>(
-        &self,
-        admitted: Vec<(Result<EncodedId, Turned>, F)>,
-    ) -> Vec<Result<oneshot::Receiver<Result<(), LaunchError<F>>>, NotStarted<F>>>
-    where
-        F: Future<Output = Result<V, E>> + Send + 'static,
-        E: fmt::Debug + Send + 'static,
-    {
-        let ids: Vec<_> = admitted.iter().filter_map(|(id, _)| id.as_ref().ok().cloned()).collect();
-        let submitted = Live::submit_all(self.shared(), ids).await;
-        let rejection = submitted.as_ref().err().cloned().unwrap_or(Rejection::Closed);
-        let mut submitted = submitted.unwrap_or_default().into_iter();
-        let begin = |(id, future): (Result<EncodedId, Turned>, F)| {
-            if let Err(turned) = id {
-                return Err(turned.away(future));
-            }
-            let (Some((live, ticket, control)), Ok(runtime)) =
-                (submitted.next(), tokio::runtime::Handle::try_current())
-            else {
-                return Err(NotStarted::Rejected(rejection.clone(), future));
-            };
-            let (reply, began) = oneshot::channel();
-            let plan = Plan {
-                ticket,
-                control,
-                timeout: None,
-                grace: None,
-                began: None,
-                parent: tracing::Span::current(),
-                after: None,
-                success: attempt::launch_succeeded,
-                future,
-                waiter: Waiter::Start(reply),
-                live,
-            };
-            drop(runtime.spawn(attempt::run(plan)));
-            Ok(began)
-        };
-        admitted.into_iter().map(begin).collect()
-    }
-
     /// Answers what memory is sure of.
     pub(crate) async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
         let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
@@ -488,7 +446,7 @@ pub(crate) enum Turned {
 }
 
 impl Turned {
-    fn away<F>(self, future: F) -> NotStarted<F> {
+    pub(crate) fn away<F>(self, future: F) -> NotStarted<F> {
         match self {
             Self::Refused(state) => NotStarted::Refused(state, future),
             Self::Rejected(reason) => NotStarted::Rejected(reason, future),

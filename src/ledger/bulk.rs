@@ -1,14 +1,15 @@
 //! Many ids at once: their records go to the disk together.
 
 use super::{Ledger, TaskOutput};
-use crate::attempt::{self, Kind};
+use crate::attempt::{self, Kind, Live, Plan, Waiter};
 use crate::error::{ChangeError, LaunchError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::state::TaskState;
 use crate::submission::Request;
-use crate::task::Start;
+use crate::task::{NotStarted, Start, Turned};
 use std::fmt;
 use std::future::Future;
+use tokio::sync::oneshot;
 
 /// What the ids of one call may take of a group commit, and what each counts beside its bytes.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
@@ -181,6 +182,48 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             });
         }
         answers
+    }
+
+    /// Starts what was admitted, in one group. As a single start, without an await between.
+    async fn start_all<F, E>(
+        &self,
+        admitted: Vec<(Result<EncodedId, Turned>, F)>,
+    ) -> Vec<Result<oneshot::Receiver<Result<(), LaunchError<F>>>, NotStarted<F>>>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let ids: Vec<_> = admitted.iter().filter_map(|(id, _)| id.as_ref().ok().cloned()).collect();
+        let submitted = Live::submit_all(self.shared(), ids).await;
+        let rejection = submitted.as_ref().err().cloned().unwrap_or(Rejection::Closed);
+        let mut submitted = submitted.unwrap_or_default().into_iter();
+        let begin = |(id, future): (Result<EncodedId, Turned>, F)| {
+            if let Err(turned) = id {
+                return Err(turned.away(future));
+            }
+            let (Some((live, ticket, control)), Ok(runtime)) =
+                (submitted.next(), tokio::runtime::Handle::try_current())
+            else {
+                return Err(NotStarted::Rejected(rejection.clone(), future));
+            };
+            let (reply, began) = oneshot::channel();
+            let plan = Plan {
+                ticket,
+                control,
+                timeout: None,
+                grace: None,
+                began: None,
+                parent: tracing::Span::current(),
+                after: None,
+                success: attempt::launch_succeeded,
+                future,
+                waiter: Waiter::Start(reply),
+                live,
+            };
+            drop(runtime.spawn(attempt::run(plan)));
+            Ok(began)
+        };
+        admitted.into_iter().map(begin).collect()
     }
 
     async fn new_id(&self, id: &K) -> Result<EncodedId, Rejection> {

@@ -349,6 +349,7 @@ async fn a_sweep_asks_the_writer_for_what_is_newer_than_the_checkpoint() {
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (5_011, 0));
 }
 
+<<<<<<< ours
 /// A prune compares the clock with the newest record. It once read the clock first, so a record made between
 /// the two looks was newer than it, and the prune of a busy ledger was refused now and then for a clock that
 /// was set back. It looks at the record first now.
@@ -391,6 +392,35 @@ async fn what_succeeds_meanwhile_is_not_pruned_as_a_failure() {
     assert_eq!(pruning.finish().await.unwrap(), Pruned::default());
     marking.finish().await.unwrap();
     assert_eq!((ledger.tombstones(), ledger.succeeded_tasks().len()), (0, 1));
+=======
+/// What is in a file of the checkpoint, what is newer, and what has changed since.
+#[tokio::test]
+async fn a_ledger_on_disk_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let open = || Ledger::<u64>::builder().ballast_bytes(0).open(&path);
+    let ledger = open().await.unwrap();
+    ledger.mark_succeeded_all(0..3_000).await;
+    for id in 3_000..3_003 {
+        ledger.launch_block(id, async { Err::<(), _>("no") }).await.unwrap_err();
+    }
+    ledger.checkpoint().await.unwrap();
+    ledger.mark_succeeded_all(4_000..4_100).await;
+    ledger.pin(&5).await.unwrap();
+    ledger.forget(&6).await.unwrap();
+    ledger.mark_succeeded(3_000).await.unwrap();
+    ledger.launch(3_001, std::future::pending::<Result<(), String>>()).await.unwrap();
+    let would = ledger.prunable(&all()).await.unwrap();
+    assert_eq!((would.succeeded, would.failed, would.pinned, would.held), (3_099, 1, 1, 0));
+    assert_eq!(ledger.prune(&all()).await.unwrap(), would);
+    ledger.close_within(Duration::ZERO).await.unwrap();
+    let ledger = open().await.unwrap();
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (3_099, 2));
+    assert_eq!(ledger.query_task_state_quick(&6), TaskState::NotFound);
+    assert_eq!(ledger.query_task_state_quick(&3_000), TaskState::Succeeded);
+    assert_eq!(ledger.query_task_state_quick(&3_002), TaskState::NotFound);
+    ledger.close().await.unwrap();
+>>>>>>> theirs
 }
 
 /// Thousands, in batches, while others work on the same ids.
