@@ -152,7 +152,10 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                     drop(self.forget(&*this.id).await);
                     continue;
                 }
-                return this.replayed(ClaimKind::Replayed).await;
+                if let Some(answer) = this.replayed(ClaimKind::Replayed).await? {
+                    return answer;
+                }
+                continue;
             }
             if !has_timer() {
                 let none = tokio::runtime::Handle::try_current().is_err();
@@ -214,15 +217,19 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         Ok(self.ledger.details(self.encoded.clone()).await?)
     }
 
-    /// The stored output of the id, which has succeeded.
-    async fn replayed<E>(&self, kind: ClaimKind) -> Answer<V, E> {
-        let details = self.details().await?.ok_or(RunError::Lost)?;
+    /// The stored output of the id, which had succeeded; `None` if it is no success any more, so that
+    /// whoever asks has to look again.
+    async fn replayed<E>(&self, kind: ClaimKind) -> Result<Option<Answer<V, E>>, RunError<V, E>> {
+        let details = self.details().await?;
+        let Some(details) = details.filter(|found| found.state() == TaskState::Succeeded) else {
+            return Ok(None);
+        };
         self.same_request(&details)?;
         let value = match &details.output {
             Output::Kept(bytes) => Some(decoded(bytes)?),
             Output::Absent | Output::NotKept(_) => None,
         };
-        Ok(Claim { kind, value })
+        Ok(Some(Ok(Claim { kind, value })))
     }
 
     fn same_request<E>(&self, details: &TaskDetails) -> Result<(), RunError<V, E>> {
@@ -258,7 +265,10 @@ where
                 return Err(RunError::Cancelled("its caller was dropped".to_owned()));
             }
             match self.ledger.state(&self.encoded) {
-                TaskState::Succeeded => return self.replayed(ClaimKind::Replayed).await,
+                TaskState::Succeeded => match self.replayed(ClaimKind::Replayed).await? {
+                    Some(answer) => return answer,
+                    None => continue,
+                },
                 TaskState::Queued => return Err(RunError::Refused { state: TaskState::Queued }),
                 TaskState::Running | TaskState::Revoking => {
                     if let Some(answer) = self.wait_for_other().await? {
@@ -315,9 +325,7 @@ where
         let state = self.ledger.settled(&self.encoded).await;
         let state = state.map_err(|poison| RunError::Rejected(Rejection::Poisoned(poison)))?;
         Ok(match (was, state) {
-            (TaskState::Running, TaskState::Succeeded) => {
-                Some(self.replayed(ClaimKind::Joined).await)
-            }
+            (TaskState::Running, TaskState::Succeeded) => self.replayed(ClaimKind::Joined).await?,
             (TaskState::Running, TaskState::Failed) => {
                 let failure = self.details().await?.and_then(|details| details.failure);
                 failure.map(|failure| Err(RunError::Told { failure, kind: ClaimKind::Joined }))

@@ -4,7 +4,6 @@ use crate::journal::open::{self, StoreOptions};
 use crate::journal::{Journal, LedgerEvent, Record};
 use crate::state::{Attempt, Cell, Epoch, Event, Failure, Output, SuccessBy, TaskState};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// A ledger whose records are made up here.
@@ -36,15 +35,8 @@ impl Made {
     fn new(shape: &IdShape) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (mut journal, _) = open::open(&StoreOptions {
-            path: dir.path().to_owned(),
-            lock_wait: Duration::ZERO,
-            checkpoint_after: u64::MAX,
-            ballast: 0,
-            accept_loss: false,
-            store_deadline: Duration::from_secs(60),
             shape: shape.to_bytes(),
-            judge_shape: Box::new(|_| Ok(())),
-            judge_id: Box::new(|_| Ok(())),
+            ..StoreOptions::plain(dir.path())
         })
         .unwrap();
         journal.replay(&mut |_| Ok(())).unwrap();

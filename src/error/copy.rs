@@ -62,18 +62,7 @@ pub enum CreateError {
 
 impl From<JournalError> for CreateError {
     fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Io { action, path, source } => Self::Io { action, path, source },
-            JournalError::Damaged(damage) => Self::Damaged(damage),
-            JournalError::Illegal { seq, source } => Self::Damaged(Damage {
-                place: "log".to_owned(),
-                what: format!("record {seq}: {source}"),
-                lost: None,
-            }),
-            JournalError::Store(_) | JournalError::Panicked(_) | JournalError::Moved { .. } => {
-                Self::Journal(error)
-            }
-        }
+        OpenError::from(error).into()
     }
 }
 
@@ -88,7 +77,7 @@ impl From<OpenError> for CreateError {
             OpenError::Io { action, path, source } => Self::Io { action, path, source },
             OpenError::Locked { path, holder } => Self::Locked { path, holder },
             OpenError::Damaged(damage) => Self::Damaged(damage),
-            OpenError::Journal(error) => error.into(),
+            OpenError::Journal(error) => Self::Journal(error),
             OpenError::Unfinished { .. }
             | OpenError::Newer { .. }
             | OpenError::OtherIdType(_)

@@ -252,17 +252,8 @@ mod tests {
         conformance::run(&|| {
             let dir = tempfile::tempdir().unwrap();
             Box::new(move || {
-                let options = StoreOptions {
-                    path: dir.path().to_owned(),
-                    lock_wait: Duration::ZERO,
-                    checkpoint_after: 64 << 20,
-                    ballast: 0,
-                    accept_loss: false,
-                    store_deadline: Duration::from_secs(60),
-                    shape: Vec::new(),
-                    judge_shape: Box::new(|_| Ok(())),
-                    judge_id: Box::new(|_| Ok(())),
-                };
+                let options =
+                    StoreOptions { checkpoint_after: 64 << 20, ..StoreOptions::plain(dir.path()) };
                 match open::open(&options) {
                     Ok((journal, _)) => Ok(Box::new(journal) as Box<dyn Journal>),
                     Err(OpenError::Journal(error)) => Err(error),

@@ -68,6 +68,25 @@ pub(crate) struct StoreOptions {
     pub(crate) judge_id: JudgeBytes,
 }
 
+#[cfg(test)]
+impl StoreOptions {
+    /// Of tests, which change what they are about: no checkpoint by itself, no ballast, no waiting, and ids
+    /// of any kind.
+    pub(crate) fn plain(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            lock_wait: Duration::ZERO,
+            checkpoint_after: u64::MAX,
+            ballast: 0,
+            accept_loss: false,
+            store_deadline: Duration::from_secs(60),
+            shape: Vec::new(),
+            judge_shape: Box::new(|_| Ok(())),
+            judge_id: Box::new(|_| Ok(())),
+        }
+    }
+}
+
 /// Opens or creates the ledger, to be replayed.
 pub(crate) fn open(options: &StoreOptions) -> Result<(SledJournal, OpenReport), OpenError> {
     let mut report = OpenReport::default();

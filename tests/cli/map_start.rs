@@ -4,6 +4,7 @@ use crate::map::{left_of, map, mapped, numbers, pid, scratch, until};
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::time::Duration;
 
 #[test]
@@ -36,19 +37,25 @@ fn spans_of_time_are_what_people_write() {
     }
 }
 
+/// A command that says nothing: nobody is left to hear it when its run is killed.
+const LONG: [&str; 5] = ["-j", "1", "--", "sleep", "300"];
+
+/// A run is killed, and its command lives on.
+fn leave_behind(ledger: &Path) {
+    let mut killed = map(ledger, &LONG).spawn().unwrap();
+    killed.stdin.take().unwrap().write_all(b"1\n").unwrap();
+    until("the command", || (left_of(ledger).len() >= 2).then_some(()));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+}
+
 /// Nothing has been started yet: one signal is enough.
 #[test]
 fn a_signal_while_it_waits_at_the_start_ends_it() {
     let (_dir, ledger) = scratch();
-    // Which says nothing: nobody is left to hear it when its run is killed.
-    let args = ["-j", "1", "--", "sleep", "300"];
-    let mut killed = map(&ledger, &args).spawn().unwrap();
-    killed.stdin.take().unwrap().write_all(b"1\n").unwrap();
-    until("the command", || (left_of(&ledger).len() >= 2).then_some(()));
-    killed.kill().unwrap();
-    killed.wait().unwrap();
+    leave_behind(&ledger);
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut waiting = map(&ledger, &args).spawn().unwrap();
+        let mut waiting = map(&ledger, &LONG).spawn().unwrap();
         let mut err = waiting.stderr.take().unwrap();
         let mut heard = Vec::new();
         while !String::from_utf8_lossy(&heard).contains("waiting for commands") {
@@ -97,19 +104,14 @@ fn commands_are_stopped_and_go_on_with_it() {
 #[test]
 fn a_signal_at_the_start_is_heard_while_nobody_reads() {
     let (_dir, ledger) = scratch();
-    let args = ["-j", "1", "--", "sleep", "300"];
-    let mut killed = map(&ledger, &args).spawn().unwrap();
-    killed.stdin.take().unwrap().write_all(b"1\n").unwrap();
-    until("the command", || (left_of(&ledger).len() >= 2).then_some(()));
-    killed.kill().unwrap();
-    killed.wait().unwrap();
+    leave_behind(&ledger);
     // A pipe that is full already.
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();
     while (&writer).write(&[b'x'; 4096]).is_ok() {}
     while (&writer).write(b"x").is_ok() {}
     writer.set_nonblocking(false).unwrap();
-    let mut waiting = map(&ledger, &args);
+    let mut waiting = map(&ledger, &LONG);
     waiting.stderr(std::os::fd::OwnedFd::from(writer));
     let mut waiting = waiting.spawn().unwrap();
     // It has the file open for which it waits.

@@ -1,6 +1,6 @@
 //! The total answer: one execution, everybody's answer, whatever happens to its callers.
 
-use crate::support::{Gate, Hand, Tasks, fresh, name, never, ok, open, until};
+use crate::support::{Gate, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open, until};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,6 +61,26 @@ async fn the_first_executes_and_repeats_are_replayed_across_restarts() {
     let again = ledger.run(name("a"), counted.work()).await.unwrap();
     assert_eq!((again.kind, again.value), (ClaimKind::Replayed, Some(1)));
     assert_eq!(counted.calls(), 1);
+}
+
+/// A repeat that finds a success, and then nothing, since it was forgotten in between, looks again: it
+/// executes. It was told that its runtime had gone down, which the crash lab's `kept` found.
+#[tokio::test]
+async fn what_is_forgotten_while_it_is_replayed_runs() {
+    let gate = Gate::default();
+    // The open, the start and its success come before.
+    let hooked = Hooked::at_append(&MemoryJournal::new(), 3, Then::Wait(gate.clone()));
+    let ledger = Tasks::builder().open_journal(hooked).await.unwrap();
+    ledger.launch_block(name("a"), ok(1)).await.unwrap();
+    let mut forgetting = Hand::new(ledger.forget("a"));
+    assert!(forgetting.poll().is_pending());
+    gate.somebody_waits().await;
+    let mut asking = Hand::new(ledger.run(name("a"), |_| ok(2)));
+    assert!(asking.poll().is_pending(), "it has found a success, and asks for its output");
+    gate.open();
+    let claim = asking.finish().await.unwrap();
+    assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(2)));
+    forgetting.finish().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -11,20 +11,12 @@ use crate::state::{
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::time::Duration;
 use tempfile::TempDir;
 
 fn opened(path: &Path) -> SledJournal {
     let (journal, _) = open::open(&StoreOptions {
-        path: path.to_owned(),
-        lock_wait: Duration::ZERO,
-        checkpoint_after: u64::MAX,
-        ballast: 0,
-        accept_loss: false,
-        store_deadline: Duration::from_secs(60),
         shape: IdShape::of_type::<String>().to_bytes(),
-        judge_shape: Box::new(|_| Ok(())),
-        judge_id: Box::new(|_| Ok(())),
+        ..StoreOptions::plain(path)
     })
     .unwrap();
     journal

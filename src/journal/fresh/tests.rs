@@ -11,17 +11,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 fn options(path: &Path) -> StoreOptions {
-    StoreOptions {
-        path: path.to_owned(),
-        lock_wait: Duration::ZERO,
-        checkpoint_after: u64::MAX,
-        ballast: 0,
-        accept_loss: false,
-        store_deadline: Duration::from_secs(60),
-        shape: IdShape::of_type::<String>().to_bytes(),
-        judge_shape: Box::new(|_| Ok(())),
-        judge_id: Box::new(|_| Ok(())),
-    }
+    StoreOptions { shape: IdShape::of_type::<String>().to_bytes(), ..StoreOptions::plain(path) }
 }
 
 /// A ledger that works: one id has succeeded, one runs, one is queued, one is being revoked.

@@ -120,15 +120,8 @@ mod tests {
     fn who_has_not_come_back_keeps_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let options = StoreOptions {
-            path: dir.path().to_owned(),
-            lock_wait: Duration::ZERO,
-            checkpoint_after: u64::MAX,
-            ballast: 0,
-            accept_loss: false,
             store_deadline: Duration::from_millis(1),
-            shape: Vec::new(),
-            judge_shape: Box::new(|_| Ok(())),
-            judge_id: Box::new(|_| Ok(())),
+            ..StoreOptions::plain(dir.path())
         };
         let lock = Arc::new(DirLock::acquire(dir.path(), Duration::ZERO).unwrap());
         create(lock.dir(), &options).unwrap();

@@ -31,15 +31,9 @@ impl Subject {
     fn reopen(&mut self) {
         self.journal = None;
         let options = StoreOptions {
-            path: self.dir.path().to_owned(),
             lock_wait: Duration::from_secs(5),
             checkpoint_after: self.after,
-            ballast: 0,
-            accept_loss: false,
-            store_deadline: Duration::from_secs(60),
-            shape: Vec::new(),
-            judge_shape: Box::new(|_| Ok(())),
-            judge_id: Box::new(|_| Ok(())),
+            ..StoreOptions::plain(self.dir.path())
         };
         let (mut journal, report) = open::open(&options).unwrap();
         journal.replay(&mut |_| Ok(())).unwrap();

@@ -8,21 +8,10 @@ use crate::journal::open::{StoreOptions, open};
 use crate::journal::{Journal, OpenReport, Record, Replayed};
 use crate::state::{Attempt, Epoch, Event, TaskState};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tempfile::TempDir;
 
 fn options(path: &Path, accept_loss: bool) -> StoreOptions {
-    StoreOptions {
-        path: path.to_owned(),
-        lock_wait: Duration::ZERO,
-        checkpoint_after: u64::MAX,
-        ballast: 0,
-        accept_loss,
-        store_deadline: Duration::from_secs(60),
-        shape: b"\0a shape".to_vec(),
-        judge_shape: Box::new(|_| Ok(())),
-        judge_id: Box::new(|_| Ok(())),
-    }
+    StoreOptions { accept_loss, shape: b"\0a shape".to_vec(), ..StoreOptions::plain(path) }
 }
 
 fn started(seq: u64) -> Record {

@@ -28,7 +28,10 @@ const IDS: u64 = 5;
 pub(super) async fn kept(path: PathBuf) {
     let count = number("TASKLEDGER_CHILD_COUNT", u64::MAX);
     let builder = builder().checkpoint_after(number("TASKLEDGER_CHILD_CHECKPOINT_AFTER", 64 << 20));
-    let ledger = open(builder, &path).await.unwrap();
+    let ledger = match open(builder, &path).await {
+        Ok(ledger) => ledger,
+        Err(error) => return say(&format!("bad it does not open: {error:?}")),
+    };
     say("open");
     let mut rng = Rng::new(number("TASKLEDGER_CHILD_SEED", 0));
     let mut all = JoinSet::new();

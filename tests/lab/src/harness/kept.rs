@@ -18,7 +18,7 @@ use crate::kept::{Op, State, What, found, number_of, value_of};
 use crate::places::{self, Image, TestLedger, builder};
 use crate::tracer::{self, Call};
 use copies::{HALF, Left};
-use model::{AGAIN, LOST, Model, NOT_HELD};
+use model::{AGAIN, KEY, LOST, Model, NOT_HELD};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -36,9 +36,9 @@ pub(super) const HARNESS: Harness = Harness {
     full: 12_000,
     run,
     controls: &[
-        broken(Sabotage::DigNoGrave, 60, &[LOST]),
-        broken(Sabotage::LoseGraves, 60, &[LOST, "opens a tombstone that is not there"]),
-        broken(Sabotage::PruneHeld, 120, &[NOT_HELD, AGAIN]),
+        broken(Sabotage::DigNoGrave, 60, &[LOST, AGAIN]),
+        broken(Sabotage::LoseGraves, 60, &[LOST, AGAIN, "opens a tombstone that is not there"]),
+        broken(Sabotage::PruneHeld, 120, &[NOT_HELD, AGAIN, KEY]),
         broken(Sabotage::RunAgain, 60, &[AGAIN]),
         broken(Sabotage::CopyUnmarked, 240, &[HALF]),
         broken(Sabotage::CopyUnsynced, 240, &[HALF]),

@@ -5,7 +5,7 @@
 //! exported, to the last detail.
 
 use super::all_found;
-use super::model::{Copying, Model, fits};
+use super::model::{Copying, Model, fits, wrong};
 use crate::kept::State;
 use crate::places::{self, TestLedger, builder};
 use std::collections::BTreeMap;
@@ -107,14 +107,13 @@ async fn was_the_source(path: &Path, copying: &Copying) -> Result<(), String> {
     places::lay_out(&places::image(path), &copy);
     let ids = copying.moments.iter().flat_map(BTreeMap::keys);
     let found = opened(&copy, ids).await?;
-    let mut last = "nobody has asked for it".to_owned();
-    for moment in copying.moments.iter().rev() {
-        match fits(moment, &found) {
-            Ok(()) => return Ok(()),
-            Err(wrong) => last = wrong,
-        }
+    // Of a copy that was at none of them, the moment that it is most like.
+    let all = copying.moments.iter().map(|moment| wrong(moment, &found));
+    let least = all.min_by_key(Vec::len).ok_or("nobody has asked for it")?;
+    if least.is_empty() {
+        return Ok(());
     }
-    Err(format!("it {OTHER}, at none of {} moments: {last}", copying.moments.len()))
+    Err(format!("it {OTHER}, at none of {} moments: {}", copying.moments.len(), least.join("; ")))
 }
 
 /// Whether two ledgers hold the same, to the last detail.

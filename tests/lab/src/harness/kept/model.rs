@@ -14,6 +14,10 @@ pub(super) const AGAIN: &str = "it was executed again";
 /// What is said of what a prune has taken though it may have happened.
 pub(super) const NOT_HELD: &str = "it may have happened, and is gone";
 
+/// What is said of an effect key that changes within a life, or comes back in another one.
+pub(super) const KEY: &str = "its effect key is that of another life";
+const OTHERWISE: &str = "it cannot be";
+
 type States = BTreeSet<State>;
 
 /// What each id may be, at one moment.
@@ -207,7 +211,7 @@ impl Model {
         let first = doing.effects == 0;
         let heard = !some && !keys.is_empty() && !self.unheard.contains(id);
         if (all && first && known) || (heard && !last) || (known && !last) {
-            return Err(format!("its effect key {key} follows {keys:?}"));
+            return Err(format!("{KEY}: {key} follows {keys:?}"));
         }
         if !last {
             keys.push(key.to_owned());
@@ -234,7 +238,7 @@ impl Model {
         let Doing { op, number, effects, ref answers, pruned, .. } = *doing;
         let before = self.before(doing);
         let none = |after: States| {
-            let wrong = || format!("that cannot be: it was one of {}", list(&before));
+            let wrong = || format!("{}: it was one of {}", how(&before), list(&before));
             if after.is_empty() { Err(wrong()) } else { Ok(closed(&after, pruned)) }
         };
         if !op.runs() {
@@ -350,29 +354,44 @@ impl Model {
 
 /// Whether all ids may be what they were found as.
 pub(super) fn fits(moment: &Snapshot, found: &BTreeMap<String, State>) -> Result<(), String> {
+    let wrong = wrong(moment, found);
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// What is wrong with ids that were found like this.
+pub(super) fn wrong(moment: &Snapshot, found: &BTreeMap<String, State>) -> Vec<String> {
+    let none = State::from(What::None);
     let ids: BTreeSet<&String> = moment.keys().chain(found.keys()).collect();
-    for id in ids {
-        let none = State::from(What::None);
+    let judged = ids.into_iter().map(|id| {
         let allowed = moment.get(id).cloned().unwrap_or_else(|| BTreeSet::from([none]));
         let found = found.get(id).copied().unwrap_or(none);
-        judge(&allowed, found).map_err(|wrong| format!("{id}: {wrong}"))?;
-    }
-    Ok(())
+        judge(&allowed, found).map_err(|wrong| format!("{id}: {wrong}"))
+    });
+    judged.filter_map(Result::err).collect()
 }
 
 fn judge(allowed: &States, found: State) -> Result<(), String> {
     if allowed.contains(&found) {
         return Ok(());
     }
-    let all = |is: fn(What) -> bool| allowed.iter().all(|state| is(state.what));
-    let how = if !found.what.is_success() && all(What::is_success) {
-        LOST
-    } else if found.what == What::None && all(|what| matches!(what, What::Crashed | What::GaveUp)) {
-        NOT_HELD
-    } else {
-        "it cannot be"
+    let how = match how(allowed) {
+        LOST if found.what.is_success() => OTHERWISE,
+        NOT_HELD if found.what != What::None => OTHERWISE,
+        how => how,
     };
     Err(format!("{how}: it is {found}, not one of {}", list(allowed)))
+}
+
+/// What it is to find nothing of an id that has to be one of these, or to be told so.
+fn how(allowed: &States) -> &'static str {
+    let all = |is: fn(What) -> bool| allowed.iter().all(|state| is(state.what));
+    if all(What::is_success) {
+        LOST
+    } else if all(|what| matches!(what, What::Crashed | What::GaveUp)) {
+        NOT_HELD
+    } else {
+        OTHERWISE
+    }
 }
 
 /// With what may be left of them by a prune.
