@@ -8,9 +8,12 @@ mod copied;
 mod counted;
 mod faults;
 mod guarded;
+mod joined;
+mod limited;
 #[cfg(feature = "metrics")]
 mod measured;
 mod model;
+mod paused;
 mod porting;
 mod printed;
 mod pruned;
