@@ -1,7 +1,7 @@
 //! The total answer: do this once, and give everybody the same answer.
 //!
 //! ```text
-//!  run --somebody of this process is at it--> join: wait for the flight, take its result
+//!  run --somebody of this process is at it--> join: wait for the flight, take its result if it is new
 //!   |
 //!   +--nobody--> a flight, and a task that drives it:
 //!        succeeded          the stored output                             replayed
@@ -76,7 +76,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Runs `work` for an id unless it has succeeded before, and gives everybody who asks the same
     /// answer. `work` is called once for each attempt, with what that should know of itself.
     ///
-    /// * The first caller executes. Who comes while it runs *joins* it and gets the same value.
+    /// * The first caller executes. Who comes while it runs *joins* it and gets the same value. No answer
+    ///   is older than its call: what was revoked, forgotten or failed before is not joined.
     /// * A repeat after a success gets the stored output, without executing anything, across restarts.
     /// * After a failure or a crash it runs again; [`task`](Self::task) has other policies, retries,
     ///   deadlines and fingerprints.
@@ -96,7 +97,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Errors
     ///
     /// [`RunError`]: one variant for each thing a caller can do about it. A runtime without its time
-    /// driver is rejected: waits and grace periods need it.
+    /// driver is rejected: waits and grace periods need it. A run within an attempt of the same id is
+    /// rejected: it would wait for itself. (So would two ids that run each other, which nobody sees.)
     ///
     /// # Panics
     ///
@@ -202,6 +204,8 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
                     if let Some(details) = self.details().await? {
                         self.same_request(&details)?;
                     }
+                    // On record is something else by now, which it has to hear of first.
+                    self.in_time(flight.landed()).await?;
                 }
                 Ok(Comes::Again)
             }
@@ -232,7 +236,14 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             Landing::Failed { failure, whom } => {
                 whom.has(seen).then_some(Err(RunError::Told { failure, kind: ClaimKind::Joined }))
             }
-            Landing::Held => (self.options.on_crash != OnCrash::Run).then_some(Err(RunError::Held)),
+            Landing::Held { asked } => {
+                let held = match self.options.on_crash {
+                    OnCrash::Run => false,
+                    OnCrash::Hold => true,
+                    OnCrash::Ask => asked,
+                };
+                held.then_some(Err(RunError::Held))
+            }
             Landing::InDoubt(poison) => Some(Err(RunError::InDoubt { outcome: None, poison })),
             Landing::Left(attempt) => {
                 self.pardoned = Some(attempt);

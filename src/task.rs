@@ -131,7 +131,10 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
         self
     }
 
-    /// Of a run: tries it again when it fails. Every attempt is recorded.
+    /// Of a run: tries it again when it fails. Every attempt is recorded. What happens to the id between
+    /// two attempts counts: a [cancel](Ledger::cancel), a verdict, another attempt, the id being forgotten
+    /// or [pruned](Ledger::prune), or the close of the ledger end the run, which answers with what its last
+    /// attempt ended in; [`Verdict::Retry`](crate::Verdict::Retry) ends the wait.
     pub const fn retry<E>(self, retry: Retry<E>) -> Retrying<'a, K, V, E> {
         Retrying { task: self, retry }
     }

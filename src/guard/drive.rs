@@ -3,13 +3,12 @@
 use super::flight::{Begun, Stop, Tells, Whom};
 use super::{Answer, Claim, ClaimKind, Context, Retry, Run};
 use crate::attempt::{self, Began, GONE, Kind, LEFT, Seat, Waiter};
-use crate::error::{AttemptError, ReadError, Rejection, RunError};
+use crate::error::{AttemptError, Rejection, RunError};
 use crate::foreign::Contained;
 use crate::id::TaskId;
 use crate::index::Seen;
 use crate::ledger::TaskOutput;
 use crate::state::{Attempt, Cell, Failure, SeqNo, TaskState};
-use crate::submission::AttemptKey;
 use crate::sync::{Arc, lock};
 use crate::task::Start;
 use crate::wake;
@@ -48,8 +47,6 @@ pub(super) struct Drive<'a, K, V, W, E> {
     pub(super) begun: &'a Begun,
     retry: Retry<E>,
     pub(super) own: Option<Own>,
-    /// The last attempt of this run that was submitted.
-    latest: Option<AttemptKey>,
     /// What that ended in, if there may be another one.
     last: Option<Contained<RunError<V, E>>>,
     /// The first attempt of this run.
@@ -67,7 +64,7 @@ where
 {
     pub(super) fn new(run: Run<K, V, W>, begun: &'a Begun, retry: Retry<E>) -> Self {
         let (first, tells) = (Arc::default(), Tells::default());
-        Self { run, begun, retry, own: None, latest: None, last: None, first, tells }
+        Self { run, begun, retry, own: None, last: None, first, tells }
     }
 
     /// Lets go of all that the user has given.
@@ -77,19 +74,13 @@ where
 
     /// Until there is an answer.
     pub(super) async fn drive(&mut self) -> Answer<V, E> {
-        let answer = self.go().await;
-        match answer {
+        match self.go().await {
             // Nothing more can be done, but what was done before is known.
-            Err(
-                RunError::Read(ReadError::Closed | ReadError::Poisoned(_))
-                | RunError::Rejected(Rejection::Closed | Rejection::Poisoned(_)),
-            ) => match self.take_last() {
-                Some(last) => {
-                    self.tells.whom = Whom::All;
-                    Err(last)
-                }
-                None => answer,
-            },
+            Err(error @ (RunError::Read(_) | RunError::Rejected(_) | RunError::Change(_))) => {
+                let Some(last) = self.take_last() else { return Err(error) };
+                self.tells.whom = Whom::All;
+                Err(last)
+            }
             answer => answer,
         }
     }
@@ -202,7 +193,7 @@ where
 
     /// Somebody of the company is to take over.
     fn leaves(&mut self) {
-        self.tells.left = self.latest;
+        self.tells.left = self.begun.latest();
     }
 
     pub(super) fn take_last(&mut self) -> Option<RunError<V, E>> {
@@ -266,7 +257,12 @@ where
                 self.tells.whom = Whom::Before(details.cell.seq);
                 Err(RunError::Told { failure, kind: ClaimKind::Joined })
             }
-            _ => Ok(None),
+            TaskState::NotFound
+            | TaskState::Queued
+            | TaskState::Running
+            | TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Revoking => Ok(None),
         }
     }
 
@@ -276,7 +272,6 @@ where
         let seat = Seat::take(run.ledger.shared());
         let control = Arc::clone(seat.control());
         self.begun.starts(&seat);
-        self.latest = Some(seat.key());
         let (slot, own) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let (work, told) = (Arc::clone(&run.work), Arc::clone(&slot));
         let future = async move {

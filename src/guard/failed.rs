@@ -9,9 +9,9 @@ use crate::error::{ChangeError, Rejection, RunError};
 use crate::foreign::{Contained, drop_caught};
 use crate::id::TaskId;
 use crate::index::Seen;
-use crate::ledger::TaskOutput;
-use crate::state::{Attempt, Event, Failure, Output, SuccessBy, TaskState};
-use crate::submission::Request;
+use crate::ledger::{Ledger, TaskOutput};
+use crate::state::{Attempt, Event, Failure, Output, SeqNo, SuccessBy, TaskState};
+use crate::submission::{Answer, Request};
 use crate::sync::{Arc, lock};
 use std::fmt;
 use std::future::Future;
@@ -30,9 +30,28 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         let last = attempt::cut_at(last, MAX_FAILURE_BYTES);
         let failure = Failure::GaveUp { attempts: details.attempt().get(), last };
         let event = Event::Resolved { failure: failure.clone() };
-        let (id, after) = (self.encoded.clone(), Some(details.cell.seq));
-        self.ledger.change(Request::Change { id, event, after }).await?;
+        self.recorded(details.cell.seq, [event]).await?;
         Ok(failure)
+    }
+
+    /// Records changes, the first after the record at `seq`, each other one after the one before it.
+    async fn recorded(
+        &self,
+        mut seq: SeqNo,
+        events: impl IntoIterator<Item = Event> + Send,
+    ) -> Result<(), ChangeError> {
+        let shared = self.ledger.shared();
+        for event in events {
+            let (id, after) = (self.encoded.clone(), Some(seq));
+            shared.permit().await?;
+            let request = Request::Change { id, event, after };
+            let answer = shared.submissions.submit(request)?.await;
+            if let Ok(Answer::Done(cell)) = &answer {
+                seq = cell.seq;
+            }
+            Ledger::<K, V>::answered(answer)?;
+        }
+        Ok(())
     }
 }
 
@@ -127,6 +146,7 @@ where
     /// It may have happened: asks the probe, which has no more time than an attempt.
     async fn after_crash(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
         let run = &self.run;
+        self.tells.asked = true;
         let probe = lock(&run.options.probe).take().and_then(Contained::into_inner);
         let Some(probe) = probe else { return Err(RunError::Held) };
         let context =
@@ -166,9 +186,10 @@ where
                 output
             }
         };
-        let event = Event::Succeeded { by: SuccessBy::Resolve, output };
-        let (id, after) = (self.run.encoded.clone(), Some(details.cell.seq));
-        match self.run.ledger.change(Request::Change { id, event, after }).await {
+        // By itself it says nothing about the state, so dying behind it is harmless.
+        let note = Event::Noted { note: "its probe has found that it had happened".to_owned() };
+        let success = Event::Succeeded { by: SuccessBy::Resolve, output };
+        match self.run.recorded(details.cell.seq, [note, success]).await {
             Ok(()) | Err(ChangeError::Refused { .. }) => Ok(Look::Again),
             Err(error) => Err(error.into()),
         }

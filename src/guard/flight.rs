@@ -50,8 +50,10 @@ pub(super) enum Landing {
         failure: Failure,
         whom: Whom,
     },
-    /// It may have happened, and nobody has said.
-    Held,
+    /// It may have happened, and nobody has said, nor could a probe if one was asked.
+    Held {
+        asked: bool,
+    },
     InDoubt(Poison),
     /// Its caller or its runtime is gone, and with it this attempt: it goes to one of the company.
     Left(AttemptKey),
@@ -90,6 +92,8 @@ pub(super) struct Tells {
     pub(super) failure: Option<Failure>,
     /// The attempt that has ended with its caller, or its runtime.
     pub(super) left: Option<AttemptKey>,
+    /// Whether a probe was asked.
+    pub(super) asked: bool,
 }
 
 /// Why a flight is to end.
@@ -121,7 +125,9 @@ struct At {
     seen: Seen,
     /// How to stop the attempt.
     control: Option<Arc<Control>>,
-    /// Whether it has ever begun an attempt.
+    /// The last attempt of its own.
+    latest: Option<AttemptKey>,
+    /// Whether one of them is on record.
     begun: bool,
 }
 
@@ -156,7 +162,7 @@ impl Flights {
             news: Notify::new(),
             stop: OnceLock::new(),
             stopping: Notify::new(),
-            at: Mutex::new(At { seen: now, control: None, begun: false }),
+            at: Mutex::new(At { seen: now, control: None, latest: None, begun: false }),
         });
         // What stood there goes on with its own company.
         flights.insert(id.clone(), Arc::clone(&flight));
@@ -273,6 +279,7 @@ impl Begun {
     pub(super) fn starts(&self, seat: &Seat) {
         let mut at = lock(&self.flight.at);
         at.seen.key = Some(seat.key());
+        at.latest = at.seen.key;
         at.control = Some(Arc::clone(seat.control()));
         drop(at);
         // Whoever stops it now finds the control; whoever did before is found here.
@@ -281,6 +288,11 @@ impl Begun {
             Some(Stop::Cancelled(reason)) => seat.control().cancel(reason.clone()),
             None => {}
         }
+    }
+
+    /// The last attempt of its own.
+    pub(super) fn latest(&self) -> Option<AttemptKey> {
+        lock(&self.flight.at).latest
     }
 
     /// Why it is to end, if it is.
@@ -324,7 +336,7 @@ impl Begun {
                 Landing::Succeeded(bytes.map(Arc::from))
             }
             (Err(_), Some(left)) => Landing::Left(left),
-            (Err(RunError::Held), None) => Landing::Held,
+            (Err(RunError::Held), None) => Landing::Held { asked: tells.asked },
             (Err(RunError::InDoubt { poison, .. }), None) => Landing::InDoubt(poison.clone()),
             (Err(error), None) => match tells.failure.or_else(|| failure_of(error)) {
                 Some(failure) => Landing::Failed { failure, whom: tells.whom },
@@ -354,10 +366,7 @@ impl Drop for Begun {
     fn drop(&mut self) {
         if self.flight.landing.get().is_none() {
             // Its runtime is gone, and so is its attempt, or will be.
-            let at = lock(&self.flight.at);
-            let left = at.seen.key.filter(|_| at.control.is_some());
-            drop(at);
-            self.end(left.map_or(Landing::Gone, Landing::Left));
+            self.end(self.latest().map_or(Landing::Gone, Landing::Left));
         }
     }
 }

@@ -216,6 +216,9 @@ async fn after_a_crash_it_runs_holds_or_asks() {
     assert_eq!((claim.kind, claim.value), (ClaimKind::Replayed, Some(40)));
     let details = ledger.record("a").await.unwrap().unwrap();
     assert_eq!(details.succeeded_by, Some(SuccessBy::Resolve));
+    // It is told apart from a person's verdict.
+    let note = details.notes.back().map(|note| note.text.clone());
+    assert_eq!(note.as_deref(), Some("its probe has found that it had happened"));
 
     let (ledger, _) = crashed("a").await;
     let unknown = ledger.task(name("a")).probe(|_| async { Landed::Unknown });

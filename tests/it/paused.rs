@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use taskledger::{
-    ChangeError, Claim, ClaimKind, Context, Failure, MemoryJournal, Retry, RunError, TaskState,
-    Verdict,
+    ChangeError, Claim, ClaimKind, Context, Failure, MemoryJournal, OnFailure, Retry, RunError,
+    TaskState, Verdict,
 };
 use tokio::task::JoinHandle;
 
@@ -175,4 +175,35 @@ async fn a_pause_may_be_as_long_as_there_are_numbers() {
     until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
     ledger.cancel("a", "enough").unwrap();
     assert!(matches!(soon(run.finish()).await, Err(RunError::Cancelled(_))));
+}
+
+/// Also who leaves in a pause hands over to one of those that wait, and so does one whose runtime ends.
+#[test]
+fn who_goes_in_a_pause_hands_over() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    };
+    for leaves in [true, false] {
+        let (one, other) = (runtime(), runtime());
+        let ledger = other.block_on(async { fresh().await.0 });
+        let leads = ledger.clone();
+        let mut one = Some(one);
+        let leader = one.as_ref().unwrap().spawn(async move {
+            let task = leads.task(name("a")).cancel_with_caller().retry(patient());
+            task.run(|_| async { Err::<u32, _>("busy") }).await
+        });
+        other.block_on(async {
+            until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+            let task = ledger.task(name("a")).on_failure(OnFailure::Replay);
+            let mut joiner = Hand::new(task.run(|_| ok(2)));
+            assert!(joiner.poll().is_pending(), "somebody is at it");
+            if leaves {
+                leader.abort();
+            } else {
+                one.take().unwrap().shutdown_background();
+            }
+            let claim = soon(joiner.finish()).await.unwrap();
+            assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(2)));
+        });
+    }
 }
