@@ -20,16 +20,16 @@ impl<T> Contained<T> {
     }
 
     /// `None` only while it is dropped.
-    pub(crate) const fn get(&self) -> Option<&T> {
+    pub(crate) const fn inner(&self) -> Option<&T> {
         self.0.as_ref()
     }
 
-    /// As [`get`](Self::get).
-    pub(crate) const fn get_mut(&mut self) -> Option<&mut T> {
+    /// As [`inner`](Self::inner).
+    pub(crate) const fn inner_mut(&mut self) -> Option<&mut T> {
         self.0.as_mut()
     }
 
-    /// As [`get`](Self::get).
+    /// As [`inner`](Self::inner).
     pub(crate) fn into_inner(mut self) -> Option<T> {
         self.0.take()
     }

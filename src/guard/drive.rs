@@ -278,7 +278,7 @@ where
             // Set before this is polled.
             let context = told.get().cloned();
             let future =
-                context.and_then(|context| lock(&work).get_mut().map(|work| work(context)));
+                context.and_then(|context| lock(&work).inner_mut().map(|work| work(context)));
             match future {
                 Some(future) => future.await,
                 None => std::future::pending().await,

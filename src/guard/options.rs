@@ -114,7 +114,7 @@ impl<E> Retry<E> {
     }
 
     pub(super) fn wants(&self, error: &E) -> bool {
-        self.when.as_ref().and_then(Contained::get).is_none_or(|when| {
+        self.when.as_ref().and_then(Contained::inner).is_none_or(|when| {
             let asked = std::panic::AssertUnwindSafe(|| when(error));
             std::panic::catch_unwind(asked).unwrap_or(false)
         })
