@@ -12,7 +12,12 @@
 //! submits one. It is declared so that it is dropped after the future, because
 //! the end of an attempt says that its future and all it held are gone.
 
+mod control;
+
+pub(crate) use control::{Control, Seat, is_within, is_within_id};
+
 use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text};
+use crate::foreign::drop_caught;
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
@@ -27,50 +32,21 @@ use std::fmt::{self, Write as _};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::unconstrained;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 /// Failure texts are cut at this many bytes.
 pub(crate) const MAX_FAILURE_BYTES: usize = 4 * 1024;
 
-tokio::task_local! {
-    /// The ledger whose attempt this task is.
-    static WITHIN: usize;
-}
+/// Why an attempt is cancelled that wanted to end with its caller.
+pub(crate) const LEFT: &str = "its caller was dropped";
 
-/// Whether the caller runs within an attempt of this ledger.
-pub(crate) fn is_within(shared: &Arc<Shared>) -> bool {
-    WITHIN.try_with(|within| *within == Arc::as_ptr(shared).addr()).unwrap_or(false)
-}
-
-/// The way to ask an attempt to stop.
-#[derive(Debug, Default)]
-pub(crate) struct Control {
-    reason: OnceLock<String>,
-    notify: Notify,
-    /// For the future itself, if it listens.
-    token: CancellationToken,
-}
-
-impl Control {
-    /// The first reason stays.
-    pub(crate) fn cancel(&self, reason: String) {
-        if self.reason.set(reason).is_ok() {
-            // Keeps a permit for an attempt that does not listen yet.
-            self.notify.notify_one();
-        }
-    }
-
-    /// Cancelled when the attempt is asked to stop.
-    pub(crate) const fn token(&self) -> &CancellationToken {
-        &self.token
-    }
-}
+/// Why an attempt is cancelled of which nothing is left here.
+pub(crate) const GONE: &str = "its runtime shut down or its task was dropped";
 
 /// Which of the two ways an id can be occupied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +58,8 @@ pub(crate) enum Kind {
 /// Stands for an attempt from its submission until its future is gone and its end is submitted.
 #[derive(Debug)]
 pub(crate) struct Live {
-    shared: Arc<Shared>,
+    seat: Seat,
     id: EncodedId,
-    key: AttemptKey,
     kind: Kind,
     ended: bool,
 }
@@ -92,59 +67,50 @@ pub(crate) struct Live {
 impl Live {
     /// Submits the start. From here on the attempt goes its way whatever becomes of the caller.
     pub(crate) fn submit(
-        shared: &Arc<Shared>,
+        seat: Seat,
         id: EncodedId,
         kind: Kind,
         fingerprint: Option<Fingerprint>,
-    ) -> Result<(Self, Ticket, Arc<Control>), Rejection> {
-        let (key, control) = shared.register();
+    ) -> Result<(Self, Ticket), Rejection> {
+        let key = seat.key();
         let request = match kind {
             Kind::Launch => Request::Start { id: id.clone(), key, fingerprint },
             Kind::Revoke => Request::StartRevoke { id: id.clone(), key },
         };
-        match shared.submissions.submit(request) {
-            Ok(ticket) => {
-                let shared = Arc::clone(shared);
-                Ok((Self { shared, id, key, kind, ended: false }, ticket, control))
-            }
-            Err(rejection) => {
-                shared.unregister(key);
-                Err(rejection)
-            }
-        }
+        let ticket = seat.shared.submissions.submit(request)?;
+        Ok((Self { seat, id, kind, ended: false }, ticket))
+    }
+
+    const fn shared(&self) -> &Arc<Shared> {
+        &self.seat.shared
     }
 
     /// As [`submit`](Self::submit), of many launches, in one group.
     pub(crate) async fn submit_all(
         shared: &Arc<Shared>,
         ids: Vec<EncodedId>,
-    ) -> Result<Vec<(Self, Ticket, Arc<Control>)>, Rejection> {
+    ) -> Result<Vec<(Self, Ticket)>, Rejection> {
         let permits = shared.permits_for(ids.len()).await?;
         // From here on nothing is waited for: who is dropped has done all of it, or nothing.
-        let registered: Vec<_> = ids.into_iter().map(|id| (id, shared.register())).collect();
-        let start = |(id, (key, _)): &(EncodedId, (AttemptKey, _))| Request::Start {
+        let seated: Vec<_> = ids.into_iter().map(|id| (id, Seat::take(shared))).collect();
+        let start = |(id, seat): &(EncodedId, Seat)| Request::Start {
             id: id.clone(),
-            key: *key,
+            key: seat.key(),
             fingerprint: None,
         };
-        let requests = registered.iter().map(start).collect();
-        let submitted = shared.submissions.submit_all(requests, permits);
-        let tickets = submitted.inspect_err(|_| {
-            registered.iter().for_each(|(_, (key, _))| shared.unregister(*key));
-        })?;
-        let live = |((id, (key, control)), ticket)| {
-            let (shared, kind) = (Arc::clone(shared), Kind::Launch);
-            (Self { shared, id, key, kind, ended: false }, ticket, control)
-        };
-        Ok(registered.into_iter().zip(tickets).map(live).collect())
+        let requests = seated.iter().map(start).collect();
+        let tickets = shared.submissions.submit_all(requests, permits)?;
+        let live =
+            |((id, seat), ticket)| (Self { seat, id, kind: Kind::Launch, ended: false }, ticket);
+        Ok(seated.into_iter().zip(tickets).map(live).collect())
     }
 
     fn end(&mut self, event: Event) -> Result<Ticket, Poison> {
         self.ended = true;
-        let end = Request::End { id: self.id.clone(), key: self.key, event };
-        self.shared.submissions.submit_end(end).inspect_err(|_| {
-            self.shared.index.doubt([self.id.clone()]);
-            self.shared.index.wake_all();
+        let end = Request::End { id: self.id.clone(), key: self.seat.key(), event };
+        self.shared().submissions.submit_end(end).inspect_err(|_| {
+            self.shared().index.doubt([self.id.clone()]);
+            self.shared().index.wake_all();
         })
     }
 
@@ -160,12 +126,9 @@ impl Drop for Live {
     fn drop(&mut self) {
         if !self.ended && !sabotage::is(Sabotage::DropEnd) {
             // Dropped by its runtime. If it was never accepted, the end finds no attempt.
-            let failure =
-                Failure::Cancelled("its runtime shut down or its task was dropped".into());
-            drop(self.end(self.failed(failure)));
+            drop(self.end(self.failed(Failure::Cancelled(GONE.into()))));
         }
-        self.shared.unregister(self.key);
-        self.shared.submissions.leave();
+        self.shared().submissions.leave();
     }
 }
 
@@ -194,7 +157,7 @@ impl<F, V, E> Waiter<F, V, E> {
 }
 
 /// Nobody waiting any more is fine; what comes back is the user's and may panic when dropped.
-fn send<T>(reply: oneshot::Sender<T>, message: T) {
+pub(crate) fn send<T>(reply: oneshot::Sender<T>, message: T) {
     wake::caught(|| {
         if let Err(message) = reply.send(message) {
             drop_caught(message);
@@ -202,19 +165,10 @@ fn send<T>(reply: oneshot::Sender<T>, message: T) {
     });
 }
 
-fn drop_caught<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        tracing::warn!(panic = panic_text(panic), "a value of an attempt panicked when dropped");
-    }
-}
-
 /// Everything an attempt needs. `live` is the last field: it is dropped after the future.
 pub(crate) struct Plan<F, V, E> {
     pub(crate) ticket: Ticket,
-    pub(crate) control: Arc<Control>,
-    pub(crate) timeout: Option<Duration>,
-    /// How long it may go on when it is asked to stop; `None` if it does not listen.
-    pub(crate) grace: Option<Duration>,
+    pub(crate) limits: Limits,
     /// Called when its start is durable, before its future is polled.
     pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
     /// Within which it was launched.
@@ -226,6 +180,24 @@ pub(crate) struct Plan<F, V, E> {
     pub(crate) future: F,
     pub(crate) waiter: Waiter<F, V, E>,
     pub(crate) live: Live,
+}
+
+/// How long an attempt may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// From its start.
+    pub(crate) timeout: Option<Duration>,
+    /// At a moment. After it the future is not polled at all.
+    pub(crate) deadline: Option<Instant>,
+    /// When it is asked to stop; `None` if it does not listen.
+    pub(crate) grace: Option<Duration>,
+}
+
+impl Limits {
+    /// Whether a timer is needed.
+    pub(crate) const fn any(&self) -> bool {
+        self.timeout.is_some() || self.deadline.is_some() || self.grace.is_some()
+    }
 }
 
 /// What an attempt is told of itself.
@@ -247,19 +219,8 @@ where
     E: fmt::Debug + Send + 'static,
 {
     // `live` is bound first: bindings are dropped in reverse.
-    let Plan {
-        mut live,
-        ticket,
-        control,
-        timeout,
-        grace,
-        began,
-        parent,
-        after,
-        success,
-        future,
-        waiter,
-    } = plan;
+    let Plan { mut live, ticket, limits, began, parent, after, success, future, waiter } = plan;
+    let control = Arc::clone(live.seat.control());
     let cell = match ticket.await {
         Ok(Answer::Done(cell)) => cell,
         Ok(Answer::Refused(state)) => {
@@ -268,7 +229,7 @@ where
         }
         Ok(Answer::Superseded | Answer::NoRoom) => {
             live.ended = true;
-            let state = live.shared.index.state(live.id.as_bytes());
+            let state = live.shared().index.state(live.id.as_bytes());
             return waiter.refuse(state, future);
         }
         Ok(Answer::Unreadable) => {
@@ -285,11 +246,11 @@ where
         span.follows_from(&first);
     }
     if let Some(began) = began {
-        let since = live.shared.index.since(live.id.as_bytes());
+        let since = live.shared().index.since(live.id.as_bytes());
         began(Began {
             cell,
             since,
-            key: live.key,
+            key: live.seat.key(),
             control: Arc::clone(&control),
             span: span.clone(),
         });
@@ -301,9 +262,8 @@ where
         }
         Waiter::End(reply) => Some(reply),
     };
-    let within = Arc::as_ptr(&live.shared).addr();
-    let outcome =
-        WITHIN.scope(within, supervise(future, &control, timeout, grace)).instrument(span).await;
+    let supervised = supervise(future, &control, limits);
+    let outcome = control::within(live.shared(), &live.id, supervised).instrument(span).await;
     let event = event_of(&live, &outcome, success);
     let ended = live.end(event);
     drop(live);
@@ -314,14 +274,17 @@ where
                 Ok(ticket) => ticket.await,
                 Err(poison) => Err(poison),
             };
+            if let Ok(Answer::Done(cell)) = ended {
+                control.ended(cell);
+            }
             send(reply, told(outcome, ended));
         }
     }
 }
 
 fn span(live: &Live, cell: Cell, parent: &tracing::Span) -> tracing::Span {
-    let id = || live.shared.id_text(&live.id);
-    let epoch = live.shared.recovery.epoch().get();
+    let id = || live.shared().id_text(&live.id);
+    let epoch = live.shared().recovery.epoch().get();
     let attempt = cell.attempt.get();
     match live.kind {
         Kind::Launch => tracing::info_span!(parent: parent, "attempt", id = id(), attempt, epoch),
@@ -350,12 +313,7 @@ fn told<F, V, E>(
 }
 
 /// Polls the future to its end, a panic, its cancellation or its timeout, and drops it.
-async fn supervise<F, V, E>(
-    future: F,
-    control: &Control,
-    timeout: Option<Duration>,
-    grace: Option<Duration>,
-) -> Outcome<V, E>
+async fn supervise<F, V, E>(future: F, control: &Control, limits: Limits) -> Outcome<V, E>
 where
     F: Future<Output = Result<V, E>>,
 {
@@ -363,9 +321,17 @@ where
         drop_caught(future);
         return Outcome::Cancelled(reason.clone());
     }
+    let now = Instant::now();
+    if limits.deadline.is_some_and(|deadline| deadline <= now) {
+        drop_caught(future);
+        return Outcome::TimedOut;
+    }
     let mut cancelled = pin!(control.notify.notified());
+    // One that is too far away to be told is none.
+    let timeout = limits.timeout.and_then(|timeout| now.checked_add(timeout));
+    let until = [timeout, limits.deadline].into_iter().flatten().min();
     // Outside the budget: a future that uses it up in each poll would never be late.
-    let mut late = pin!(timeout.map(|timeout| unconstrained(tokio::time::sleep(timeout))));
+    let mut late = pin!(until.map(|until| unconstrained(tokio::time::sleep_until(until))));
     let mut slot = pin!(Some(future));
     // Once it is asked to stop: until when it may go on.
     let mut leaving = pin!(None);
@@ -379,7 +345,9 @@ where
             }
         }
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
-            let Some(grace) = grace else { return Poll::Ready(Outcome::Cancelled(reason())) };
+            let Some(grace) = limits.grace else {
+                return Poll::Ready(Outcome::Cancelled(reason()));
+            };
             leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
             control.token.cancel();
             // It hears of it in this poll, or is woken by it.
@@ -421,7 +389,7 @@ fn event_of<V, E: fmt::Debug>(
     success: fn(&V, &Shared) -> Event,
 ) -> Event {
     let failure = match outcome {
-        Outcome::Succeeded(value) => return success(value, &live.shared),
+        Outcome::Succeeded(value) => return success(value, live.shared()),
         Outcome::Failed(error) => Failure::Error(debug_text(error)),
         Outcome::Panicked(text) => Failure::Panicked(text.clone()),
         Outcome::Cancelled(text) => Failure::Cancelled(cut(text.clone())),

@@ -113,6 +113,17 @@ pub enum Rejection {
         /// The cap.
         cap: usize,
     },
+    /// The option is one of a [`run`](crate::Task::run): a launch would not heed it.
+    #[error("`{option}` is an option of a run, and this is a launch")]
+    OnlyForRun {
+        /// Its name.
+        option: &'static str,
+    },
+    /// A run of an id was called from within an attempt of that id, which it would wait for.
+    #[error(
+        "the run was called from within an attempt of the same id, which it would have to wait for"
+    )]
+    FromWithinAttempt,
     /// What the ledger has to know of the id before it goes on with it cannot be read from disk.
     #[error("what is known of the id cannot be read from disk; `taskledger verify` says why")]
     Unreadable,

@@ -1,7 +1,7 @@
 //! The total answer: do this once, and give everybody the same answer.
 //!
 //! ```text
-//!  run --somebody of this process is at it--> join: wait for the flight, take its result
+//!  run --somebody of this process is at it--> join: wait for the flight, take its result if it is new
 //!   |
 //!   +--nobody--> a flight, and a task that drives it:
 //!        succeeded          the stored output                             replayed
@@ -17,6 +17,8 @@
 
 mod claim;
 mod context;
+mod drive;
+mod failed;
 mod flight;
 mod options;
 mod resolve;
@@ -28,22 +30,23 @@ pub(crate) use options::Options;
 pub use options::{Landed, OnCrash, OnFailure, Retry};
 pub use resolve::Verdict;
 
-use crate::attempt::{self, Kind, Waiter};
+use crate::attempt;
 use crate::details::TaskDetails;
-use crate::error::{AttemptError, ChangeError, ReadError, Rejection, RunError};
+use crate::error::{Rejection, RunError};
+use crate::foreign::Contained;
 use crate::id::{EncodedId, TaskId};
-use crate::ledger::{Ledger, TaskOutput};
+use crate::index::Seen;
+use crate::ledger::{Ledger, TaskOutput, decoded};
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Event, Failure, Output, SuccessBy, TaskState};
-use crate::submission::Request;
-use crate::sync::{Arc, Mutex, lock};
-use crate::task::{Start, has_timer};
-use flight::{Flight, Joined, Landing};
+use crate::state::{Failure, Output, TaskState};
+use crate::submission::AttemptKey;
+use crate::sync::{Arc, Mutex};
+use crate::task::has_timer;
+use drive::Drive;
+use flight::{Begun, Joined, Landing, Leaves};
 use std::fmt;
 use std::future::Future;
-use std::sync::OnceLock;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 /// Everything that a run is about, but for its result.
 pub(crate) struct Run<K, V, W> {
@@ -51,12 +54,20 @@ pub(crate) struct Run<K, V, W> {
     pub(crate) id: Arc<K>,
     pub(crate) encoded: EncodedId,
     pub(crate) options: Options<K, V>,
-    pub(crate) work: Arc<Mutex<W>>,
+    pub(crate) work: Arc<Mutex<Contained<W>>>,
+    /// An attempt that ended with its caller, or its runtime, while this request waited for it: it is
+    /// no failure of this request.
+    pub(crate) pardoned: Option<AttemptKey>,
+    /// The last attempt that does not count for this request, and how many there were.
+    pub(crate) spared: Option<(AttemptKey, u32)>,
 }
 
-/// What comes of a look at an id that is not to be run.
-enum Look {
-    Go,
+/// What becomes of a call when it comes to an id.
+enum Comes<V, E> {
+    /// Nobody is at it.
+    First(Begun),
+    Told(Answer<V, E>),
+    /// It is to look again.
     Again,
 }
 
@@ -66,7 +77,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Runs `work` for an id unless it has succeeded before, and gives everybody who asks the same
     /// answer. `work` is called once for each attempt, with what that should know of itself.
     ///
-    /// * The first caller executes. Who comes while it runs *joins* it and gets the same value.
+    /// * The first caller executes. Who comes while it runs *joins* it and gets the same value. No answer
+    ///   is older than its call: what was revoked, forgotten or failed before is not joined.
     /// * A repeat after a success gets the stored output, without executing anything, across restarts.
     /// * After a failure or a crash it runs again; [`task`](Self::task) has other policies, retries,
     ///   deadlines and fingerprints.
@@ -86,7 +98,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Errors
     ///
     /// [`RunError`]: one variant for each thing a caller can do about it. A runtime without its time
-    /// driver is rejected: waits and grace periods need it.
+    /// driver is rejected: waits and grace periods need it. A run within an attempt of the same id is
+    /// rejected: it would wait for itself. (So would two ids that run each other, which nobody sees.)
     ///
     /// # Panics
     ///
@@ -132,83 +145,116 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
-        let cap = self.shared().options.output_cap;
-        if options.output_bytes.is_some_and(|bytes| bytes > cap) {
-            return Err(Rejection::Output { cap }.into());
-        }
-        let run = Run {
-            ledger: self.clone(),
-            id: Arc::new(id),
-            encoded,
-            options,
-            work: Arc::new(Mutex::new(work)),
+        let work = Arc::new(Mutex::new(Contained::new(work)));
+        let (ledger, id) = (self.clone(), Arc::new(id));
+        let mut run = Run { ledger, id, encoded, options, work, pardoned: None, spared: None };
+        let begun = loop {
+            match run.comes().await? {
+                Comes::First(begun) => break begun,
+                Comes::Told(answer) => return answer,
+                Comes::Again => {}
+            }
         };
-        let mut run = Some(run);
-        loop {
-            let Some(this) = &run else { return Err(RunError::Lost) };
-            // What is certain needs neither a task nor a flight.
-            if self.state(&this.encoded) == TaskState::Succeeded {
-                if sabotage::is(Sabotage::RunAgain) {
-                    drop(self.forget(&*this.id).await);
-                    continue;
-                }
-                if let Some(answer) = this.replayed(ClaimKind::Replayed).await? {
-                    return answer;
-                }
-                continue;
-            }
-            if !has_timer() {
-                let none = tokio::runtime::Handle::try_current().is_err();
-                return Err(if none { Rejection::NoRuntime } else { Rejection::NoTimer }.into());
-            }
-            let flights = &self.shared().flights;
-            match flights.join_or_begin(&this.encoded, this.options.fingerprint) {
-                Joined::Other(flight) => match flight.landed().await {
-                    Landing::Gone => {}
-                    landing @ (Landing::Succeeded(_)
-                    | Landing::Failed(_)
-                    | Landing::Held
-                    | Landing::InDoubt(_)) => return this.of(landing, &flight).await,
-                },
-                Joined::Own(begun) => {
-                    let Some(this) = run.take() else { return Err(RunError::Lost) };
-                    let leaves = this.options.cancel_with_caller.then(|| begun.flight());
-                    let (reply, answer) = oneshot::channel();
-                    let span = tracing::Span::current();
-                    let drive = async move {
-                        let answer = this.drive(&begun, retry).await;
-                        begun.land(&answer);
-                        // Nobody waiting any more is fine.
-                        let _ = reply.send(answer);
-                    };
-                    drop(tokio::spawn(tracing::Instrument::instrument(drive, span)));
-                    let _leaves = leaves.map(flight::Leaves::new);
-                    return answer.await.unwrap_or(Err(RunError::Lost));
-                }
-            }
-        }
+        let leaves = run.options.cancel_with_caller.then(|| begun.flight());
+        let (reply, answer) = oneshot::channel();
+        let span = tracing::Span::current();
+        let drive = async move {
+            let mut drive = Drive::new(run, &begun, retry);
+            let answer = drive.drive().await;
+            // What the user has given is gone before anybody is told.
+            let tells = drive.end();
+            begun.land(&answer, tells);
+            attempt::send(reply, answer);
+        };
+        drop(tokio::spawn(tracing::Instrument::instrument(drive, span)));
+        let _leaves = leaves.map(Leaves::new);
+        answer.await.unwrap_or(Err(RunError::Lost))
     }
 }
 
 impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
-    /// What somebody else's flight came to, for this caller.
-    async fn of<E>(&self, landing: Landing, flight: &Flight) -> Answer<V, E> {
-        let fingerprints = (self.options.fingerprint, flight.fingerprint());
-        if let (Some(own), Some(other)) = fingerprints {
-            if own != other {
-                let at = self.details().await?.and_then(|details| details.started_at);
-                return Err(RunError::OtherRequest { at });
+    /// Somebody asks for it.
+    async fn comes<E>(&mut self) -> Result<Comes<V, E>, RunError<V, E>> {
+        let shared = Arc::clone(self.ledger.shared());
+        // What is certain needs neither a task nor a flight.
+        if self.ledger.state(&self.encoded) == TaskState::Succeeded {
+            if sabotage::is(Sabotage::RunAgain) {
+                drop(self.ledger.forget(&*self.id).await);
+                return Ok(Comes::Again);
+            }
+            let claim = self.replayed(ClaimKind::Replayed).await?;
+            return Ok(claim.map_or(Comes::Again, |claim| Comes::Told(Ok(claim))));
+        }
+        if attempt::is_within_id(&shared, &self.encoded) {
+            return Err(Rejection::FromWithinAttempt.into());
+        }
+        let cap = shared.options.output_cap;
+        if self.options.output_bytes.is_some_and(|bytes| bytes > cap) {
+            return Err(Rejection::Output { cap }.into());
+        }
+        if !has_timer() {
+            let none = tokio::runtime::Handle::try_current().is_err();
+            return Err(if none { Rejection::NoRuntime } else { Rejection::NoTimer }.into());
+        }
+        let fingerprint = self.options.fingerprint;
+        match shared.flights.join_or_begin(&shared.index, &self.encoded, fingerprint) {
+            Joined::Own(begun) => Ok(Comes::First(begun)),
+            Joined::Other(flight, seen) => {
+                let landing = self.in_time(flight.landed()).await?;
+                Ok(self.hears(landing, &seen).map_or(Comes::Again, Comes::Told))
+            }
+            Joined::Stranger(flight) => {
+                // Until its attempt is on record, it may still make way for this one.
+                if self.in_time(flight.begins()).await? {
+                    if let Some(details) = self.details().await? {
+                        self.same_request(&details)?;
+                    }
+                    // On record is something else by now, which it has to hear of first.
+                    self.in_time(flight.landed()).await?;
+                }
+                Ok(Comes::Again)
             }
         }
+    }
+
+    /// Waits for what others do, until it is too late.
+    async fn in_time<T, E>(&self, others: impl Future<Output = T>) -> Result<T, RunError<V, E>> {
+        match self.options.deadline {
+            None => Ok(others.await),
+            Some(deadline) => {
+                let in_time = tokio::time::timeout_at(deadline, others).await;
+                in_time.map_err(|_| RunError::TimedOut)
+            }
+        }
+    }
+
+    /// What a flight came to, for a caller that found the id like this when it joined; `None` if that
+    /// is no answer to it, and it has to look again.
+    fn hears<E>(&mut self, landing: Landing, seen: &Seen) -> Option<Answer<V, E>> {
         match landing {
             Landing::Succeeded(bytes) => {
-                let value = bytes.map(|bytes| decoded(&bytes)).transpose()?;
-                Ok(Claim { kind: ClaimKind::Joined, value })
+                let value = bytes.map(|bytes| decoded(&bytes)).transpose();
+                let claim = value.map(|value| Claim { kind: ClaimKind::Joined, value });
+                Some(claim.map_err(RunError::from))
             }
-            Landing::Failed(failure) => Err(RunError::Told { failure, kind: ClaimKind::Joined }),
-            Landing::Held => Err(RunError::Held),
-            Landing::InDoubt(poison) => Err(Rejection::Poisoned(poison).into()),
-            Landing::Gone => Err(RunError::Lost),
+            // One that was on record already is not what it has waited for.
+            Landing::Failed { failure, whom } => {
+                whom.has(seen).then_some(Err(RunError::Told { failure, kind: ClaimKind::Joined }))
+            }
+            Landing::Held { asked } => {
+                let held = match self.options.on_crash {
+                    OnCrash::Run => false,
+                    OnCrash::Hold => true,
+                    OnCrash::Ask => asked,
+                };
+                held.then_some(Err(RunError::Held))
+            }
+            Landing::InDoubt(poison) => Some(Err(RunError::InDoubt { outcome: None, poison })),
+            Landing::Left(attempt) => {
+                self.pardoned = Some(attempt);
+                None
+            }
+            Landing::Gone => None,
         }
     }
 
@@ -217,9 +263,8 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         Ok(self.ledger.details(self.encoded.clone()).await?)
     }
 
-    /// The stored output of the id, which had succeeded; `None` if it is no success any more, so that
-    /// whoever asks has to look again.
-    async fn replayed<E>(&self, kind: ClaimKind) -> Result<Option<Answer<V, E>>, RunError<V, E>> {
+    /// The stored output of the id; `None` if it has not succeeded any more.
+    async fn replayed<E>(&self, kind: ClaimKind) -> Result<Option<Claim<V>>, RunError<V, E>> {
         let details = self.details().await?;
         let Some(details) = details.filter(|found| found.state() == TaskState::Succeeded) else {
             return Ok(None);
@@ -229,7 +274,7 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             Output::Kept(bytes) => Some(decoded(bytes)?),
             Output::Absent | Output::NotKept(_) => None,
         };
-        Ok(Some(Ok(Claim { kind, value })))
+        Ok(Some(Claim { kind, value }))
     }
 
     fn same_request<E>(&self, details: &TaskDetails) -> Result<(), RunError<V, E>> {
@@ -239,247 +284,6 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn decoded<V: TaskOutput>(bytes: &[u8]) -> Result<V, ReadError> {
-    rmp_serde::from_slice(bytes).map_err(|error| ReadError::Output(error.to_string()))
-}
-
-impl<K, V, W, F, E> Run<K, V, W>
-where
-    K: TaskId,
-    V: TaskOutput,
-    W: FnMut(Context<K>) -> F + Send + 'static,
-    F: Future<Output = Result<V, E>> + Send + 'static,
-    E: fmt::Debug + Send + 'static,
-{
-    /// Until there is an answer.
-    async fn drive(mut self, begun: &flight::Begun, retry: Retry<E>) -> Answer<V, E> {
-        let mut pauses = retry.pauses();
-        // Whether it is this very run that has failed, and its first attempt.
-        let mut own = false;
-        let first = Arc::new(OnceLock::new());
-        loop {
-            if begun.is_left() {
-                return Err(RunError::Cancelled("its caller was dropped".to_owned()));
-            }
-            match self.ledger.state(&self.encoded) {
-                TaskState::Succeeded => match self.replayed(ClaimKind::Replayed).await? {
-                    Some(answer) => return answer,
-                    None => continue,
-                },
-                TaskState::Queued => return Err(RunError::Refused { state: TaskState::Queued }),
-                TaskState::Running | TaskState::Revoking => {
-                    if let Some(answer) = self.wait_for_other().await? {
-                        return answer;
-                    }
-                    continue;
-                }
-                TaskState::Failed => {
-                    if let Look::Again = self.after_failure(own).await? {
-                        continue;
-                    }
-                }
-                TaskState::NotFound => {}
-            }
-            let error = match self.attempt(begun, &first).await {
-                Err(AttemptError::Failed(error)) if !retry.wants(&error) => {
-                    self.give_up_if_worn().await;
-                    return Err(RunError::Failed(error));
-                }
-                Err(AttemptError::Failed(error)) => RunError::Failed(error),
-                Ok(value) => return Ok(Claim { kind: ClaimKind::Executed, value: Some(value) }),
-                Err(AttemptError::Refused { .. }) => continue,
-                Err(AttemptError::Rejected { reason, .. }) => return Err(reason.into()),
-                Err(AttemptError::InDoubt { outcome, poison }) => {
-                    return Err(RunError::InDoubt { outcome, poison });
-                }
-                Err(AttemptError::Superseded { outcome }) => {
-                    return Err(RunError::Superseded { outcome });
-                }
-                Err(AttemptError::Lost) => return Err(RunError::Lost),
-                Err(AttemptError::Cancelled(reason)) => return Err(RunError::Cancelled(reason)),
-                Err(AttemptError::Panicked(text)) => RunError::Panicked(text),
-                Err(AttemptError::TimedOut) => RunError::TimedOut,
-            };
-            own = true;
-            let until = pauses.next().map(|pause| Instant::now() + pause);
-            let until = until.filter(|until| self.options.deadline.is_none_or(|end| *until < end));
-            let Some(until) = until else {
-                self.give_up_if_worn().await;
-                return Err(error);
-            };
-            begun.left_or(until).await;
-        }
-    }
-
-    /// Waits for an attempt or a revoke that is not one of a run; its answer, if it was an attempt.
-    async fn wait_for_other(&self) -> Result<Option<Answer<V, E>>, RunError<V, E>> {
-        let was = self.ledger.state(&self.encoded);
-        if was == TaskState::Running {
-            if let Some(details) = self.details().await? {
-                self.same_request(&details)?;
-            }
-        }
-        let state = self.ledger.settled(&self.encoded).await;
-        let state = state.map_err(|poison| RunError::Rejected(Rejection::Poisoned(poison)))?;
-        Ok(match (was, state) {
-            (TaskState::Running, TaskState::Succeeded) => self.replayed(ClaimKind::Joined).await?,
-            (TaskState::Running, TaskState::Failed) => {
-                let failure = self.details().await?.and_then(|details| details.failure);
-                failure.map(|failure| Err(RunError::Told { failure, kind: ClaimKind::Joined }))
-            }
-            _ => None,
-        })
-    }
-
-    /// What the policies say of an id that has failed, in this very run or before.
-    async fn after_failure(&mut self, own: bool) -> Result<Look, RunError<V, E>> {
-        let Some(details) = self.details().await? else { return Ok(Look::Again) };
-        self.same_request(&details)?;
-        let Some(failure) = &details.failure else {
-            // Something has happened since. Or nobody knows why it failed, and looking again would not
-            // tell: no ledger records such a thing, but a journal may have been told it.
-            let unknown = details.state() == TaskState::Failed;
-            return if unknown { self.after_crash(&details).await } else { Ok(Look::Again) };
-        };
-        if let Failure::GaveUp { attempts, .. } = failure {
-            return Err(RunError::GaveUp { attempts: *attempts });
-        }
-        if let Some(attempts) = self.worn(&details) {
-            return match self.give_up(&details, attempts).await {
-                Ok(()) => Err(RunError::GaveUp { attempts }),
-                // Something has happened since.
-                Err(ChangeError::Refused { .. }) => Ok(Look::Again),
-                Err(error) => Err(error.into()),
-            };
-        }
-        match failure {
-            Failure::Released(_) => Ok(Look::Go),
-            Failure::Crashed => self.after_crash(&details).await,
-            _ if own => Ok(Look::Go),
-            Failure::Error(_)
-            | Failure::Panicked(_)
-            | Failure::Cancelled(_)
-            | Failure::TimedOut
-            | Failure::GaveUp { .. }
-            | Failure::Resolved(_) => match self.options.on_failure {
-                OnFailure::Run => Ok(Look::Go),
-                OnFailure::Replay => {
-                    let failure = failure.clone();
-                    Err(RunError::Told { failure, kind: ClaimKind::Replayed })
-                }
-                OnFailure::Refuse => Err(RunError::Refused { state: TaskState::Failed }),
-            },
-        }
-    }
-
-    /// How many attempts there were, if there may be no more.
-    fn worn(&self, details: &TaskDetails) -> Option<u32> {
-        let attempts = details.attempt().get();
-        let most = self.options.max_attempts?;
-        let again = matches!(details.failure, Some(Failure::Released(_) | Failure::GaveUp { .. }));
-        (attempts >= most.get() && !again).then_some(attempts)
-    }
-
-    /// After the last attempt: a next run is not to begin with finding that out.
-    async fn give_up_if_worn(&self) {
-        if self.options.max_attempts.is_none() {
-            return;
-        }
-        let details: Result<_, RunError<V, E>> = self.details().await;
-        let Ok(Some(details)) = details else { return };
-        if let Some(attempts) = self.worn(&details) {
-            // If not now, the next run does.
-            drop(self.give_up(&details, attempts).await);
-        }
-    }
-
-    async fn give_up(&self, details: &TaskDetails, attempts: u32) -> Result<(), ChangeError> {
-        let last = details.failure.as_ref().map(Failure::to_string).unwrap_or_default();
-        let last = attempt::cut_at(last, attempt::MAX_FAILURE_BYTES);
-        let event = Event::Resolved { failure: Failure::GaveUp { attempts, last } };
-        let (id, after) = (self.encoded.clone(), Some(details.cell.seq));
-        self.ledger.change(Request::Change { id, event, after }).await
-    }
-
-    /// It may have happened.
-    async fn after_crash(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
-        match self.options.on_crash {
-            OnCrash::Run => return Ok(Look::Go),
-            OnCrash::Hold => return Err(RunError::Held),
-            OnCrash::Ask => {}
-        }
-        let probe = lock(&self.options.probe).take();
-        let Some(probe) = probe else { return Err(RunError::Held) };
-        let context = self.context_of(details);
-        // In a task of its own: one that panics has found out nothing.
-        let asked = tokio::spawn(async move { probe(context).await }).await;
-        match asked.unwrap_or(Landed::Unknown) {
-            Landed::No => Ok(Look::Go),
-            Landed::Unknown => Err(RunError::Held),
-            Landed::Yes(value) => {
-                let shared = self.ledger.shared();
-                let output =
-                    value.map_or(Output::Absent, |value| attempt::output_of(&value, shared));
-                let event = Event::Succeeded { by: SuccessBy::Resolve, output };
-                let after = Some(details.cell.seq);
-                let change = Request::Change { id: self.encoded.clone(), event, after };
-                match self.ledger.change(change).await {
-                    Ok(()) | Err(ChangeError::Refused { .. }) => Ok(Look::Again),
-                    Err(error) => Err(error.into()),
-                }
-            }
-        }
-    }
-
-    /// One attempt, to its end.
-    async fn attempt(
-        &self,
-        begun: &flight::Begun,
-        first: &Arc<OnceLock<tracing::Span>>,
-    ) -> Result<V, AttemptError<(), V, E>> {
-        let slot = Arc::new(OnceLock::new());
-        let (work, told) = (Arc::clone(&self.work), Arc::clone(&slot));
-        let future = async move {
-            // Set before this is polled.
-            let context = told.get().cloned();
-            let future = context.map(|context| (lock(&work))(context));
-            match future {
-                Some(future) => future.await,
-                None => std::future::pending().await,
-            }
-        };
-        let left = self.options.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = [self.options.timeout, left].into_iter().flatten().min();
-        let (ledger, id) = (self.ledger.clone(), Arc::clone(&self.id));
-        let (encoded, flight) = (self.encoded.clone(), begun.flight());
-        let (after, of_all) = (first.get().cloned(), Arc::clone(first));
-        let began = Box::new(move |began: attempt::Began| {
-            flight.runs(&began.control);
-            let _ = of_all.set(began.span.clone());
-            let context = Context::new(&ledger, id, encoded, began);
-            let _ = slot.set(context);
-        });
-        let start = Start {
-            timeout,
-            grace: Some(self.options.grace).filter(|grace| !grace.is_zero()),
-            fingerprint: self.options.fingerprint,
-            after,
-            began: Some(began),
-            ..Start::new(&*self.id, Kind::Launch, attempt::launch_succeeded)
-        };
-        let (reply, end) = oneshot::channel();
-        let ended = match self.ledger.start(start, future, Waiter::End(reply)).await {
-            Ok(()) => end.await.unwrap_or(Err(AttemptError::Lost)),
-            Err(not) => Err(not.into_attempt_error()),
-        };
-        ended.map_err(AttemptError::without_future)
-    }
-
-    fn context_of(&self, details: &TaskDetails) -> Context<K> {
-        Context::after_crash(&self.ledger, Arc::clone(&self.id), self.encoded.clone(), details)
     }
 }
 

@@ -10,6 +10,7 @@
 //! a batch in a cell and then asks for a count waits until the batch is
 //! complete: counts are linearizable with everything else.
 
+use crate::details::TaskDetails;
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
 use crate::seal::Seal;
@@ -33,12 +34,21 @@ pub(crate) struct Change {
     pub(crate) id: EncodedId,
     /// The cell that it leaves; absent when nothing is known any more.
     pub(crate) cell: Cell,
-    /// Who runs, when the cell says that somebody does.
+    /// Whose record it is: that of an attempt or a revoke of this process, or of somebody else.
     pub(crate) key: Option<AttemptKey>,
     /// Where its life began, as far as that is known.
     pub(crate) since: SeqNo,
     /// What became of its tombstone, if anything.
     pub(crate) moved: Option<Grave>,
+}
+
+/// What a run has seen of an id when it came to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// As callers see it: what has a tombstone has succeeded.
+    pub(crate) cell: Cell,
+    /// Who runs; or, of a failed id, whose end was its last record.
+    pub(crate) key: Option<AttemptKey>,
 }
 
 /// Tombstones are hashes already, under a key that nobody outside has.
@@ -87,8 +97,8 @@ struct Waiters {
 struct Published {
     counts: [usize; TaskState::ALL.len()],
     queued: HashSet<EncodedId>,
-    /// Where the life of each began; zero if nobody has asked.
-    failed: HashMap<EncodedId, SeqNo>,
+    /// Whose end was the last record of each, and where its life began; zero if nobody has asked.
+    failed: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
     /// Who runs, and where the life of the id began.
     running: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
     revoking: HashMap<EncodedId, Option<AttemptKey>>,
@@ -152,7 +162,7 @@ impl Index {
     pub(crate) fn find(&self, id: &EncodedId) -> Found {
         let (cell, tombstone) = self.look(id.as_bytes());
         let since = if cell.state == TaskState::Failed {
-            lock(&self.published).failed.get(id).copied().unwrap_or_default()
+            lock(&self.published).failed.get(id).map(|(_, since)| *since).unwrap_or_default()
         } else {
             SeqNo::ZERO
         };
@@ -321,6 +331,20 @@ impl Index {
         running.or_else(|| published.revoking.get(id).copied()).flatten()
     }
 
+    /// What there is to see of an id, at one moment.
+    pub(crate) fn seen(&self, id: &[u8]) -> Seen {
+        let published = lock(&self.published);
+        let (cell, tombstone) = self.look(id);
+        let cell = if tombstone.is_some() { TaskDetails::buried().cell } else { cell };
+        let key = match cell.state {
+            TaskState::Running => published.running.get(id).and_then(|(key, _)| *key),
+            TaskState::Failed => published.failed.get(id).and_then(|(key, _)| *key),
+            TaskState::Revoking => published.revoking.get(id).copied().flatten(),
+            TaskState::NotFound | TaskState::Queued | TaskState::Succeeded => None,
+        };
+        Seen { cell, key }
+    }
+
     /// Where the life of a running id began.
     pub(crate) fn since(&self, id: &[u8]) -> SeqNo {
         lock(&self.published).running.get(id).map(|(_, since)| *since).unwrap_or_default()
@@ -468,7 +492,7 @@ impl Published {
             TaskState::NotFound => return,
             TaskState::Succeeded => {}
             TaskState::Queued => _ = self.queued.insert(id),
-            TaskState::Failed => _ = self.failed.insert(id, since),
+            TaskState::Failed => _ = self.failed.insert(id, (key, since)),
             TaskState::Running => _ = self.running.insert(id, (key, since)),
             TaskState::Revoking => _ = self.revoking.insert(id, key),
         }

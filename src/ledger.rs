@@ -8,6 +8,7 @@ mod retain;
 
 pub use admin::Health;
 pub(crate) use admin::MAX_METADATA_ENTRY;
+pub(crate) use read::decoded;
 
 use crate::attempt::{self, Kind, Waiter};
 use crate::builder::Builder;
@@ -508,7 +509,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// An attempt of a [`run`](Self::run) is told first, by its
     /// [token](crate::Context::cancellation), and dropped only after its
     /// [grace period](crate::Task::cancel_grace). What it returns by itself until then counts: a value is
-    /// a success, an error is recorded as `Cancelled(reason)`.
+    /// a success, an error is recorded as `Cancelled(reason)`. A run has no further attempt then. One
+    /// that waits for its next attempt ends at once, with
+    /// [`RunError::Cancelled`](crate::RunError::Cancelled); on record stays how its last attempt ended.
     ///
     /// A future that returns in the very same poll has ended by itself, and that is recorded. Of
     /// several reasons the first one is recorded.
@@ -519,7 +522,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`CancelError::NotRunning`] when nothing runs; [`CancelError::Id`].
+    /// [`CancelError::NotRunning`] when nothing runs and no run of this process is at the id;
+    /// [`CancelError::Id`].
     ///
     /// # Panics
     ///
@@ -546,14 +550,20 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         reason: impl Into<String>,
     ) -> Result<(), CancelError> {
         let id = EncodedId::encode::<K, Q>(id)?;
-        let Some(key) = self.shared().index.runs(id.as_bytes()) else {
-            return Err(CancelError::NotRunning { state: self.state(&id) });
-        };
-        // Without a control it is ending by itself at this moment.
-        if let Some(control) = self.shared().control(key) {
-            control.cancel(reason.into());
+        let (shared, reason) = (self.shared(), reason.into());
+        // Before the attempt itself: its run must not go on with the next one.
+        let flies = shared.flights.cancel(&shared.index, &id, &reason);
+        match shared.index.runs(id.as_bytes()) {
+            Some(key) => {
+                // Without a control it is ending by itself at this moment.
+                if let Some(control) = shared.control(key) {
+                    control.cancel(reason);
+                }
+                Ok(())
+            }
+            None if flies => Ok(()),
+            None => Err(CancelError::NotRunning { state: self.state(&id) }),
         }
-        Ok(())
     }
 
     /// Waits until an id is neither queued, running nor revoking, and returns its state. Any number

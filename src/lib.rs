@@ -101,6 +101,7 @@ mod builder;
 mod details;
 pub mod dump;
 mod error;
+mod foreign;
 mod guard;
 mod held;
 mod id;

@@ -254,6 +254,8 @@ impl Shared {
         // Who waits for room would be rejected when it comes, and may be an attempt that the close
         // waits for.
         self.close_permits();
+        // A run that waits for its next attempt has none now.
+        self.index.wake_all();
     }
 
     /// What the writer replies, or `None` when it never will.

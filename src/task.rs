@@ -1,22 +1,27 @@
 //! Starting something for an id: what may start, and what comes back if it may not.
 
-use crate::attempt::{self, Began, Kind, Live, Plan, Waiter};
-use crate::error::{AttemptError, LaunchError, Rejection, RunError};
+mod start;
+
+pub(crate) use start::{NotStarted, Start, Turned, has_timer};
+
+use crate::attempt::Waiter;
+use crate::error::{AttemptError, LaunchError, RunError};
 use crate::guard::{Claim, Context, Landed, OnCrash, OnFailure, Options, Retry};
-use crate::id::{EncodedId, TaskId};
+use crate::id::TaskId;
 use crate::ledger::{Ledger, TaskOutput};
 use crate::measure;
-use crate::shared::Shared;
-use crate::state::{Event, Fingerprint, TaskState};
 use std::fmt;
 use std::future::Future;
 use std::num::NonZero;
-use std::panic::catch_unwind;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// A launch, or a run, with options, made by [`Ledger::task`].
+///
+/// A launch takes [`timeout`](Self::timeout) and [`deadline`](Self::deadline). All others are options of
+/// a run; a launch with one of them is rejected
+/// ([`OnlyForRun`](crate::Rejection::OnlyForRun)), since it would do something else than was asked for.
 #[must_use = "does nothing until it is launched or run"]
 pub struct Task<'a, K, V> {
     ledger: &'a Ledger<K, V>,
@@ -39,14 +44,18 @@ impl<'a, K, V> Task<'a, K, V> {
 
 impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// Drops the future after this time, counted from when it starts, and records
-    /// [`TimedOut`](crate::Failure::TimedOut). Of a run, each attempt has this time. Needs a runtime
-    /// with its time driver enabled; without one the launch is rejected.
+    /// [`TimedOut`](crate::Failure::TimedOut). Of a run, each attempt that this call makes has this time,
+    /// and so has the [probe](Self::probe). How long it waits for what others do is bounded by its
+    /// [`deadline`](Self::deadline) alone. Needs a runtime with its time driver enabled; without one the
+    /// launch is rejected.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// Of a run: no attempt goes on after this moment, and none begins. Default: none.
+    /// No attempt goes on after this moment, and none begins: what was recorded as started when it came
+    /// is recorded as [`TimedOut`](crate::Failure::TimedOut), without its future being polled. A run that
+    /// waits for what others do waits until then at most. Default: none.
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
         self
@@ -56,13 +65,14 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// is dropped. Its [token](crate::Context::cancellation) tells it. Default 5 s; zero drops it at
     /// once. (The future of a launch is told nothing, and is dropped at once.)
     pub const fn cancel_grace(mut self, grace: Duration) -> Self {
-        self.options.grace = grace;
+        self.options.grace = Some(grace);
         self
     }
 
     /// Of a run: what the request is about. The same id with another fingerprint is refused with
     /// [`OtherRequest`](crate::RunError::OtherRequest). Only a keyed hash of it is kept, with the
-    /// attempt; an id whose last attempt had none takes any.
+    /// attempt; an id whose last attempt had none takes any, and so does one of which
+    /// [pruning](Ledger::prune) has left no more than that it has succeeded.
     pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
         let seal = self.ledger.shared().index.seal();
         self.options.fingerprint = Some(seal.fingerprint(request.as_ref()));
@@ -83,7 +93,10 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     }
 
     /// Of a run: if the last attempt crashed, asks this whether it has happened after all. Its context
-    /// has the effect key that the attempt had.
+    /// has the effect key that the attempt had. It is dropped at the [`timeout`](Self::timeout) and the
+    /// [`deadline`](Self::deadline), when the id is [cancelled](Ledger::cancel), when its caller is dropped
+    /// and wanted to [cancel with that](Self::cancel_with_caller), and when the ledger is closed: then it
+    /// has found out nothing.
     pub fn probe<P, F>(mut self, probe: P) -> Self
     where
         P: FnOnce(Context<K>) -> F + Send + 'static,
@@ -95,27 +108,33 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
 
     /// Of a run: gives the id up after so many attempts, those that crashed included, so that what kills
     /// its process does not kill every next one: it is failed, and left alone, until it is
-    /// [resolved](Ledger::resolve). Default: no bound.
+    /// [resolved](Ledger::resolve). A crash is held, or asked about, first. Default: no bound.
     pub const fn max_attempts(mut self, attempts: NonZero<u32>) -> Self {
         self.options.max_attempts = Some(attempts);
         self
     }
 
     /// Of a run: says how large its output will be at most, serialized; if that is more than is kept, it
-    /// is rejected before anything runs. Default: an output that is too large is not kept.
+    /// is rejected before anything runs; what has succeeded before is replayed all the same. Default: an
+    /// output that is too large is not kept.
     pub const fn output_at_most(mut self, bytes: usize) -> Self {
         self.options.output_bytes = Some(bytes);
         self
     }
 
     /// Of a run: if the caller that executes it is dropped, it is cancelled, and goes to exactly one of
-    /// those that have joined. Default: it goes on.
+    /// those that have joined, whatever their policies say of failures: an attempt that ended with its
+    /// caller is none of theirs, and does not count for their [`max_attempts`](Self::max_attempts).
+    /// Default: it goes on.
     pub const fn cancel_with_caller(mut self) -> Self {
         self.options.cancel_with_caller = true;
         self
     }
 
-    /// Of a run: tries it again when it fails. Every attempt is recorded.
+    /// Of a run: tries it again when it fails. Every attempt is recorded. What happens to the id between
+    /// two attempts counts: a [cancel](Ledger::cancel), a verdict, another attempt, the id being forgotten
+    /// or [pruned](Ledger::prune), or the close of the ledger end the run, which answers with what its last
+    /// attempt ended in; [`Verdict::Retry`](crate::Verdict::Retry) ends the wait.
     pub const fn retry<E>(self, retry: Retry<E>) -> Retrying<'a, K, V, E> {
         Retrying { task: self, retry }
     }
@@ -200,8 +219,11 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let (reply, began) = oneshot::channel();
-        let Self { ledger, id, options: Options { timeout, .. } } = self;
-        let plan = Start { timeout, ..Start::new(&id, Kind::Launch, attempt::launch_succeeded) };
+        let Self { ledger, id, options } = self;
+        let plan = match options.launch(&id) {
+            Ok(plan) => plan,
+            Err(reason) => return Err(LaunchError::Rejected { reason, future }),
+        };
         match ledger.start(plan, future, Waiter::Start(reply)).await {
             Ok(()) => began.await.unwrap_or(Err(LaunchError::Lost)),
             Err(not) => Err(not.into_launch_error()),
@@ -245,8 +267,11 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
         E: fmt::Debug + Send + 'static,
     {
         let (reply, end) = oneshot::channel();
-        let Self { ledger, id, options: Options { timeout, .. } } = self;
-        let plan = Start { timeout, ..Start::new(&id, Kind::Launch, attempt::launch_succeeded) };
+        let Self { ledger, id, options } = self;
+        let plan = match options.launch(&id) {
+            Ok(plan) => plan,
+            Err(reason) => return Err(AttemptError::Rejected { reason, future }),
+        };
         match ledger.start(plan, future, Waiter::End(reply)).await {
             Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
@@ -320,163 +345,5 @@ impl<K: fmt::Debug, V, E> fmt::Debug for Retrying<'_, K, V, E> {
             .field("task", &self.task)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
-    }
-}
-
-impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
-    /// Submits the start and gives the future to a task of its own, in one step without an await
-    /// between: whoever is dropped has either done both or nothing.
-    pub(crate) async fn start<F, R, E>(
-        &self,
-        start: Start<'_, K, R>,
-        future: F,
-        waiter: Waiter<F, R, E>,
-    ) -> Result<(), NotStarted<F>>
-    where
-        F: Future<Output = Result<R, E>> + Send + 'static,
-        R: Send + 'static,
-        E: fmt::Debug + Send + 'static,
-    {
-        let id = match self.admit(&start).await {
-            Ok(id) => id,
-            Err(turned) => return Err(turned.away(future)),
-        };
-        if let Err(reason) = self.shared().permit().await {
-            return Err(NotStarted::Rejected(reason, future));
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            self.shared().permits.add_permits(1);
-            return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
-        };
-        let Start { kind, timeout, success, fingerprint, grace, after, began, .. } = start;
-        match Live::submit(self.shared(), id, kind, fingerprint) {
-            Ok((live, ticket, control)) => {
-                let parent = match &after {
-                    None => tracing::Span::current(),
-                    Some(_) => tracing::Span::none(),
-                };
-                let plan = Plan {
-                    ticket,
-                    control,
-                    timeout,
-                    grace,
-                    began,
-                    parent,
-                    after,
-                    success,
-                    future,
-                    waiter,
-                    live,
-                };
-                drop(runtime.spawn(attempt::run(plan)));
-                Ok(())
-            }
-            Err(reason) => Err(NotStarted::Rejected(reason, future)),
-        }
-    }
-
-    /// Answers what memory is sure of.
-    pub(crate) async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
-        let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
-        let state = self.state(&id);
-        let sure = !self.shared().index.in_doubt(id.as_bytes());
-        if start.kind == Kind::Launch && state == TaskState::Succeeded && sure {
-            return Err(Turned::Refused(state));
-        }
-        if let Some(rejection) = self.shared().submissions.rejection() {
-            return Err(rejection.into());
-        }
-        let startable = match start.kind {
-            Kind::Launch => matches!(state, TaskState::NotFound | TaskState::Failed),
-            Kind::Revoke => state == TaskState::Succeeded,
-        };
-        if !startable {
-            return Err(Turned::Refused(state));
-        }
-        self.check_new(start.id, &id).await?;
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Rejection::NoRuntime.into());
-        }
-        if (start.timeout.is_some() || start.grace.is_some()) && !has_timer() {
-            return Err(Rejection::NoTimer.into());
-        }
-        Ok(id)
-    }
-}
-
-/// Whether the runtime can tell when a timeout is over. It says so only by a panic.
-pub(crate) fn has_timer() -> bool {
-    catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
-}
-
-/// What is to be started.
-pub(crate) struct Start<'a, K, R> {
-    pub(crate) id: &'a K,
-    pub(crate) kind: Kind,
-    pub(crate) success: fn(&R, &Shared) -> Event,
-    pub(crate) timeout: Option<Duration>,
-    /// See [`Plan`].
-    pub(crate) grace: Option<Duration>,
-    pub(crate) fingerprint: Option<Fingerprint>,
-    /// See [`Plan`].
-    pub(crate) after: Option<tracing::Span>,
-    /// See [`Plan`].
-    pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
-}
-
-impl<'a, K, R> Start<'a, K, R> {
-    pub(crate) const fn new(id: &'a K, kind: Kind, success: fn(&R, &Shared) -> Event) -> Self {
-        Self {
-            id,
-            kind,
-            success,
-            timeout: None,
-            grace: None,
-            fingerprint: None,
-            after: None,
-            began: None,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) enum Turned {
-    Refused(TaskState),
-    Rejected(Rejection),
-}
-
-impl Turned {
-    pub(crate) fn away<F>(self, future: F) -> NotStarted<F> {
-        match self {
-            Self::Refused(state) => NotStarted::Refused(state, future),
-            Self::Rejected(reason) => NotStarted::Rejected(reason, future),
-        }
-    }
-}
-
-impl From<Rejection> for Turned {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
-    }
-}
-
-pub(crate) enum NotStarted<F> {
-    Refused(TaskState, F),
-    Rejected(Rejection, F),
-}
-
-impl<F> NotStarted<F> {
-    pub(crate) fn into_launch_error(self) -> LaunchError<F> {
-        match self {
-            Self::Refused(state, future) => LaunchError::Refused { state, future },
-            Self::Rejected(reason, future) => LaunchError::Rejected { reason, future },
-        }
-    }
-
-    pub(crate) fn into_attempt_error<R, E>(self) -> AttemptError<F, R, E> {
-        match self {
-            Self::Refused(state, future) => AttemptError::Refused { state, future },
-            Self::Rejected(reason, future) => AttemptError::Rejected { reason, future },
-        }
     }
 }

@@ -158,7 +158,7 @@ async fn the_future_is_dropped_before_its_end_is_told() {
         if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(Ok::<(), ()>(())) }
     });
     let control = Control::default();
-    let mut supervised = pin!(supervise(future, &control, None, None));
+    let mut supervised = pin!(supervise(future, &control, Limits::default()));
     let mut context = Context::from_waker(std::task::Waker::noop());
     assert!(supervised.as_mut().poll(&mut context).is_pending());
     assert!(!DROPPED.get());
@@ -172,7 +172,7 @@ async fn a_cancel_before_the_first_poll_never_polls() {
     control.cancel("first".into());
     control.cancel("second".into());
     let future = poll_fn(|_| -> Poll<Result<(), ()>> { panic!("polled") });
-    let outcome = supervise(future, &control, None, None).await;
+    let outcome = supervise(future, &control, Limits::default()).await;
     assert_eq!(outcome, Outcome::Cancelled("first".into()), "the first reason stays");
 }
 
@@ -188,8 +188,7 @@ async fn who_returns_in_the_poll_that_would_cancel_it_has_ended_by_itself() {
             }
         }),
         &control,
-        None,
-        None
+        Limits::default(),
     ));
     let mut context = Context::from_waker(std::task::Waker::noop());
     assert!(supervised.as_mut().poll(&mut context).is_pending());

@@ -1,6 +1,7 @@
 //! Why a run has no answer.
 
 use super::{ChangeError, Outcome, Poison, ReadError, Rejection};
+use crate::attempt::debug_text;
 use crate::guard::ClaimKind;
 use crate::state::{Failure, TaskState, Timestamp};
 use std::error::Error;
@@ -13,9 +14,11 @@ pub enum RunError<V, E> {
     Failed(E),
     /// This call ran it, it panicked with this message, and that is recorded.
     Panicked(String),
-    /// It was cancelled for this reason, and that is recorded.
+    /// It was cancelled for this reason. If an attempt ran, that is recorded; between two attempts, what
+    /// is recorded stays how the last one ended.
     Cancelled(String),
-    /// It passed its timeout or its deadline, and that is recorded.
+    /// It passed its timeout or its deadline. If this call ran an attempt, that is recorded; otherwise its
+    /// deadline had come before it began, or while it waited for what others did, and it changed nothing.
     TimedOut,
     /// Somebody else ran it, and it failed: meanwhile (joined), or before, and the policy is to say so
     /// (replayed).
@@ -44,11 +47,13 @@ pub enum RunError<V, E> {
         state: TaskState,
     },
     /// The request was not taken up. Nothing ran.
+    ///
+    /// A run that has had an attempt when the ledger is closed or poisoned ends in what that ended in.
     Rejected(Rejection),
     /// It ran, but its end could not be recorded: the ledger is poisoned, and the next open tells.
     InDoubt {
-        /// What it ended in.
-        outcome: Outcome<V, E>,
+        /// What it ended in; `None` if somebody else ran it.
+        outcome: Option<Outcome<V, E>>,
         /// Why it could not be recorded.
         poison: Poison,
     },
@@ -86,10 +91,10 @@ impl<V, E> From<ChangeError> for RunError<V, E> {
     }
 }
 
-impl<V, E> fmt::Display for RunError<V, E> {
+impl<V, E: fmt::Debug> fmt::Display for RunError<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(_) => f.write_str("it failed"),
+            Self::Failed(error) => write!(f, "it failed: {}", debug_text(error)),
             Self::Panicked(text) => write!(f, "it panicked: {text}"),
             Self::Cancelled(text) => write!(f, "it was cancelled: {text}"),
             Self::TimedOut => f.write_str("it passed its timeout"),
@@ -117,10 +122,12 @@ impl<V, E> fmt::Display for RunError<V, E> {
     }
 }
 
-impl<V, E> fmt::Debug for RunError<V, E> {
+impl<V, E: fmt::Debug> fmt::Debug for RunError<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(_) => f.debug_struct("Failed").finish_non_exhaustive(),
+            Self::Failed(error) => {
+                f.debug_tuple("Failed").field(&format_args!("{}", debug_text(error))).finish()
+            }
             Self::Panicked(text) => f.debug_tuple("Panicked").field(text).finish(),
             Self::Cancelled(text) => f.debug_tuple("Cancelled").field(text).finish(),
             Self::TimedOut => f.write_str("TimedOut"),
@@ -145,7 +152,7 @@ impl<V, E> fmt::Debug for RunError<V, E> {
     }
 }
 
-impl<V, E> Error for RunError<V, E> {
+impl<V, E: fmt::Debug> Error for RunError<V, E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Rejected(reason) => Some(reason),

@@ -1,26 +1,42 @@
 //! Who of this process is at an id, and who waits for that.
 //!
-//! There is one flight at a time for an id, from [`Flights::join_or_begin`] until its task ends, in
-//! whatever way: with a [`Landing`], or gone, which tells the company to look again.
+//! There is one flight at a time for an id that others join, from [`Flights::join_or_begin`] until its
+//! task ends, in whatever way: with a [`Landing`], or gone, which tells the company to look again.
+//!
+//! A flight is behind what is published: its task hears of a change only when it is scheduled. So who
+//! comes looks at the id first, and joins only what is still at the id as it is then:
+//!
+//! ```text
+//!  the id is as the flight has found it                      join: it does nothing but what comes later
+//!  its attempt runs                                          join
+//!  its attempt has failed, and nothing has happened since    join: it may try again
+//!  anything else                                             another flight takes its place
+//! ```
+//!
+//! And what is told to the company is told with its position in the log: to whoever came after that was
+//! on record, it is no answer. So no answer is older than its call.
 
 use super::{Answer, failure_of};
-use crate::attempt::Control;
-use crate::error::{Poison, Rejection, RunError};
+use crate::attempt::{Control, LEFT, Seat};
+use crate::error::{Poison, RunError};
 use crate::id::EncodedId;
+use crate::index::{Index, Seen};
 use crate::ledger::TaskOutput;
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Failure, Fingerprint};
+use crate::state::{Cell, Failure, Fingerprint, SeqNo};
+use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
 use std::collections::HashMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// All flights of a ledger in this process.
+/// All flights of a ledger in this process that can be joined.
 #[derive(Debug, Default)]
 pub(crate) struct Flights(Arc<Mutex<HashMap<EncodedId, Arc<Flight>>>>);
 
@@ -29,12 +45,64 @@ pub(crate) struct Flights(Arc<Mutex<HashMap<EncodedId, Arc<Flight>>>>);
 pub(super) enum Landing {
     /// It has succeeded; the value, serialized, if that could be.
     Succeeded(Option<Arc<[u8]>>),
-    Failed(Failure),
-    /// It may have happened, and nobody has said.
-    Held,
+    /// It has failed.
+    Failed {
+        failure: Failure,
+        whom: Whom,
+    },
+    /// It may have happened, and nobody has said, nor could a probe if one was asked.
+    Held {
+        asked: bool,
+    },
     InDoubt(Poison),
+    /// Its caller or its runtime is gone, and with it this attempt: it goes to one of the company.
+    Left(AttemptKey),
     /// Nothing is known: look again.
     Gone,
+}
+
+/// Whom of the company a failure is an answer to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Whom {
+    /// It is of its caller alone: the others look again.
+    #[default]
+    Nobody,
+    /// Those who came before the record at this position.
+    Before(SeqNo),
+    All,
+}
+
+impl Whom {
+    /// Whether it is an answer to whoever found the id like this.
+    pub(super) fn has(self, seen: &Seen) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Before(seq) => seen.cell.seq < seq,
+            Self::All => true,
+        }
+    }
+}
+
+/// What an answer says to others than its caller.
+#[derive(Debug, Default)]
+pub(super) struct Tells {
+    /// If it is a failure.
+    pub(super) whom: Whom,
+    /// What is on record, if that is not the answer itself.
+    pub(super) failure: Option<Failure>,
+    /// The attempt that has ended with its caller, or its runtime.
+    pub(super) left: Option<AttemptKey>,
+    /// Whether a probe was asked.
+    pub(super) asked: bool,
+}
+
+/// Why a flight is to end.
+#[derive(Clone, Debug)]
+pub(super) enum Stop {
+    /// The caller that began it is gone, and wants it to end with that.
+    Left,
+    /// Somebody has cancelled it.
+    Cancelled(String),
 }
 
 /// Somebody at an id.
@@ -42,36 +110,76 @@ pub(super) enum Landing {
 pub(crate) struct Flight {
     fingerprint: Option<Fingerprint>,
     landing: OnceLock<Landing>,
-    landed: Notify,
-    /// The caller that began it is gone, and wants it to end with that.
-    left: AtomicBool,
-    leaving: Notify,
-    /// How to stop the attempt that runs.
-    control: Mutex<Option<Arc<Control>>>,
+    /// It has landed, or its first attempt is on record.
+    news: Notify,
+    stop: OnceLock<Stop>,
+    stopping: Notify,
+    /// Held for a look.
+    at: Mutex<At>,
+}
+
+#[derive(Debug)]
+struct At {
+    /// The id as it was found, or as the start of the attempt has left it; and the attempt that is
+    /// waited for, or that is about to start.
+    seen: Seen,
+    /// How to stop the attempt.
+    control: Option<Arc<Control>>,
+    /// The last attempt of its own.
+    latest: Option<AttemptKey>,
+    /// Whether one of them is on record.
+    begun: bool,
 }
 
 pub(super) enum Joined {
     Own(Begun),
-    Other(Arc<Flight>),
+    /// Somebody is at it; and the id as this caller has found it.
+    Other(Arc<Flight>, Seen),
+    /// Somebody is at it for another request.
+    Stranger(Arc<Flight>),
 }
 
 impl Flights {
-    /// Joins the flight of an id, or begins it.
-    pub(super) fn join_or_begin(&self, id: &EncodedId, fingerprint: Option<Fingerprint>) -> Joined {
+    /// Joins the flight of an id, if it is at the id as that is now; or begins one.
+    pub(super) fn join_or_begin(
+        &self,
+        index: &Index,
+        id: &EncodedId,
+        fingerprint: Option<Fingerprint>,
+    ) -> Joined {
         let mut flights = lock(&self.0);
-        if let Some(flight) = flights.get(id) {
-            return Joined::Other(Arc::clone(flight));
+        let now = index.seen(id.as_bytes());
+        if let Some(flight) = flights.get(id).filter(|flight| flight.is_at(&now)) {
+            let flight = Arc::clone(flight);
+            return match (fingerprint, flight.fingerprint) {
+                (Some(own), Some(other)) if own != other => Joined::Stranger(flight),
+                _ => Joined::Other(flight, now),
+            };
         }
         let flight = Arc::new(Flight {
             fingerprint,
             landing: OnceLock::new(),
-            landed: Notify::new(),
-            left: AtomicBool::new(false),
-            leaving: Notify::new(),
-            control: Mutex::new(None),
+            news: Notify::new(),
+            stop: OnceLock::new(),
+            stopping: Notify::new(),
+            at: Mutex::new(At { seen: now, control: None, latest: None, begun: false }),
         });
+        // What stood there goes on with its own company.
         flights.insert(id.clone(), Arc::clone(&flight));
         Joined::Own(Begun { flights: Arc::clone(&self.0), id: id.clone(), flight })
+    }
+
+    /// Cancels the flight that is at an id as that is now; false if there is none.
+    pub(crate) fn cancel(&self, index: &Index, id: &EncodedId, reason: &str) -> bool {
+        let flight = {
+            let flights = lock(&self.0);
+            let now = index.seen(id.as_bytes());
+            flights.get(id).filter(|flight| flight.is_at(&now)).cloned()
+        };
+        flight.is_some_and(|flight| {
+            flight.stop(Stop::Cancelled(reason.to_owned()));
+            true
+        })
     }
 }
 
@@ -83,41 +191,59 @@ impl Flights {
 }
 
 impl Flight {
-    pub(super) const fn fingerprint(&self) -> Option<Fingerprint> {
-        self.fingerprint
+    /// Whether whoever finds the id like this comes while it is at it.
+    fn is_at(&self, now: &Seen) -> bool {
+        let seen = lock(&self.at).seen;
+        let ends = self.stop.get().is_some() || self.landing.get().is_some();
+        !ends && (seen.cell == now.cell || (now.key.is_some() && seen.key == now.key))
     }
 
     /// Waits for what it comes to.
     pub(super) async fn landed(&self) -> Landing {
+        self.wait(|| self.landing.get().cloned()).await
+    }
+
+    /// Waits until it has begun an attempt; false if it has landed before.
+    pub(super) async fn begins(&self) -> bool {
+        let begun = || lock(&self.at).begun.then_some(true);
+        self.wait(|| begun().or_else(|| self.landing.get().map(|_| false))).await
+    }
+
+    async fn wait<T>(&self, come: impl Fn() -> Option<T>) -> T {
         loop {
-            let mut notified = pin!(self.landed.notified());
+            let mut notified = pin!(self.news.notified());
             notified.as_mut().enable();
-            if let Some(landing) = self.landing.get() {
-                return landing.clone();
+            if let Some(news) = come() {
+                return news;
             }
             wake::guarded(notified).await;
         }
     }
 
-    /// This attempt runs.
-    pub(super) fn runs(&self, control: &Arc<Control>) {
-        *lock(&self.control) = Some(Arc::clone(control));
-        // Both may have come at once.
-        if self.left.load(Ordering::SeqCst) {
-            control.cancel(LEFT.to_owned());
-        }
+    /// Its attempt is on record as started, and has left this.
+    pub(super) fn began(&self, cell: Cell) {
+        let mut at = lock(&self.at);
+        at.seen.cell = cell;
+        at.begun = true;
+        drop(at);
+        self.news.notify_waiters();
     }
 
-    fn leave(&self) {
-        self.left.store(true, Ordering::SeqCst);
-        self.leaving.notify_waiters();
-        if let Some(control) = &*lock(&self.control) {
-            control.cancel(LEFT.to_owned());
+    /// The first reason stays.
+    fn stop(&self, why: Stop) {
+        let reason = match &why {
+            Stop::Left => LEFT.to_owned(),
+            Stop::Cancelled(reason) => reason.clone(),
+        };
+        if self.stop.set(why).is_ok() {
+            self.stopping.notify_waiters();
+            let control = lock(&self.at).control.clone();
+            if let Some(control) = control {
+                control.cancel(reason);
+            }
         }
     }
 }
-
-const LEFT: &str = "its caller was dropped";
 
 /// Ends the flight when its caller is dropped before the answer.
 pub(super) struct Leaves(Arc<Flight>);
@@ -131,7 +257,7 @@ impl Leaves {
 impl Drop for Leaves {
     fn drop(&mut self) {
         if self.0.landing.get().is_none() && !sabotage::is(Sabotage::KeepLead) {
-            self.0.leave();
+            self.0.stop(Stop::Left);
         }
     }
 }
@@ -148,49 +274,97 @@ impl Begun {
         Arc::clone(&self.flight)
     }
 
-    /// Whether it is to end because its caller is gone.
-    pub(super) fn is_left(&self) -> bool {
-        self.flight.left.load(Ordering::SeqCst)
+    /// Looks at the id.
+    pub(super) fn look(&self, index: &Index) -> Seen {
+        let mut at = lock(&self.flight.at);
+        at.seen = index.seen(self.id.as_bytes());
+        at.control = None;
+        at.seen
     }
 
-    /// Until then, or until the caller is gone who wants it to end with that.
-    pub(super) async fn left_or(&self, until: Instant) {
-        let mut left = pin!(self.flight.leaving.notified());
-        left.as_mut().enable();
-        if self.is_left() {
-            return;
+    /// This attempt is about to be submitted.
+    pub(super) fn starts(&self, seat: &Seat) {
+        let mut at = lock(&self.flight.at);
+        at.seen.key = Some(seat.key());
+        at.latest = at.seen.key;
+        at.control = Some(Arc::clone(seat.control()));
+        drop(at);
+        // Whoever stops it now finds the control; whoever did before is found here.
+        match self.stopped() {
+            Some(Stop::Left) => seat.control().cancel(LEFT.to_owned()),
+            Some(Stop::Cancelled(reason)) => seat.control().cancel(reason.clone()),
+            None => {}
         }
-        drop(tokio::time::timeout_at(until, wake::guarded(left)).await);
+    }
+
+    /// The last attempt of its own.
+    pub(super) fn latest(&self) -> Option<AttemptKey> {
+        lock(&self.flight.at).latest
+    }
+
+    /// Why it is to end, if it is.
+    pub(super) fn stopped(&self) -> Option<&Stop> {
+        self.flight.stop.get()
+    }
+
+    /// What comes of `future`; `None` if the flight is to end first, or it is too late.
+    pub(super) async fn unless_stopped<T>(
+        &self,
+        until: Option<Instant>,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut future = pin!(future);
+        let mut stopping = pin!(wake::guarded(self.flight.stopping.notified()));
+        let both = poll_fn(|context| {
+            // Registers before it is asked: whoever stops it after that wakes it.
+            let woken = stopping.as_mut().poll(context).is_ready();
+            if woken || self.stopped().is_some() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(context).map(Some)
+        });
+        match until {
+            Some(until) => tokio::time::timeout_at(until, both).await.ok().flatten(),
+            None => both.await,
+        }
     }
 
     /// Tells the company.
-    pub(super) fn land<V: TaskOutput, E: fmt::Debug>(&self, answer: &Answer<V, E>) {
+    pub(super) fn land<V: TaskOutput, E: fmt::Debug>(&self, answer: &Answer<V, E>, tells: Tells) {
         let alone = Arc::strong_count(&self.flight) <= 2;
-        let landing = match answer {
-            _ if self.is_left() => Landing::Gone,
+        let landing = match (answer, tells.left) {
             // Not worth serializing it once more for nobody: who comes from now on finds it recorded.
-            Ok(_) if alone => Landing::Gone,
-            Ok(claim) => {
+            (Ok(_), _) if alone => Landing::Gone,
+            (Ok(claim), _) => {
                 let bytes = claim.value.as_ref().and_then(|value| {
                     let bytes = std::panic::AssertUnwindSafe(|| rmp_serde::to_vec_named(value));
                     std::panic::catch_unwind(bytes).ok()?.ok()
                 });
                 Landing::Succeeded(bytes.map(Arc::from))
             }
-            Err(RunError::Held) => Landing::Held,
-            Err(
-                RunError::InDoubt { poison, .. } | RunError::Rejected(Rejection::Poisoned(poison)),
-            ) => Landing::InDoubt(poison.clone()),
-            Err(error) => failure_of(error).map_or(Landing::Gone, Landing::Failed),
+            (Err(_), Some(left)) => Landing::Left(left),
+            (Err(RunError::Held), None) => Landing::Held { asked: tells.asked },
+            (Err(RunError::InDoubt { poison, .. }), None) => Landing::InDoubt(poison.clone()),
+            (Err(error), None) => match tells.failure.or_else(|| failure_of(error)) {
+                Some(failure) => Landing::Failed { failure, whom: tells.whom },
+                None => Landing::Gone,
+            },
         };
         self.end(landing);
     }
 
     fn end(&self, landing: Landing) {
-        lock(&self.flights).remove(&self.id);
-        let forgotten = matches!(landing, Landing::Gone) && sabotage::is(Sabotage::LeaveCompany);
+        {
+            let mut flights = lock(&self.flights);
+            // Another one may have taken its place.
+            if flights.get(&self.id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+                flights.remove(&self.id);
+            }
+        }
+        let nothing = matches!(landing, Landing::Gone | Landing::Left(_));
+        let forgotten = nothing && sabotage::is(Sabotage::LeaveCompany);
         if self.flight.landing.set(landing).is_ok() && !forgotten {
-            self.flight.landed.notify_waiters();
+            self.flight.news.notify_waiters();
         }
     }
 }
@@ -198,7 +372,8 @@ impl Begun {
 impl Drop for Begun {
     fn drop(&mut self) {
         if self.flight.landing.get().is_none() {
-            self.end(Landing::Gone);
+            // Its runtime is gone, and so is its attempt, or will be.
+            self.end(self.latest().map_or(Landing::Gone, Landing::Left));
         }
     }
 }

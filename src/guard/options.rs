@@ -1,8 +1,13 @@
 //! What a run is asked to do beside running.
 
 use super::Context;
+use crate::attempt::{self, Kind, Limits};
+use crate::error::Rejection;
+use crate::foreign::Contained;
+use crate::ledger::TaskOutput;
 use crate::state::Fingerprint;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
+use crate::task::Start;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use std::fmt;
 use std::future::Future;
@@ -60,7 +65,7 @@ pub struct Retry<E> {
     min_delay: Duration,
     max_delay: Duration,
     factor: f32,
-    when: Option<When<E>>,
+    when: Option<Contained<When<E>>>,
 }
 
 impl<E> Retry<E> {
@@ -104,12 +109,12 @@ impl<E> Retry<E> {
     /// Only after errors for which this holds. Panics and timeouts are always tried again.
     #[must_use]
     pub fn when(mut self, when: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
-        self.when = Some(Box::new(when));
+        self.when = Some(Contained::new(Box::new(when)));
         self
     }
 
     pub(super) fn wants(&self, error: &E) -> bool {
-        self.when.as_ref().is_none_or(|when| {
+        self.when.as_ref().and_then(Contained::inner).is_none_or(|when| {
             let asked = std::panic::AssertUnwindSafe(|| when(error));
             std::panic::catch_unwind(asked).unwrap_or(false)
         })
@@ -146,14 +151,14 @@ type Probe<K, V> = Box<dyn FnOnce(Context<K>) -> BoxFuture<Landed<V>> + Send>;
 pub(crate) struct Options<K, V> {
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) grace: Duration,
+    pub(crate) grace: Option<Duration>,
     pub(crate) fingerprint: Option<Fingerprint>,
     pub(crate) on_failure: OnFailure,
     pub(crate) on_crash: OnCrash,
     pub(crate) max_attempts: Option<NonZero<u32>>,
     pub(crate) output_bytes: Option<usize>,
     pub(crate) cancel_with_caller: bool,
-    pub(crate) probe: Mutex<Option<Probe<K, V>>>,
+    pub(crate) probe: Mutex<Option<Contained<Probe<K, V>>>>,
 }
 
 impl<K, V> Options<K, V> {
@@ -161,7 +166,7 @@ impl<K, V> Options<K, V> {
         Self {
             timeout: None,
             deadline: None,
-            grace: GRACE,
+            grace: None,
             fingerprint: None,
             on_failure: OnFailure::Run,
             on_crash: OnCrash::Run,
@@ -178,6 +183,35 @@ impl<K, V> Options<K, V> {
         F: Future<Output = Landed<V>> + Send + 'static,
     {
         self.on_crash = OnCrash::Ask;
-        self.probe = Mutex::new(Some(Box::new(move |context| Box::pin(probe(context)))));
+        let probe: Probe<K, V> = Box::new(move |context| Box::pin(probe(context)));
+        self.probe = Mutex::new(Some(Contained::new(probe)));
+    }
+
+    /// The limits of an attempt of a run.
+    pub(super) fn limits(&self) -> Limits {
+        let Self { timeout, deadline, grace, .. } = *self;
+        let grace = Some(grace.unwrap_or(GRACE)).filter(|grace| !grace.is_zero());
+        Limits { timeout, deadline, grace }
+    }
+}
+
+impl<K, V: TaskOutput> Options<K, V> {
+    /// What is to be launched; or that this was asked of a run.
+    pub(crate) fn launch<'a>(&self, id: &'a K) -> Result<Start<'a, K, V>, Rejection> {
+        let asked = [
+            (self.grace.is_some(), "cancel_grace"),
+            (self.fingerprint.is_some(), "fingerprint"),
+            (self.on_failure != OnFailure::Run, "on_failure"),
+            (lock(&self.probe).is_some(), "probe"),
+            (self.on_crash != OnCrash::Run, "on_crash"),
+            (self.max_attempts.is_some(), "max_attempts"),
+            (self.output_bytes.is_some(), "output_at_most"),
+            (self.cancel_with_caller, "cancel_with_caller"),
+        ];
+        if let Some((_, option)) = asked.into_iter().find(|(asked, _)| *asked) {
+            return Err(Rejection::OnlyForRun { option });
+        }
+        let limits = Limits { timeout: self.timeout, deadline: self.deadline, grace: None };
+        Ok(Start { limits, ..Start::new(id, Kind::Launch, attempt::launch_succeeded) })
     }
 }

@@ -1,7 +1,7 @@
 //! Many ids at once: their records go to the disk together.
 
 use super::{Ledger, TaskOutput};
-use crate::attempt::{self, Kind, Live, Plan, Waiter};
+use crate::attempt::{self, Kind, Limits, Live, Plan, Waiter};
 use crate::error::{ChangeError, LaunchError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::state::TaskState;
@@ -201,7 +201,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             if let Err(turned) = id {
                 return Err(turned.away(future));
             }
-            let (Some((live, ticket, control)), Ok(runtime)) =
+            let (Some((live, ticket)), Ok(runtime)) =
                 (submitted.next(), tokio::runtime::Handle::try_current())
             else {
                 return Err(NotStarted::Rejected(rejection.clone(), future));
@@ -209,9 +209,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             let (reply, began) = oneshot::channel();
             let plan = Plan {
                 ticket,
-                control,
-                timeout: None,
-                grace: None,
+                limits: Limits::default(),
                 began: None,
                 parent: tracing::Span::current(),
                 after: None,

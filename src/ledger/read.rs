@@ -2,10 +2,11 @@
 
 use super::{Ledger, TaskOutput};
 use crate::details::TaskDetails;
-use crate::error::{JournalError, ReadError};
+use crate::error::{JournalError, ReadError, panic_text};
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::state::{Output, TaskState};
 use crate::submission::{Errand, Phase};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::oneshot;
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
@@ -91,9 +92,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     pub async fn output<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<Option<V>, ReadError> {
         let id = EncodedId::encode::<K, Q>(id)?;
         match self.details(id).await?.map(|details| details.output) {
-            Some(Output::Kept(bytes)) => rmp_serde::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| ReadError::Output(error.to_string())),
+            Some(Output::Kept(bytes)) => decoded(&bytes).map(Some),
             Some(Output::Absent | Output::NotKept(_)) | None => Ok(None),
         }
     }
@@ -125,6 +124,17 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let details = details.ok_or_else(|| gone(self.shared().submissions.phase()))??;
         let in_doubt = self.shared().index.in_doubt(id.as_bytes());
         Ok(details.map(|details| TaskDetails { in_doubt, ..details }))
+    }
+}
+
+/// A stored output. Its `Deserialize` is the user's, and may panic.
+pub(crate) fn decoded<V: TaskOutput>(bytes: &[u8]) -> Result<V, ReadError> {
+    match catch_unwind(AssertUnwindSafe(|| rmp_serde::from_slice(bytes))) {
+        Ok(read) => read.map_err(|error| ReadError::Output(error.to_string())),
+        Err(panic) => {
+            let text = format!("its Deserialize panicked: {}", panic_text(panic));
+            Err(ReadError::Output(text))
+        }
     }
 }
 

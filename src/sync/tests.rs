@@ -11,7 +11,7 @@
 //! where their random numbers begin. That nobody waits for ever is what the checker itself finds: a
 //! schedule in which nobody can go on is a failure.
 
-use crate::attempt::{Kind, Live};
+use crate::attempt::{Kind, Live, Seat};
 use crate::details::TaskDetails;
 use crate::error::{ChangeError, CloseError, JournalError, Poison, Rejection, WaitError};
 use crate::id::{EncodedId, IdShape};
@@ -315,7 +315,8 @@ impl Player {
     /// What `launch` does. `None` if it is refused.
     fn launch(&self, name: &str) -> Result<Option<Attempt>, Rejection> {
         block_on(self.shared.permit())?;
-        let (live, ticket, _control) = Live::submit(&self.shared, id(name), Kind::Launch, None)?;
+        let seat = Seat::take(&self.shared);
+        let (live, ticket) = Live::submit(seat, id(name), Kind::Launch, None)?;
         let answer = block_on(ticket)?;
         let Answer::Done(cell) = answer else {
             assert!(matches!(answer, Answer::Refused(TaskState::Running)), "{answer:?}");

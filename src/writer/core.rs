@@ -262,7 +262,7 @@ impl Core {
                 let fenced = !sabotage::is(Sabotage::SkipFencing);
                 let prev = if fenced { token.seq } else { last };
                 // The end of an attempt that is not the current one: fenced off.
-                self.legal(found, prev, event.clone(), None, token.since)
+                self.legal(found, prev, event.clone(), Some(*key), token.since)
                     .map_err(|_| Answer::Superseded)
             }
             Request::SetMetadata { .. } => Err(Answer::Superseded),

@@ -8,10 +8,13 @@ mod copied;
 mod counted;
 mod faults;
 mod guarded;
+mod joined;
+mod limited;
 mod lined;
 #[cfg(feature = "metrics")]
 mod measured;
 mod model;
+mod paused;
 mod porting;
 mod printed;
 mod pruned;

@@ -239,3 +239,29 @@ impl Drop for Hooked {
         drop(self.call(Call::Drop, |_| Ok(())));
     }
 }
+
+/// What comes of it, if that does not take for ever.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let long = std::time::Duration::from_secs(60);
+    tokio::time::timeout(long, future).await.expect("it never ends")
+}
+
+/// What the next process finds when this one dies with `id` running.
+pub(crate) async fn crashed(id: &str) -> (Tasks, MemoryJournal) {
+    let (ledger, journal) = fresh().await;
+    ledger.launch(name(id), never()).await.unwrap();
+    let next = journal.fork();
+    (open(next.clone()).await, next)
+}
+
+/// Panics when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("a bomb was dropped")
+        }
+    }
+}

@@ -26,7 +26,11 @@ pub(super) const HARNESS: Harness = Harness {
     full: 2_400,
     run,
     controls: &[
-        broken(Sabotage::SyncLate, 24, &[TAKEN_BACK, "was durable", "the log has a gap", LAST_COPY]),
+        broken(
+            Sabotage::SyncLate,
+            24,
+            &[TAKEN_BACK, "was durable", "the log has a gap", LAST_COPY],
+        ),
         broken(Sabotage::TrustCache, 120, &AFTER_A_FAILURE),
     ],
 };

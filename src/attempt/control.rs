@@ -1,0 +1,103 @@
+//! How an attempt is reached from outside, and how its code is known from inside.
+
+use crate::id::EncodedId;
+use crate::shared::Shared;
+use crate::state::Cell;
+use crate::submission::AttemptKey;
+use crate::sync::Arc;
+use std::future::Future;
+use std::sync::OnceLock;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+tokio::task_local! {
+    /// The attempt that this task is.
+    static WITHIN: Within;
+}
+
+#[derive(Debug)]
+struct Within {
+    ledger: usize,
+    id: EncodedId,
+}
+
+/// Whether the caller runs within an attempt of this ledger.
+pub(crate) fn is_within(shared: &Arc<Shared>) -> bool {
+    WITHIN.try_with(|within| within.ledger == Arc::as_ptr(shared).addr()).unwrap_or(false)
+}
+
+/// Whether the caller runs within an attempt of this very id.
+pub(crate) fn is_within_id(shared: &Arc<Shared>, id: &EncodedId) -> bool {
+    is_within(shared) && WITHIN.try_with(|within| within.id == *id).unwrap_or(false)
+}
+
+/// Runs the code of an attempt.
+pub(super) async fn within<F: Future>(shared: &Arc<Shared>, id: &EncodedId, code: F) -> F::Output {
+    let within = Within { ledger: Arc::as_ptr(shared).addr(), id: id.clone() };
+    WITHIN.scope(within, code).await
+}
+
+/// The way to ask an attempt to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    pub(super) reason: OnceLock<String>,
+    pub(super) notify: Notify,
+    /// For the future itself, if it listens.
+    pub(super) token: CancellationToken,
+    end: OnceLock<Cell>,
+}
+
+impl Control {
+    /// The first reason stays.
+    pub(crate) fn cancel(&self, reason: String) {
+        if self.reason.set(reason).is_ok() {
+            // Keeps a permit for an attempt that does not listen yet.
+            self.notify.notify_one();
+        }
+    }
+
+    /// Cancelled when the attempt is asked to stop.
+    pub(crate) const fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Its end is on record, and this is what that has left.
+    pub(super) fn ended(&self, cell: Cell) {
+        // It ends once.
+        let _ = self.end.set(cell);
+    }
+
+    /// What its recorded end has left, before its waiter is told.
+    pub(crate) fn end(&self) -> Option<Cell> {
+        self.end.get().copied()
+    }
+}
+
+/// An attempt that can be reached. It is taken before the attempt is submitted.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(super) shared: Arc<Shared>,
+    key: AttemptKey,
+    control: Arc<Control>,
+}
+
+impl Seat {
+    pub(crate) fn take(shared: &Arc<Shared>) -> Self {
+        let (key, control) = shared.register();
+        Self { shared: Arc::clone(shared), key, control }
+    }
+
+    pub(crate) const fn key(&self) -> AttemptKey {
+        self.key
+    }
+
+    pub(crate) const fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.unregister(self.key);
+    }
+}

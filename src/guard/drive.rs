@@ -1,0 +1,333 @@
+//! The task of a flight: looks at the id, acts, and looks again, until there is an answer.
+
+use super::flight::{Begun, Stop, Tells, Whom};
+use super::{Answer, Claim, ClaimKind, Context, Retry, Run};
+use crate::attempt::{self, Began, GONE, Kind, LEFT, Seat, Waiter};
+use crate::error::{AttemptError, Rejection, RunError};
+use crate::foreign::Contained;
+use crate::id::TaskId;
+use crate::index::Seen;
+use crate::ledger::TaskOutput;
+use crate::state::{Attempt, Cell, Failure, SeqNo, TaskState};
+use crate::sync::{Arc, lock};
+use crate::task::Start;
+use crate::wake;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::OnceLock;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Longer than anybody waits, and little enough to be added to any moment.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// What comes of a look at an id that has failed.
+pub(super) enum Look {
+    /// It is tried, when its pause is over.
+    Go,
+    /// It is tried at once.
+    Now,
+    /// Something has happened since.
+    Again,
+}
+
+/// The last attempt of this very run that is on record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    pub(super) attempt: Attempt,
+    pub(super) since: SeqNo,
+}
+
+/// A run under way.
+pub(super) struct Drive<'a, K, V, W, E> {
+    pub(super) run: Run<K, V, W>,
+    pub(super) begun: &'a Begun,
+    retry: Retry<E>,
+    pub(super) own: Option<Own>,
+    /// What that ended in, if there may be another one.
+    last: Option<Contained<RunError<V, E>>>,
+    /// The first attempt of this run.
+    first: Arc<OnceLock<tracing::Span>>,
+    pub(super) tells: Tells,
+}
+
+impl<'a, K, V, W, F, E> Drive<'a, K, V, W, E>
+where
+    K: TaskId,
+    V: TaskOutput,
+    W: FnMut(Context<K>) -> F + Send + 'static,
+    F: Future<Output = Result<V, E>> + Send + 'static,
+    E: fmt::Debug + Send + 'static,
+{
+    pub(super) fn new(run: Run<K, V, W>, begun: &'a Begun, retry: Retry<E>) -> Self {
+        let (first, tells) = (Arc::default(), Tells::default());
+        Self { run, begun, retry, own: None, last: None, first, tells }
+    }
+
+    /// Lets go of all that the user has given.
+    pub(super) fn end(self) -> Tells {
+        self.tells
+    }
+
+    /// Until there is an answer.
+    pub(super) async fn drive(&mut self) -> Answer<V, E> {
+        match self.go().await {
+            // Nothing more can be done, but what was done before is known.
+            Err(error @ (RunError::Read(_) | RunError::Rejected(_) | RunError::Change(_))) => {
+                let Some(last) = self.take_last() else { return Err(error) };
+                self.tells.whom = Whom::All;
+                Err(last)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn go(&mut self) -> Answer<V, E> {
+        let mut pauses = self.retry.pauses();
+        // Until when the next attempt has to wait.
+        let mut pausing = None;
+        loop {
+            self.goes_on()?;
+            let seen = self.look();
+            match seen.cell.state {
+                TaskState::Succeeded => match self.run.replayed(ClaimKind::Replayed).await? {
+                    Some(claim) => return Ok(claim),
+                    None => continue,
+                },
+                TaskState::Queued => return Err(RunError::Refused { state: TaskState::Queued }),
+                TaskState::Running | TaskState::Revoking => {
+                    match self.wait_for_other(&seen).await? {
+                        Some(claim) => return Ok(claim),
+                        None => continue,
+                    }
+                }
+                TaskState::Failed => match self.after_failure(&seen).await? {
+                    Look::Go => {}
+                    Look::Now => pausing = None,
+                    Look::Again => continue,
+                },
+                // Forgotten while this run was between two attempts: that is to have no other.
+                TaskState::NotFound => {
+                    if let Some(last) = self.take_last() {
+                        return Err(last);
+                    }
+                }
+            }
+            if let Some(until) = pausing.filter(|until| Instant::now() < *until) {
+                self.pause(until, seen.cell).await;
+                continue;
+            }
+            if self.run.options.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(self.too_late());
+            }
+            let ended = self.attempt().await;
+            let (error, again) = match ended {
+                Ok(value) => return Ok(Claim { kind: ClaimKind::Executed, value: Some(value) }),
+                Err(AttemptError::Refused { .. }) => continue,
+                Err(AttemptError::Failed(error)) => {
+                    let again = self.retry.wants(&error);
+                    (RunError::Failed(error), again)
+                }
+                Err(AttemptError::Panicked(text)) => (RunError::Panicked(text), true),
+                Err(AttemptError::TimedOut) => (RunError::TimedOut, true),
+                Err(AttemptError::Rejected { reason, .. }) => return Err(reason.into()),
+                Err(AttemptError::InDoubt { outcome, poison }) => {
+                    return Err(RunError::InDoubt { outcome: Some(outcome), poison });
+                }
+                Err(AttemptError::Superseded { outcome }) => {
+                    return Err(RunError::Superseded { outcome });
+                }
+                Err(AttemptError::Lost) => {
+                    self.leaves();
+                    return Err(RunError::Lost);
+                }
+                Err(AttemptError::Cancelled(reason)) => {
+                    if matches!(self.begun.stopped(), Some(Stop::Left)) {
+                        self.leaves();
+                    }
+                    return Err(RunError::Cancelled(reason));
+                }
+            };
+            let worn = self.own.is_some_and(|own| self.run.is_worn(own.attempt));
+            let pause = if again && !worn { pauses.next() } else { None };
+            let until = pause.map(|pause| {
+                let now = Instant::now();
+                now.checked_add(pause).unwrap_or_else(|| now + FOR_EVER)
+            });
+            let deadline = self.run.options.deadline;
+            let until = until.filter(|until| deadline.is_none_or(|end| *until < end));
+            let Some(until) = until else {
+                self.give_up_if_worn().await;
+                return Err(error);
+            };
+            self.last = Some(Contained::new(error));
+            pausing = Some(until);
+        }
+    }
+
+    fn look(&self) -> Seen {
+        self.begun.look(&self.run.ledger.shared().index)
+    }
+
+    /// Whether nobody has stopped it, and it was not closed or poisoned between two attempts.
+    fn goes_on(&mut self) -> Result<(), RunError<V, E>> {
+        match self.begun.stopped() {
+            Some(Stop::Left) => {
+                self.leaves();
+                Err(RunError::Cancelled(LEFT.to_owned()))
+            }
+            Some(Stop::Cancelled(reason)) => {
+                self.tells.whom = Whom::All;
+                Err(RunError::Cancelled(reason.clone()))
+            }
+            None if self.last.is_none() => Ok(()),
+            None => match self.run.ledger.shared().submissions.rejection() {
+                Some(reason) => Err(reason.into()),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Somebody of the company is to take over.
+    fn leaves(&mut self) {
+        self.tells.left = self.begun.latest();
+    }
+
+    pub(super) fn take_last(&mut self) -> Option<RunError<V, E>> {
+        self.last.take().and_then(Contained::into_inner)
+    }
+
+    /// Its deadline has passed. It is nobody else's.
+    fn too_late(&mut self) -> RunError<V, E> {
+        self.take_last().unwrap_or_else(|| {
+            self.tells.whom = Whom::Nobody;
+            RunError::TimedOut
+        })
+    }
+
+    /// Until then, or until something happens: to the id, which was left like this, to the run, or to the
+    /// ledger.
+    async fn pause(&mut self, until: Instant, was: Cell) {
+        let (shared, id) = (self.run.ledger.shared(), &self.run.encoded);
+        let registered = shared.index.register(id);
+        let changes = async {
+            loop {
+                let mut changed = pin!(registered.notified());
+                changed.as_mut().enable();
+                let now = shared.index.seen(id.as_bytes()).cell;
+                if now != was || shared.submissions.rejection().is_some() {
+                    return;
+                }
+                wake::guarded(changed).await;
+            }
+        };
+        self.begun.unless_stopped(Some(until), changes).await;
+    }
+
+    /// Waits for an attempt or a revoke that is not one of this run; its answer, if it was an attempt.
+    async fn wait_for_other(&mut self, seen: &Seen) -> Result<Option<Claim<V>>, RunError<V, E>> {
+        let runs = seen.cell.state == TaskState::Running;
+        if runs {
+            if let Some(details) = self.run.details().await? {
+                self.run.same_request(&details)?;
+            }
+        }
+        let settled = self.run.ledger.settled(&self.run.encoded);
+        let Some(state) = self.begun.unless_stopped(self.run.options.deadline, settled).await
+        else {
+            self.goes_on()?;
+            return Err(self.too_late());
+        };
+        let state = state.map_err(|poison| match runs {
+            true => RunError::InDoubt { outcome: None, poison },
+            false => RunError::Rejected(Rejection::Poisoned(poison)),
+        })?;
+        match state {
+            TaskState::Succeeded if runs => self.run.replayed(ClaimKind::Joined).await,
+            TaskState::Failed if runs => {
+                let Some(details) = self.run.details().await? else { return Ok(None) };
+                let Some(failure) = details.failure else { return Ok(None) };
+                if ended_with_its_caller(&failure) {
+                    self.run.pardoned = seen.key;
+                    return Ok(None);
+                }
+                self.tells.whom = Whom::Before(details.cell.seq);
+                Err(RunError::Told { failure, kind: ClaimKind::Joined })
+            }
+            TaskState::NotFound
+            | TaskState::Queued
+            | TaskState::Running
+            | TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Revoking => Ok(None),
+        }
+    }
+
+    /// One attempt, to its end.
+    async fn attempt(&mut self) -> Result<V, AttemptError<(), V, E>> {
+        let run = &self.run;
+        let seat = Seat::take(run.ledger.shared());
+        let control = Arc::clone(seat.control());
+        self.begun.starts(&seat);
+        let (slot, own) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let (work, told) = (Arc::clone(&run.work), Arc::clone(&slot));
+        let future = async move {
+            // Set before this is polled.
+            let context = told.get().cloned();
+            let future =
+                context.and_then(|context| lock(&work).inner_mut().map(|work| work(context)));
+            match future {
+                Some(future) => future.await,
+                None => std::future::pending().await,
+            }
+        };
+        let (ledger, id) = (run.ledger.clone(), Arc::clone(&run.id));
+        let (encoded, flight) = (run.encoded.clone(), self.begun.flight());
+        let (of_all, begins) = (Arc::clone(&self.first), Arc::clone(&own));
+        let began = Box::new(move |began: Began| {
+            flight.began(began.cell);
+            let Began { cell, since, .. } = began;
+            let _ = begins.set(Own { attempt: cell.attempt, since });
+            let _ = of_all.set(began.span.clone());
+            let _ = slot.set(Context::new(&ledger, id, encoded, began));
+        });
+        let start = Start {
+            limits: run.options.limits(),
+            seat: Some(seat),
+            fingerprint: run.options.fingerprint,
+            after: self.first.get().cloned(),
+            began: Some(began),
+            ..Start::new(&*run.id, Kind::Launch, attempt::launch_succeeded)
+        };
+        let (reply, end) = oneshot::channel();
+        let ended = match run.ledger.start(start, future, Waiter::End(reply)).await {
+            Ok(()) => end.await.unwrap_or(Err(AttemptError::Lost)),
+            Err(not) => Err(not.into_attempt_error()),
+        };
+        if let Some(own) = own.get() {
+            self.own = Some(*own);
+        }
+        if let Some(end) = control.end() {
+            self.tells.whom = Whom::Before(end.seq);
+        }
+        ended.map_err(AttemptError::without_future)
+    }
+}
+
+/// Whether that is no failure of a request that was waiting for it.
+pub(super) fn ended_with_its_caller(failure: &Failure) -> bool {
+    matches!(failure, Failure::Cancelled(why) if why == LEFT || why == GONE)
+}
+
+/// What comes of `future`, unless the other is there first.
+pub(super) async fn unless<T>(future: impl Future<Output = T>, other: impl Future) -> Option<T> {
+    let (mut future, mut other) = (pin!(future), pin!(other));
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => other.as_mut().poll(context).map(|_| None),
+    })
+    .await
+}

@@ -1,0 +1,204 @@
+//! What a run makes of an id that has failed: the policies.
+
+use super::drive::{Drive, Look, ended_with_its_caller, unless};
+use super::flight::Whom;
+use super::{ClaimKind, Context, Landed, OnCrash, OnFailure, Run};
+use crate::attempt::{self, MAX_FAILURE_BYTES};
+use crate::details::TaskDetails;
+use crate::error::{ChangeError, Rejection, RunError};
+use crate::foreign::{Contained, drop_caught};
+use crate::id::TaskId;
+use crate::index::Seen;
+use crate::ledger::{Ledger, TaskOutput};
+use crate::state::{Attempt, Event, Failure, Output, SeqNo, SuccessBy, TaskState};
+use crate::submission::{Answer, Request};
+use crate::sync::{Arc, lock};
+use std::fmt;
+use std::future::Future;
+use tokio::time::Instant;
+
+impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
+    /// Whether there may be no attempt after this one.
+    pub(super) fn is_worn(&self, attempt: Attempt) -> bool {
+        let spared = self.spared.map_or(0, |(_, spared)| spared);
+        let counted = attempt.get().saturating_sub(spared);
+        self.options.max_attempts.is_some_and(|most| counted >= most.get())
+    }
+
+    async fn give_up(&self, details: &TaskDetails) -> Result<Failure, ChangeError> {
+        let last = details.failure.as_ref().map(Failure::to_string).unwrap_or_default();
+        let last = attempt::cut_at(last, MAX_FAILURE_BYTES);
+        let failure = Failure::GaveUp { attempts: details.attempt().get(), last };
+        let event = Event::Resolved { failure: failure.clone() };
+        self.recorded(details.cell.seq, [event]).await?;
+        Ok(failure)
+    }
+
+    /// Records changes, the first after the record at `seq`, each other one after the one before it.
+    async fn recorded(
+        &self,
+        mut seq: SeqNo,
+        events: impl IntoIterator<Item = Event> + Send,
+    ) -> Result<(), ChangeError> {
+        let shared = self.ledger.shared();
+        for event in events {
+            let (id, after) = (self.encoded.clone(), Some(seq));
+            shared.permit().await?;
+            let request = Request::Change { id, event, after };
+            let answer = shared.submissions.submit(request)?.await;
+            if let Ok(Answer::Done(cell)) = &answer {
+                seq = cell.seq;
+            }
+            Ledger::<K, V>::answered(answer)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K, V, W, F, E> Drive<'_, K, V, W, E>
+where
+    K: TaskId,
+    V: TaskOutput,
+    W: FnMut(Context<K>) -> F + Send + 'static,
+    F: Future<Output = Result<V, E>> + Send + 'static,
+    E: fmt::Debug + Send + 'static,
+{
+    /// What the policies say of an id that has failed, in this very run or before.
+    pub(super) async fn after_failure(&mut self, seen: &Seen) -> Result<Look, RunError<V, E>> {
+        let details = self.run.details().await?.filter(|details| details.cell == seen.cell);
+        let Some(details) = details else { return Ok(Look::Again) };
+        // No ledger records a failure without a reason, but a journal may have been told of one. Nobody
+        // knows what came of it then.
+        let failure = details.failure.clone().unwrap_or(Failure::Crashed);
+        let own = self.own.is_some_and(|own| {
+            (own.attempt, own.since) == (details.attempt(), details.since) && !is_verdict(&failure)
+        });
+        if own {
+            return self.unless_worn(&details).await;
+        }
+        if let Failure::Released(_) = failure {
+            return Ok(Look::Now);
+        }
+        // Others have taken it up between two attempts of this run, which has no more then.
+        if let Some(last) = self.take_last() {
+            self.tells.whom = Whom::Before(details.cell.seq);
+            self.tells.failure = Some(failure);
+            return Err(last);
+        }
+        self.run.same_request(&details)?;
+        if let Failure::GaveUp { attempts, .. } = failure {
+            return Err(RunError::GaveUp { attempts });
+        }
+        if seen.key.is_some() && seen.key == self.run.pardoned {
+            self.spare(seen, &failure);
+            return self.unless_worn(&details).await;
+        }
+        if let Failure::Crashed = failure {
+            return match self.run.options.on_crash {
+                OnCrash::Run => self.unless_worn(&details).await,
+                OnCrash::Hold => Err(RunError::Held),
+                OnCrash::Ask => self.after_crash(&details).await,
+            };
+        }
+        match self.run.options.on_failure {
+            OnFailure::Run => self.unless_worn(&details).await,
+            OnFailure::Replay => Err(RunError::Told { failure, kind: ClaimKind::Replayed }),
+            OnFailure::Refuse => Err(RunError::Refused { state: TaskState::Failed }),
+        }
+    }
+
+    /// An attempt that ended with its caller does not count for those that waited for it.
+    fn spare(&mut self, seen: &Seen, failure: &Failure) {
+        let Some(key) = seen.key.filter(|_| ended_with_its_caller(failure)) else { return };
+        match &mut self.run.spared {
+            Some((last, _)) if *last == key => {}
+            Some((last, spared)) => (*last, *spared) = (key, *spared + 1),
+            none @ None => *none = Some((key, 1)),
+        }
+    }
+
+    /// Another attempt, if there may be one.
+    async fn unless_worn(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
+        if !self.run.is_worn(details.attempt()) {
+            return Ok(Look::Go);
+        }
+        match self.run.give_up(details).await {
+            Ok(failure) => {
+                (self.tells.whom, self.tells.failure) = (Whom::All, Some(failure));
+                Err(RunError::GaveUp { attempts: details.attempt().get() })
+            }
+            // Something has happened since.
+            Err(ChangeError::Refused { .. }) => Ok(Look::Again),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// After the last attempt: a next run is not to begin with finding that out.
+    pub(super) async fn give_up_if_worn(&mut self) {
+        let Some(own) = self.own.filter(|own| self.run.is_worn(own.attempt)) else { return };
+        let details: Result<_, RunError<V, E>> = self.run.details().await;
+        let Ok(Some(details)) = details else { return };
+        let same = (details.attempt(), details.since) == (own.attempt, own.since);
+        if same && details.failure.as_ref().is_some_and(|failure| !is_verdict(failure)) {
+            // If not now, the next run does.
+            drop(self.run.give_up(&details).await);
+        }
+    }
+
+    /// It may have happened: asks the probe, which has no more time than an attempt.
+    async fn after_crash(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
+        let run = &self.run;
+        self.tells.asked = true;
+        let probe = lock(&run.options.probe).take().and_then(Contained::into_inner);
+        let Some(probe) = probe else { return Err(RunError::Held) };
+        let context =
+            Context::after_crash(&run.ledger, Arc::clone(&run.id), run.encoded.clone(), details);
+        // In a task of its own: one that panics has found out nothing.
+        let asked = tokio::spawn(async move { probe(context).await });
+        let stop = asked.abort_handle();
+        let timeout = run.options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let until = [timeout, run.options.deadline].into_iter().flatten().min();
+        let shared = Arc::clone(run.ledger.shared());
+        let asked = unless(asked, shared.wait_closed());
+        let landed = self.begun.unless_stopped(until, asked).await.flatten();
+        stop.abort();
+        match landed {
+            Some(Ok(Landed::No)) => self.unless_worn(details).await,
+            Some(Ok(Landed::Unknown) | Err(_)) => Err(RunError::Held),
+            Some(Ok(Landed::Yes(value))) => self.has_landed(details, value).await,
+            None if self.begun.stopped().is_some() => Ok(Look::Again),
+            None => match shared.submissions.rejection() {
+                Some(reason @ Rejection::Closed) => Err(reason.into()),
+                _ => Err(RunError::Held),
+            },
+        }
+    }
+
+    async fn has_landed(
+        &mut self,
+        details: &TaskDetails,
+        value: Option<V>,
+    ) -> Result<Look, RunError<V, E>> {
+        let shared = self.run.ledger.shared();
+        let output = match value {
+            None => Output::Absent,
+            Some(value) => {
+                let output = attempt::output_of(&value, shared);
+                drop_caught(value);
+                output
+            }
+        };
+        // By itself it says nothing about the state, so dying behind it is harmless.
+        let note = Event::Noted { note: "its probe has found that it had happened".to_owned() };
+        let success = Event::Succeeded { by: SuccessBy::Resolve, output };
+        match self.run.recorded(details.cell.seq, [note, success]).await {
+            Ok(()) | Err(ChangeError::Refused { .. }) => Ok(Look::Again),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether it is not how an attempt ended, but what was said of that afterwards.
+const fn is_verdict(failure: &Failure) -> bool {
+    matches!(failure, Failure::GaveUp { .. } | Failure::Resolved(_) | Failure::Released(_))
+}

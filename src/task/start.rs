@@ -1,0 +1,160 @@
+//! What every start has in common, of a launch, a run or a revoke.
+
+use crate::attempt::{self, Began, Kind, Limits, Live, Plan, Seat, Waiter};
+use crate::error::{AttemptError, LaunchError, Rejection};
+use crate::id::{EncodedId, TaskId};
+use crate::ledger::{Ledger, TaskOutput};
+use crate::shared::Shared;
+use crate::state::{Event, Fingerprint, TaskState};
+use std::fmt;
+use std::future::Future;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
+    /// Submits the start and gives the future to a task of its own, in one step without an await
+    /// between: whoever is dropped has either done both or nothing.
+    pub(crate) async fn start<F, R, E>(
+        &self,
+        start: Start<'_, K, R>,
+        future: F,
+        waiter: Waiter<F, R, E>,
+    ) -> Result<(), NotStarted<F>>
+    where
+        F: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let id = match self.admit(&start).await {
+            Ok(id) => id,
+            Err(turned) => return Err(turned.away(future)),
+        };
+        if let Err(reason) = self.shared().permit().await {
+            return Err(NotStarted::Rejected(reason, future));
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            self.shared().permits.add_permits(1);
+            return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
+        };
+        let Start { kind, seat, limits, success, fingerprint, after, began, .. } = start;
+        let seat = seat.unwrap_or_else(|| Seat::take(self.shared()));
+        match Live::submit(seat, id, kind, fingerprint) {
+            Ok((live, ticket)) => {
+                let parent = match &after {
+                    None => tracing::Span::current(),
+                    Some(_) => tracing::Span::none(),
+                };
+                let plan =
+                    Plan { ticket, limits, began, parent, after, success, future, waiter, live };
+                drop(runtime.spawn(attempt::run(plan)));
+                Ok(())
+            }
+            Err(reason) => Err(NotStarted::Rejected(reason, future)),
+        }
+    }
+
+    /// Answers what memory is sure of.
+    pub(crate) async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
+        let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
+        let state = self.state(&id);
+        let sure = !self.shared().index.in_doubt(id.as_bytes());
+        if start.kind == Kind::Launch && state == TaskState::Succeeded && sure {
+            return Err(Turned::Refused(state));
+        }
+        if let Some(rejection) = self.shared().submissions.rejection() {
+            return Err(rejection.into());
+        }
+        let startable = match start.kind {
+            Kind::Launch => matches!(state, TaskState::NotFound | TaskState::Failed),
+            Kind::Revoke => state == TaskState::Succeeded,
+        };
+        if !startable {
+            return Err(Turned::Refused(state));
+        }
+        self.check_new(start.id, &id).await?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Rejection::NoRuntime.into());
+        }
+        if start.limits.any() && !has_timer() {
+            return Err(Rejection::NoTimer.into());
+        }
+        Ok(id)
+    }
+}
+
+/// Whether the runtime can tell when a timeout is over. It says so only by a panic.
+pub(crate) fn has_timer() -> bool {
+    catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
+}
+
+/// What is to be started.
+pub(crate) struct Start<'a, K, R> {
+    pub(crate) id: &'a K,
+    pub(crate) kind: Kind,
+    pub(crate) success: fn(&R, &Shared) -> Event,
+    pub(crate) limits: Limits,
+    /// Where it is reached, if somebody has to know that before it is submitted.
+    pub(crate) seat: Option<Seat>,
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// See [`Plan`].
+    pub(crate) after: Option<tracing::Span>,
+    /// See [`Plan`].
+    pub(crate) began: Option<Box<dyn FnOnce(Began) + Send + Sync>>,
+}
+
+impl<'a, K, R> Start<'a, K, R> {
+    pub(crate) const fn new(id: &'a K, kind: Kind, success: fn(&R, &Shared) -> Event) -> Self {
+        Self {
+            id,
+            kind,
+            success,
+            limits: Limits { timeout: None, deadline: None, grace: None },
+            seat: None,
+            fingerprint: None,
+            after: None,
+            began: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Turned {
+    Refused(TaskState),
+    Rejected(Rejection),
+}
+
+impl Turned {
+    pub(crate) fn away<F>(self, future: F) -> NotStarted<F> {
+        match self {
+            Self::Refused(state) => NotStarted::Refused(state, future),
+            Self::Rejected(reason) => NotStarted::Rejected(reason, future),
+        }
+    }
+}
+
+impl From<Rejection> for Turned {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+pub(crate) enum NotStarted<F> {
+    Refused(TaskState, F),
+    Rejected(Rejection, F),
+}
+
+impl<F> NotStarted<F> {
+    pub(crate) fn into_launch_error(self) -> LaunchError<F> {
+        match self {
+            Self::Refused(state, future) => LaunchError::Refused { state, future },
+            Self::Rejected(reason, future) => LaunchError::Rejected { reason, future },
+        }
+    }
+
+    pub(crate) fn into_attempt_error<R, E>(self) -> AttemptError<F, R, E> {
+        match self {
+            Self::Refused(state, future) => AttemptError::Refused { state, future },
+            Self::Rejected(reason, future) => AttemptError::Rejected { reason, future },
+        }
+    }
+}
