@@ -10,6 +10,7 @@ mod formats;
 mod full;
 mod ids;
 mod map;
+mod map_closed;
 mod map_command;
 mod map_groups;
 mod map_large;

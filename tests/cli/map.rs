@@ -418,7 +418,7 @@ fn of_two_at_a_time_one_is_told_of_the_other() {
     let (_dir, ledger) = scratch();
     let mut first = map(&ledger, &["--", "true"]).spawn().unwrap();
     let stdin = first.stdin.take();
-    until("the first", || std::fs::read(ledger.join("commands.lock")).ok());
+    until("the first", || ledger.join("commands").exists().then_some(()));
     let second = mapped(&ledger, b"a\n", &["--", "true"]).expect(75);
     assert!(
         second.err.contains(&format!("process {}", first.id()))
@@ -429,19 +429,30 @@ fn of_two_at_a_time_one_is_told_of_the_other() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
 }
 
-/// Processes that have the lock that commands inherit.
+/// Processes that have a lock that commands inherit.
 pub(crate) fn left_of(ledger: &Path) -> Vec<u32> {
-    let Ok(lock) = ledger.join("commands.lock").canonicalize() else { return Vec::new() };
+    users_of(&ledger.join("commands"))
+}
+
+/// Processes that have something open below a directory.
+pub(crate) fn users_of(directory: &Path) -> Vec<u32> {
+    let Ok(directory) = directory.canonicalize() else { return Vec::new() };
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
         let open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         let mut links = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
-        if links.any(|link| link == lock) {
+        if links.any(|link| link.starts_with(&directory)) {
             found.push(pid);
         }
     }
     found
+}
+
+/// Waits until a run has started so many.
+pub(crate) fn commands_of(run: &Child, ledger: &Path, count: usize) {
+    let others = || left_of(ledger).into_iter().filter(|pid| *pid != run.id()).count();
+    until("its commands", || (others() >= count).then_some(()));
 }
 
 pub(crate) fn end_all_of(ledger: &Path) {
@@ -590,7 +601,7 @@ fn a_killed_group_leaves_a_ledger_that_goes_on() {
     command.process_group(0);
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"2\n").unwrap();
-    until("the command", || (left_of(&ledger).len() == 2).then_some(()));
+    commands_of(&child, &ledger, 1);
     kill_process_group(pid(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
     let waits = mapped(&ledger, b"2\n", &["--no-wait", "--", "sleep"]).expect(75);

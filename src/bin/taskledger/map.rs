@@ -19,9 +19,9 @@ mod summary;
 mod template;
 
 use crate::args::MapArgs;
-use crate::beside::Beside;
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
+use crate::slots::Slots;
 use crate::terminal::{Done, Failure, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
@@ -34,7 +34,7 @@ use std::io::{self, Seek};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger, OpenError};
 use template::{Template, in_words};
@@ -102,8 +102,7 @@ struct Shared {
     ungroup: bool,
     fail_fast: bool,
     room: Room,
-    /// Something is left of a command that has not succeeded.
-    strays: Arc<AtomicBool>,
+    slots: Slots,
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
@@ -126,15 +125,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         () = interrupted(&mut signals) => Err(Ok(ExitCode::from(INTERRUPTED))),
     };
     let done = match prepared {
-        Ok(beside) => {
-            let strays = Arc::new(AtomicBool::new(false));
-            let run = Run { args, jobs, signals, strays: Arc::clone(&strays) };
-            let done = run.all(ledger.clone(), template).await;
-            if !strays.load(Ordering::Relaxed) {
-                beside.free();
-            }
-            done
-        }
+        Ok(slots) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
         Err(done) => done,
     };
     match ledger.close().await {
@@ -171,7 +162,7 @@ fn fits(args: &MapArgs, template: &Template, remembered: Option<&[u8]>) -> bool 
 }
 
 /// Everything before the first command: that of the ledger, and those of an earlier run.
-async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<Beside, Done> {
+async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<Slots, Done> {
     let remembered = ledger.metadata().remove(COMMAND);
     if !fits(args, template, remembered.as_deref()) {
         return Err(Ok(ExitCode::from(USAGE)));
@@ -181,8 +172,8 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }
     let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
-    match Beside::begin(&args.ledger, wait).await {
-        Ok(Ok(beside)) => Ok(beside),
+    match Slots::begin(ledger, &args.ledger, wait).await {
+        Ok(Ok(slots)) => Ok(slots),
         Ok(Err(told)) => {
             complain(&told);
             Err(Ok(ExitCode::from(IN_USE)))
@@ -196,12 +187,12 @@ struct Run<'a> {
     args: &'a MapArgs,
     jobs: usize,
     signals: Signals,
-    strays: Arc<AtomicBool>,
+    slots: Slots,
 }
 
 impl Run<'_> {
     async fn all(self, ledger: Tasks, template: Template) -> Done {
-        let Self { args, jobs, mut signals, strays } = self;
+        let Self { args, jobs, mut signals, slots } = self;
         let since = Instant::now();
         let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
         let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
@@ -220,7 +211,7 @@ impl Run<'_> {
             ungroup: args.ungroup,
             fail_fast: args.fail_fast,
             room: Room::default(),
-            strays,
+            slots,
         });
         let (input, size) = open_input()?;
         shared.counts.all.store(size, Ordering::Relaxed);

@@ -25,10 +25,12 @@ use taskledger::TaskState;
 /// cancelled; output that nobody reads is given up after the same time. Three times: it is killed at
 /// once. Ctrl-Z stops the commands as well; --timeout goes on.
 ///
-/// No command runs beside another one for the same id, nor beside those of an earlier run that was
-/// killed: before a retry the group of the last attempt is ended, and processes that have left it are
-/// waited for, which is said. What can not be reached: a process that has left the group and closed all
-/// files that it does not know. What a command leaves running that has succeeded holds up nobody.
+/// No command runs beside another one for the same id: before a retry the group of the last attempt is
+/// ended, and processes that have left it are waited for, which is said. What escapes: a process that has
+/// left the group and closed all files that it does not know. Nor does a command run beside those of an
+/// earlier run that was killed, which are waited for. What escapes: a process that besides has an
+/// environment without the TASKLEDGER_SLOT of the command, or one that may not be read. What a command
+/// leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -147,8 +149,13 @@ pub(crate) enum Summary {
 /// Runs one command unless it has succeeded before.
 ///
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
-/// nothing runs: the exit code is 0, and standard error says when it was. What the command leaves running
-/// holds up nobody if it has succeeded; otherwise the next command with this ledger waits for it, or fails.
+/// nothing runs: the exit code is 0, and standard error says when it was. The command finds TASKLEDGER_ID
+/// and TASKLEDGER_ATTEMPT (1, 2, ...) in its environment.
+///
+/// What the command leaves running holds up nobody if it has succeeded; otherwise, and if this is killed,
+/// the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the
+/// command itself, that has closed all files that it does not know, and has an environment without the
+/// TASKLEDGER_SLOT of the command, or one that may not be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

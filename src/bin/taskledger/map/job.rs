@@ -51,27 +51,28 @@ impl Shared {
                     () = self.steering.off() => return End::Cancelled,
                 }
             }
-            if end == End::Succeeded {
-                return end;
-            }
-            let strays = kin.filter(|kin| !kin.have_ended());
-            if end != End::Failed || left == 0 || !self.steering.is_on() {
-                self.strays.fetch_or(strays.is_some(), Ordering::Relaxed);
-                return end;
-            }
-            tokio::select! {
-                () = self.no_more_of(&id, strays.clone()) => left -= 1,
-                () = self.steering.off() => {
-                    self.strays.fetch_or(strays.is_some(), Ordering::Relaxed);
-                    return end;
+            let over = end != End::Failed || left == 0 || !self.steering.is_on();
+            if let Some(kin) = kin {
+                // What is left of a success is as it should be; of anything else, a later run waits
+                // for it.
+                if end == End::Succeeded || kin.have_ended() {
+                    kin.clear_slot();
+                } else if !over {
+                    tokio::select! {
+                        () = self.no_more_of(&id, &kin) => kin.clear_slot(),
+                        () = self.steering.off() => return end,
+                    }
                 }
             }
+            if over {
+                return end;
+            }
+            left -= 1;
         }
     }
 
     /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it.
-    async fn no_more_of(&self, id: &ByteId, kin: Option<Arc<Kin>>) {
-        let Some(kin) = kin else { return };
+    async fn no_more_of(&self, id: &ByteId, kin: &Kin) {
         kin.end_group(&self.patience).await;
         let mut pause = SOON;
         while timeout(pause, kin.ended()).await.is_err() {
@@ -148,7 +149,16 @@ impl Shared {
         if !self.ungroup {
             command.stdout(Stdio::piped());
         }
-        let mut group = match Group::start(command, self.patience.clone(), alive) {
+        let slot = match self.slots.take(&id) {
+            Err(error) if !room::is_short(&error) => {
+                self.steering.stop(Stop::Broken);
+                return Err(self.withdrawn(&id, format!("it cannot be noted: {error}")).await);
+            }
+            taken => taken,
+        };
+        let started =
+            slot.and_then(|slot| Group::start(command, slot, self.patience.clone(), alive));
+        let mut group = match started {
             Ok(group) => group,
             Err(error) if room::is_short(&error) => {
                 let program = program.to_string_lossy();
