@@ -51,16 +51,36 @@ pub(crate) fn is_within(shared: &Arc<Shared>) -> bool {
 /// The way to ask an attempt to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    reason: OnceLock<String>,
+    stop: OnceLock<Stop>,
     notify: Notify,
     /// For the future itself, if it listens.
     token: CancellationToken,
 }
 
+/// Why an attempt is to stop.
+#[derive(Clone, Debug)]
+pub(crate) enum Stop {
+    Cancelled(String),
+    TimedOut,
+}
+
+impl Stop {
+    fn into_outcome<V, E>(self) -> Outcome<V, E> {
+        match self {
+            Self::Cancelled(reason) => Outcome::Cancelled(reason),
+            Self::TimedOut => Outcome::TimedOut,
+        }
+    }
+}
+
 impl Control {
-    /// The first reason stays.
     pub(crate) fn cancel(&self, reason: String) {
-        if self.reason.set(reason).is_ok() {
+        self.stop(Stop::Cancelled(reason));
+    }
+
+    /// The first reason stays.
+    pub(crate) fn stop(&self, stop: Stop) {
+        if self.stop.set(stop).is_ok() {
             // Keeps a permit for an attempt that does not listen yet.
             self.notify.notify_one();
         }
@@ -334,9 +354,9 @@ async fn supervise<F, V, E>(
 where
     F: Future<Output = Result<V, E>>,
 {
-    if let Some(reason) = control.reason.get() {
+    if let Some(stop) = control.stop.get() {
         drop_caught(future);
-        return Outcome::Cancelled(reason.clone());
+        return stop.clone().into_outcome();
     }
     let mut cancelled = pin!(control.notify.notified());
     // Outside the budget: a future that uses it up in each poll would never be late.
@@ -344,17 +364,20 @@ where
     let mut slot = pin!(Some(future));
     // Once it is asked to stop: until when it may go on.
     let mut leaving = pin!(None);
-    let reason = || control.reason.get().cloned().unwrap_or_default();
+    let stopped = || {
+        let nameless = || Stop::Cancelled(String::new());
+        control.stop.get().cloned().unwrap_or_else(nameless).into_outcome()
+    };
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {
             if let Poll::Ready(outcome) = poll_caught(future, context) {
                 // It did as it was asked.
                 let left = leaving.is_some() && matches!(outcome, Outcome::Failed(_));
-                return Poll::Ready(if left { Outcome::Cancelled(reason()) } else { outcome });
+                return Poll::Ready(if left { stopped() } else { outcome });
             }
         }
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
-            let Some(grace) = grace else { return Poll::Ready(Outcome::Cancelled(reason())) };
+            let Some(grace) = grace else { return Poll::Ready(stopped()) };
             leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
             control.token.cancel();
             // It hears of it in this poll, or is woken by it.
@@ -362,7 +385,7 @@ where
         }
         let over = leaving.as_mut().as_pin_mut();
         if over.is_some_and(|over| over.poll(context).is_ready()) {
-            return Poll::Ready(Outcome::Cancelled(reason()));
+            return Poll::Ready(stopped());
         }
         let late = late.as_mut().as_pin_mut();
         if late.is_some_and(|late| late.poll(context).is_ready()) {

@@ -14,6 +14,7 @@ mod map_closed;
 mod map_command;
 mod map_groups;
 mod map_large;
+mod map_output;
 mod map_preview;
 mod map_reader;
 mod map_room;

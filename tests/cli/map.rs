@@ -83,7 +83,7 @@ fn each_id_succeeds_once_and_what_failed_runs_again() {
         [ "$1" != 3 ] || [ "$TASKLEDGER_ATTEMPT" = 2 ] || { echo first >&2; echo not yet >&2; exit 7; }"#;
     let args = ["-j", "2", "--", "sh", "-c", script, log, "{}"];
     let first = mapped(&ledger, &numbers(5), &args).expect(1);
-    assert!(first.err.contains("3: exit status 7; the last it said: first\\nnot yet"), "{first:?}");
+    assert!(first.err.contains("first\nnot yet\ntaskledger: 3: exit status 7\n"), "{first:?}");
     assert!(first.err.contains("4 succeeded, 1 failed, 0 skipped"), "{first:?}");
     let mut out = first.lines();
     out.sort_unstable();
@@ -160,7 +160,7 @@ fn outputs_are_whole_whatever_their_size_and_may_be_streamed() {
         mapped(&ledger, b"a\n", &["--ungroup", "--", "sh", "-c", "echo o; echo e >&2; exit 1"]);
     let done = done.expect(1);
     assert_eq!(done.out, "o\n");
-    assert!(done.err.contains("a: exit status 1; the last it said: e"), "{done:?}");
+    assert!(done.err.contains("e\ntaskledger: a: exit status 1\n"), "{done:?}");
 }
 
 /// Somebody else keeps the pipes of a command that has ended.

@@ -6,7 +6,6 @@ use crate::terminal::quoted;
 use rustix::fs::{Access, access, fstat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process, kill_process_group};
-use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
@@ -19,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskledger::{Attempt, ByteId};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Exit codes for a program that cannot be run, or is not there.
@@ -37,13 +35,26 @@ pub(crate) fn command(words: &[OsString], id: &ByteId, attempt: Attempt) -> Opti
     Some(command)
 }
 
-/// Why an attempt failed. What is recorded is the `Debug` of an error: the text itself.
-pub(crate) struct Why(pub(crate) String);
+/// Why an attempt failed, and the last it said, which is passed on with all the rest. What is recorded is
+/// the `Debug` of an error: the text itself.
+pub(crate) struct Why(pub(crate) String, pub(crate) Option<String>);
 
 impl fmt::Debug for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.0)?;
+        self.1.as_ref().map_or(Ok(()), |words| write!(f, "; {}", said(words)))
     }
+}
+
+impl From<String> for Why {
+    fn from(why: String) -> Self {
+        Self(why, None)
+    }
+}
+
+/// How the last that a command has said is recorded.
+pub(crate) fn said(words: &str) -> String {
+    format!("the last it said: {words}")
 }
 
 /// How a command ended, in words; `None` if it succeeded.
@@ -100,11 +111,14 @@ fn runs(program: &Path) -> io::Result<()> {
     Ok(access(program, Access::EXEC_OK)?)
 }
 
+/// Dropped when a command and its group are gone.
+pub(crate) type Alive = Box<dyn Send + Sync>;
+
 /// A process group of its own that is ended when this is dropped before the command has: TERM, and
-/// KILL after some time. Whoever waits for its `alive` to be dropped knows that it is gone.
+/// KILL after some time.
 pub(crate) struct Group {
     /// `None` once the command has ended.
-    running: Option<(Child, mpsc::Sender<Infallible>)>,
+    running: Option<(Child, Alive)>,
     kin: Arc<Kin>,
     patience: Patience,
 }
@@ -161,7 +175,7 @@ impl Group {
         mut command: Command,
         slot: Taken,
         patience: Patience,
-        alive: mpsc::Sender<Infallible>,
+        alive: impl FnOnce() -> Alive,
     ) -> io::Result<Self> {
         command.process_group(0).stdin(Stdio::null());
         let (ours, theirs) = UnixStream::pair()?;
@@ -175,7 +189,7 @@ impl Group {
         groups.push(group.leader);
         drop(groups);
         let kin = Arc::new(Kin { group, slot, left: ours, link });
-        Ok(Self { running: Some((child, alive)), kin, patience })
+        Ok(Self { running: Some((child, alive())), kin, patience })
     }
 
     /// The command's output, if it is piped; handed out once.
@@ -214,7 +228,7 @@ fn pid(child: &Child) -> Option<Pid> {
 
 /// A number is not given to another group as long as anybody is in this one, nor to another process
 /// as long as the leader has not been waited for.
-async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: mpsc::Sender<Infallible>) {
+async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: Alive) {
     // A leader may have gone to another group.
     let tell = |child: &Child, signal| {
         let stray = pid(child).filter(|leader| getpgid(Some(*leader)).ok() != Some(*leader));

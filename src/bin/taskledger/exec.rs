@@ -72,7 +72,7 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     Ok(match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => before(ledger, id).await,
-        Err(AttemptError::Failed(Why(why))) => {
+        Err(AttemptError::Failed(Why(why, _))) => {
             // What has said by itself why it failed needs no other word.
             if code.is_none_or(|code| code >= NOT_RUN) {
                 complain(&format!("{id}: {why}"));
@@ -110,28 +110,28 @@ async fn work(
     slots: Slots,
     ended: Arc<Mutex<Ended>>,
 ) -> Result<(), Why> {
-    let record = ledger.record(&id).await.map_err(|error| Why(chain(&error)))?;
+    let record = ledger.record(&id).await.map_err(|error| chain(&error))?;
     let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
     let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
     let (Some(mut command), Some(program)) = (command(&words, &id, attempt), words.first()) else {
-        return Err(Why("there is no command".to_owned()));
+        return Err("there is no command".to_owned().into());
     };
     // Before there is anybody whom a signal would leave alone.
     let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
-    let signals = Signals::listen(&kinds).map_err(|error| Why(error.to_string()))?;
-    let taken = slots.take(&id).map_err(|error| Why(format!("it cannot be noted: {error}")))?;
+    let signals = Signals::listen(&kinds).map_err(|error| error.to_string())?;
+    let taken = slots.take(&id).map_err(|error| format!("it cannot be noted: {error}"))?;
     let (child, _, slot) = taken.start(&mut command, Started::Process).map_err(|error| {
         ended().code = Some(code_of(&error));
-        Why(not_started(program, &error))
+        not_started(program, &error)
     })?;
     ended().slot = Some(slot);
-    let status = until_it_ends(signals, child).await.map_err(|error| Why(error.to_string()))?;
+    let status = until_it_ends(signals, child).await.map_err(|error| error.to_string())?;
     let code = match status.signal() {
         Some(signal) => 128 + signal,
         None => status.code().unwrap_or(1),
     };
     ended().code = Some(u8::try_from(code).unwrap_or(u8::MAX));
-    failure_of(status).map_or(Ok(()), |why| Err(Why(why)))
+    failure_of(status).map_or(Ok(()), |why| Err(why.into()))
 }
 
 /// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,

@@ -10,6 +10,7 @@ mod course;
 mod feed;
 mod input;
 mod job;
+mod later;
 mod preview;
 mod printer;
 mod progress;
@@ -25,6 +26,7 @@ use crate::slots::Slots;
 use crate::terminal::{Done, Failure, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
+use later::Later;
 use printer::Printer;
 use progress::{Counts, Progress, one_more, read};
 use room::Room;
@@ -58,6 +60,8 @@ enum End {
     Cancelled,
     /// It was not for us to run.
     Skipped,
+    /// The ledger has not taken it.
+    NotBegun,
     /// The ledger records no more.
     Broken,
     /// Its command could not be started, because of what others take by now.
@@ -103,10 +107,11 @@ struct Shared {
     fail_fast: bool,
     room: Room,
     slots: Slots,
+    later: Later,
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
-    let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::TSTP];
+    let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT, Kind::TSTP];
     let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
     let opened = tokio::select! {
         opened = Tasks::builder().open(&args.ledger) => opened,
@@ -212,6 +217,7 @@ impl Run<'_> {
             fail_fast: args.fail_fast,
             room: Room::default(),
             slots,
+            later: Later::default(),
         });
         let (input, size) = open_input()?;
         shared.counts.all.store(size, Ordering::Relaxed);
@@ -226,6 +232,12 @@ impl Run<'_> {
                 shared.steering.stop(Stop::Input);
             }
             while jobs.running.join_next().await.is_some() {}
+            let left = shared.later.end().await;
+            if left > 0 {
+                shared.printer.note(format!(
+                    "{left} outputs are still open, of what commands have left running; nobody reads them any more"
+                ));
+            }
             let course = shared.steering.now();
             let last = summary::text(args, &shared.counts, course, since.elapsed());
             shared.printer.end(last).await;
@@ -235,10 +247,10 @@ impl Run<'_> {
         loop {
             tokio::select! {
                 () = &mut all => break,
-                got = signals.next() => if got == Kind::TSTP {
-                    suspend();
-                } else {
-                    shared.interrupted();
+                got = signals.next() => match got {
+                    Kind::TSTP => suspend(),
+                    Kind::QUIT => shared.interrupted(true),
+                    _ => shared.interrupted(false),
                 },
                 // Also what has begun since it was said.
                 _ = tick.tick(), if shared.steering.now() == Course::End => shared.end_what_runs(),
@@ -260,9 +272,9 @@ fn open_input() -> Result<(File, u64), Failure> {
 }
 
 impl Shared {
-    /// Once: nothing new. Twice: what runs is ended.
-    fn interrupted(&self) {
-        match self.steering.interrupted() {
+    /// Once: nothing new. Twice, or `now`: what runs is ended.
+    fn interrupted(&self, now: bool) {
+        match self.steering.interrupted(now) {
             Course::End => self.end_what_runs(),
             Course::On | Course::NothingNew(_) => {
                 let running = read(&self.counts.running);
@@ -290,6 +302,7 @@ impl Shared {
             }
             End::Cancelled => one_more(&self.counts.cancelled),
             End::Skipped => one_more(&self.counts.skipped),
+            End::NotBegun => self.steering.stop(Stop::Broken),
             End::Broken | End::NoRoom => {
                 one_more(&self.counts.failed);
                 self.steering.stop(Stop::Broken);

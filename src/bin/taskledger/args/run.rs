@@ -17,13 +17,18 @@ use taskledger::TaskState;
 /// have done its work, or some of it.
 ///
 /// Commands read nothing (/dev/null), and find TASKLEDGER_ID and TASKLEDGER_ATTEMPT (1, 2, ...) in
-/// their environment. What they print is passed on when they have ended, not mixed with others. Each
-/// has a process group of its own: one that reads the terminal is stopped, which is said.
+/// their environment. Each has a process group of its own: one that reads the terminal is stopped, which
+/// is said.
 ///
-/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice: it is
-/// told to end (TERM, then KILL after --kill-after) with all processes of its group, and recorded as
-/// cancelled; output that nobody reads is given up after the same time. Three times: it is killed at
-/// once. Ctrl-Z stops the commands as well; --timeout goes on.
+/// What they print is passed on when they have ended, not mixed with others, and only then a success is
+/// recorded. Output comes at least once: after a kill it may come again. An output that cannot be passed
+/// on is a failure of that id. What a command leaves running may print on, which is passed on as it comes;
+/// a second after the end of everything else nobody reads it any more, which is said.
+///
+/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice, or QUIT
+/// once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
+/// recorded as cancelled; output that nobody reads is given up after the same time, and its id runs again
+/// next time. Three times: it is killed at once. Ctrl-Z stops the commands as well; --timeout goes on.
 ///
 /// No command runs beside another one for the same id: before a retry the group of the last attempt is
 /// ended, and processes that have left it are waited for, which is said. What escapes: a process that has
