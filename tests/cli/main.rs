@@ -4,6 +4,7 @@
 
 mod copied;
 mod damage;
+mod examples;
 mod exec;
 mod exported;
 mod formats;
@@ -13,6 +14,7 @@ mod map;
 mod map_closed;
 mod map_command;
 mod map_groups;
+mod map_killed;
 mod map_large;
 mod map_output;
 mod map_preview;

@@ -40,12 +40,19 @@ use taskledger::TaskState;
 #[command(after_help = "\
 Examples:
   find . -name '*.rs' | taskledger map --ledger L -- wc -l {}
-  find photos -name '*.jpg' -print0 | taskledger map -0 --ledger L -j 4 -- convert {} -resize 50% {}.small.jpg
+  find photos -name '*.jpg' -print0 | taskledger map -0 --ledger L -j 4 -- sh -c '
+    mkdir -p \"small/${1%/*}\" && convert \"$1\" -resize 50% \"jpg:small/$1.tmp\" &&
+    mv \"small/$1.tmp\" \"small/$1\"' sh {}
   taskledger map --ledger L --timeout 10m --retries 3 -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --dry-run -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --rebind -- curl -fsSLO {} < urls.txt
-  taskledger map --ledger L -- sh -c 'gzip -k \"$1\" && mv \"$1.gz\" out/' sh {} < files
+  taskledger map --ledger L -- sh -c '
+    to=out/${1##*/}; gzip -c \"$1\" > \"$to.tmp\" && mv \"$to.tmp\" \"$to.gz\"' sh {} < files
+
+What searches a directory also finds what is in a ledger there (`find . -type f`), and what the commands \
+write there: keep both elsewhere. A command that was cut off runs again: let it write to another name and \
+rename.
 
 Exit codes: 0 all succeeded, now or before; 1 some failed, or were left alone; 2 called wrongly, or the \
 ledger or the input cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
@@ -62,7 +69,7 @@ pub(crate) struct MapArgs {
     /// Each takes six open files: the soft limit (`ulimit -n`) is raised for as many as that needs, also for
     /// the commands, and where the hard limit is too low fewer run. A command that cannot be started for
     /// want of processes or memory waits until another one has ended.
-    #[arg(long, short, value_name = "N", default_value_t = processors(), hide_default_value = true)]
+    #[arg(long, short, value_name = "N", default_value_t = processors(), hide_default_value = true, value_parser = jobs)]
     pub(crate) jobs: NonZero<usize>,
     /// Lines end with a NUL byte instead of a newline: for `find -print0`.
     #[arg(long, short = '0')]
@@ -93,7 +100,7 @@ pub(crate) struct MapArgs {
     /// What has succeeded with the old command goes on counting as succeeded.
     #[arg(long, conflicts_with = "any_command")]
     pub(crate) rebind: bool,
-    /// Does not wait for commands that a killed run has left: exit code 75 if there are any.
+    /// Does not wait for a ledger in use, nor for commands that a killed run has left: exit code 75.
     #[arg(long)]
     pub(crate) no_wait: bool,
     /// Passes output on as it comes, mixed. There is no progress bar then.
@@ -179,7 +186,7 @@ pub(crate) struct ExecArgs {
     /// The id: what is to be done once.
     #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(id))]
     pub(crate) id: OsString,
-    /// Waits for a ledger that is in use: as long as it takes, or so long.
+    /// Waits for a ledger that is in use: as long as it takes, or so long. It says so.
     #[arg(
         long,
         value_name = "TIME",
@@ -198,9 +205,15 @@ fn processors() -> NonZero<usize> {
     std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
 
+fn jobs(text: &str) -> Result<NonZero<usize>, &'static str> {
+    let number = text.parse::<usize>().map_err(|_| "not a number of commands")?;
+    NonZero::new(number).ok_or("at least one command runs at a time")
+}
+
 /// A span of time; a bare number is one of seconds, a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = |error: jiff::Error| format!("no span of time such as 90s, 10m or 1h30m: {error}");
+    // What jiff says is about dates.
+    let wrong = |_: jiff::Error| "no span of time such as 90s, 10m, 1h30m or 2w; the longest unit is a week";
     let seconds = text.parse::<f64>().ok().map(|seconds| format!("{seconds}s"));
     let span = seconds.as_deref().unwrap_or(text).parse::<jiff::Span>().map_err(wrong)?;
     let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
