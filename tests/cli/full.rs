@@ -79,6 +79,7 @@ fn a_full_disk_ends_a_run_and_loses_nothing() {
     }
     let told = run.join().unwrap().expect(1).err;
     assert!(told.contains("No space left on device"), "{told}");
+    assert!(!told.contains(": rejected\n"), "without a reason: {told}");
     small.fill();
     // Whether it opens, and how far it comes, is a question of what was folded.
     assert_ne!(mapped(&ledger, &numbers(400), &args).code, Some(0));

@@ -32,7 +32,14 @@ async fn exec(args: &ExecArgs) -> Done {
     let id = ByteId::from(args.id.clone().into_vec());
     let since = Instant::now();
     let wait = args.wait.unwrap_or(Duration::ZERO);
-    let ledger = match Tasks::builder().lock_wait(wait).open(&args.ledger).await {
+    let mut opened = Tasks::builder().lock_wait(Duration::ZERO).open(&args.ledger).await;
+    if let Err(error @ OpenError::Locked { .. }) = &opened {
+        if !wait.is_zero() {
+            complain(&format!("{id}: waiting: {}", chain(error)));
+            opened = Tasks::builder().lock_wait(wait).open(&args.ledger).await;
+        }
+    }
+    let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
             complain(&format!("{id}: {}", chain(&error)));

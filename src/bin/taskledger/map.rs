@@ -113,8 +113,12 @@ struct Shared {
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT, Kind::TSTP];
     let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
+    let mut builder = Tasks::builder();
+    if args.no_wait {
+        builder = builder.lock_wait(Duration::ZERO);
+    }
     let opened = tokio::select! {
-        opened = Tasks::builder().open(&args.ledger) => opened,
+        opened = builder.open(&args.ledger) => opened,
         () = interrupted(&mut signals) => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let ledger = match opened {
@@ -172,19 +176,21 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
     if !fits(args, template, remembered.as_deref()) {
         return Err(Ok(ExitCode::from(USAGE)));
     }
+    let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
+    let slots = match Slots::begin(ledger, &args.ledger, wait).await {
+        Ok(Ok(slots)) => slots,
+        Ok(Err(told)) => {
+            complain(&told);
+            return Err(Ok(ExitCode::from(IN_USE)));
+        }
+        Err(failure) => return Err(Err(failure)),
+    };
+    // Whoever is turned away has changed nothing.
     if remembered.is_none() || args.rebind {
         let set = ledger.set_metadata(COMMAND, Some(template.to_bytes())).await;
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }
-    let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
-    match Slots::begin(ledger, &args.ledger, wait).await {
-        Ok(Ok(slots)) => Ok(slots),
-        Ok(Err(told)) => {
-            complain(&told);
-            Err(Ok(ExitCode::from(IN_USE)))
-        }
-        Err(failure) => Err(Err(failure)),
-    }
+    Ok(slots)
 }
 
 /// What a run is made of.

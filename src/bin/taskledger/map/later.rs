@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// So many pipes are read: each is a descriptor that nobody else can have.
-pub(super) const PIPES: u64 = 64;
+pub(super) const PIPES: u64 = 16;
 
 /// How long they are waited for when everything else is done.
 const LAST: Duration = Duration::from_secs(1);
