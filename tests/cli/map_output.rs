@@ -95,7 +95,7 @@ fn what_is_printed_later_is_passed_on() {
     let (dir, ledger) = scratch();
     let (go, log) = (dir.path().join("go"), dir.path().join("log"));
     // The second command waits for what the first one has left running, which waits for that.
-    let script = r#"until_there() { while ! [ -e "$1" ]; do sleep 0.02; done; }
+    let script = r#"until_there() { for i in $(seq 600); do [ -e "$1" ] && return; sleep 0.1; done; exit 1; }
         if [ $2 = a ]; then (until_there "$0"; printf 'late\nlater' && printf late >&2 && echo >> "$1") & exit 0; fi
         sleep 0.5; echo >> "$0"; until_there "$1"; echo second"#;
     let files = [go.to_str().unwrap(), log.to_str().unwrap()];

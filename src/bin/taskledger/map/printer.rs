@@ -127,8 +127,11 @@ fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts) {
                 let whole = progress.is_bar() && !newline;
                 let written = progress.aside(|| match stream {
                     Stream::Out => print_piece(&io::stdout(), &bytes, whole),
-                    // Whoever listens to the errors is less important.
-                    Stream::Err => Ok(drop(print_piece(&io::stderr(), &bytes, whole))),
+                    Stream::Err => {
+                        // Whoever listens to the errors is less important.
+                        drop(print_piece(&io::stderr(), &bytes, whole));
+                        Ok(())
+                    }
                 });
                 if stream == Stream::Err {
                     fresh = newline || whole;
