@@ -14,7 +14,7 @@
 
 mod control;
 
-pub(crate) use control::{Control, Seat, is_within, is_within_id};
+pub(crate) use control::{Control, Seat, Stop, is_within, is_within_id};
 
 use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text};
 use crate::foreign::drop_caught;
@@ -47,6 +47,15 @@ pub(crate) const LEFT: &str = "its caller was dropped";
 
 /// Why an attempt is cancelled of which nothing is left here.
 pub(crate) const GONE: &str = "its runtime shut down or its task was dropped";
+
+impl Stop {
+    fn into_outcome<V, E>(self) -> Outcome<V, E> {
+        match self {
+            Self::Cancelled(reason) => Outcome::Cancelled(reason),
+            Self::TimedOut => Outcome::TimedOut,
+        }
+    }
+}
 
 /// Which of the two ways an id can be occupied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,9 +326,9 @@ async fn supervise<F, V, E>(future: F, control: &Control, limits: Limits) -> Out
 where
     F: Future<Output = Result<V, E>>,
 {
-    if let Some(reason) = control.reason.get() {
+    if let Some(stop) = control.stop.get() {
         drop_caught(future);
-        return Outcome::Cancelled(reason.clone());
+        return stop.clone().into_outcome();
     }
     let now = Instant::now();
     if limits.deadline.is_some_and(|deadline| deadline <= now) {
@@ -335,19 +344,20 @@ where
     let mut slot = pin!(Some(future));
     // Once it is asked to stop: until when it may go on.
     let mut leaving = pin!(None);
-    let reason = || control.reason.get().cloned().unwrap_or_default();
+    let stopped = || {
+        let nameless = || Stop::Cancelled(String::new());
+        control.stop.get().cloned().unwrap_or_else(nameless).into_outcome()
+    };
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {
             if let Poll::Ready(outcome) = poll_caught(future, context) {
                 // It did as it was asked.
                 let left = leaving.is_some() && matches!(outcome, Outcome::Failed(_));
-                return Poll::Ready(if left { Outcome::Cancelled(reason()) } else { outcome });
+                return Poll::Ready(if left { stopped() } else { outcome });
             }
         }
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
-            let Some(grace) = limits.grace else {
-                return Poll::Ready(Outcome::Cancelled(reason()));
-            };
+            let Some(grace) = limits.grace else { return Poll::Ready(stopped()) };
             leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
             control.token.cancel();
             // It hears of it in this poll, or is woken by it.
@@ -355,7 +365,7 @@ where
         }
         let over = leaving.as_mut().as_pin_mut();
         if over.is_some_and(|over| over.poll(context).is_ready()) {
-            return Poll::Ready(Outcome::Cancelled(reason()));
+            return Poll::Ready(stopped());
         }
         let late = late.as_mut().as_pin_mut();
         if late.is_some_and(|late| late.poll(context).is_ready()) {

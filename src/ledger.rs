@@ -10,7 +10,7 @@ pub use admin::Health;
 pub(crate) use admin::MAX_METADATA_ENTRY;
 pub(crate) use read::decoded;
 
-use crate::attempt::{self, Kind, Waiter};
+use crate::attempt::{self, Kind, Stop, Waiter};
 use crate::builder::Builder;
 use crate::error::{
     AttemptError, CancelError, ChangeError, IdError, LaunchError, OpenError, Poison, Rejection,
@@ -549,15 +549,55 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         id: &Q,
         reason: impl Into<String>,
     ) -> Result<(), CancelError> {
+        self.stop(id, Stop::Cancelled(reason.into()))
+    }
+
+    /// As [`cancel`](Self::cancel), but `TimedOut` is recorded: for whoever measures the time himself,
+    /// because not all that an attempt does is to count, as it would for a
+    /// [timeout](crate::Task::timeout).
+    ///
+    /// # Durability
+    ///
+    /// Nothing is on disk when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`CancelError::NotRunning`] when nothing runs; [`CancelError::Id`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Failure, Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.launch(7, std::future::pending::<Result<(), String>>()).await?;
+    /// ledger.time_out(&7)?;
+    /// ledger.wait(&7).await?;
+    /// let failure = ledger.record(&7).await?.and_then(|details| details.failure);
+    /// assert_eq!(failure, Some(Failure::TimedOut));
+    /// # Ok(()) }
+    /// ```
+    pub fn time_out<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> Result<(), CancelError> {
+        self.stop(id, Stop::TimedOut)
+    }
+
+    fn stop<Q: Lookup<K> + ?Sized>(&self, id: &Q, stop: Stop) -> Result<(), CancelError> {
         let id = EncodedId::encode::<K, Q>(id)?;
-        let (shared, reason) = (self.shared(), reason.into());
-        // Before the attempt itself: its run must not go on with the next one.
-        let flies = shared.flights.cancel(&shared.index, &id, &reason);
+        let shared = self.shared();
+        // Before the attempt itself: its run must not go on with the next one. After a timeout it may.
+        let flies = match &stop {
+            Stop::Cancelled(reason) => shared.flights.cancel(&shared.index, &id, reason),
+            Stop::TimedOut => false,
+        };
         match shared.index.runs(id.as_bytes()) {
             Some(key) => {
                 // Without a control it is ending by itself at this moment.
                 if let Some(control) = shared.control(key) {
-                    control.cancel(reason);
+                    control.stop(stop);
                 }
                 Ok(())
             }

@@ -40,17 +40,28 @@ pub(super) async fn within<F: Future>(shared: &Arc<Shared>, id: &EncodedId, code
 /// The way to ask an attempt to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    pub(super) reason: OnceLock<String>,
+    pub(super) stop: OnceLock<Stop>,
     pub(super) notify: Notify,
     /// For the future itself, if it listens.
     pub(super) token: CancellationToken,
     end: OnceLock<Cell>,
 }
 
+/// Why an attempt is to stop.
+#[derive(Clone, Debug)]
+pub(crate) enum Stop {
+    Cancelled(String),
+    TimedOut,
+}
+
 impl Control {
-    /// The first reason stays.
     pub(crate) fn cancel(&self, reason: String) {
-        if self.reason.set(reason).is_ok() {
+        self.stop(Stop::Cancelled(reason));
+    }
+
+    /// The first reason stays.
+    pub(crate) fn stop(&self, stop: Stop) {
+        if self.stop.set(stop).is_ok() {
             // Keeps a permit for an attempt that does not listen yet.
             self.notify.notify_one();
         }

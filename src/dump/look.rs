@@ -241,7 +241,7 @@ impl Look<'_> {
                 return Some(format!("{name} holds what an accepted loss put aside"));
             }
             Name::Unknown => return Some(format!("{name} is not known, and left alone")),
-            Name::Lock | Name::Manifest | Name::Witness | Name::Ballast => false,
+            Name::Lock | Name::Manifest | Name::Witness | Name::Ballast | Name::Commands => false,
         };
         leftover.then(|| format!("{name} is a leftover, which the next open removes"))
     }

@@ -85,4 +85,46 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         };
         self.change(Request::Change { id, event, after: None }).await
     }
+
+    /// Records what is found out about a failed id later, without a verdict: the last of its notes, cut at
+    /// 1 KiB. A running attempt of a [`run`](Self::run) notes what it has to say
+    /// [itself](crate::Context::note).
+    ///
+    /// # Durability
+    ///
+    /// When it returns `Ok`, it is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, **it may be recorded or not**.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; refused when the id is not failed.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// ledger.task(7).launch_block(async { Err::<(), _>("no route") }).await.unwrap_err();
+    /// ledger.note(&7, "the cable was cut").await?;
+    /// let details = ledger.record(&7).await?.ok_or("not found")?;
+    /// assert_eq!(details.notes[0].text, "the cable was cut");
+    /// # Ok(()) }
+    /// ```
+    pub async fn note<Q: Lookup<K> + ?Sized>(
+        &self,
+        id: &Q,
+        note: impl Into<String>,
+    ) -> Result<(), ChangeError> {
+        let id = EncodedId::encode::<K, Q>(id).map_err(Rejection::Id)?;
+        let event = Event::Noted { note: cut_at(note.into(), MAX_NOTE_BYTES) };
+        self.change(Request::Change { id, event, after: None }).await
+    }
 }

@@ -9,6 +9,7 @@
 //! checkpoint-<N>  a checkpoint, N as above           a file
 //! damaged         what an accepted loss put aside    a directory
 //! copying         a copy is being made here          fresh.rs
+//! commands        what `map` and `exec` run here     a directory of the command's
 //! <one of these>.tmp    not finished
 //! ```
 //!
@@ -39,6 +40,9 @@ pub(crate) const DAMAGED: &str = "damaged";
 
 /// Says that a copy of a ledger is being made. Beside a manifest it is a leftover.
 pub(crate) const COPYING: &str = "copying";
+
+/// Where the command notes what it runs: all commands in one file, once, and now each in one of its own.
+const COMMANDS: [&str; 2] = ["commands", "commands.lock"];
 
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -71,6 +75,8 @@ pub(crate) enum Name {
     Damaged,
     /// A copy is being made.
     Copying,
+    /// What the command runs.
+    Commands,
     /// One of the above that was never finished.
     Unfinished,
     /// Not one of ours.
@@ -98,6 +104,7 @@ impl Name {
             ballast::NAME => Self::Ballast,
             DAMAGED => Self::Damaged,
             COPYING => Self::Copying,
+            _ if COMMANDS.contains(&name) => Self::Commands,
             _ => number("log-")
                 .map(Self::Log)
                 .or_else(|| number("checkpoint-").map(Self::Checkpoint))
@@ -216,6 +223,7 @@ fn evidence(
             | Name::Manifest
             | Name::Ballast
             | Name::Copying
+            | Name::Commands
             | Name::Unfinished
             | Name::Unknown => None,
         };
@@ -236,6 +244,7 @@ pub(crate) fn remove_leftovers_of_creation(dir: &Path) -> Result<Vec<String>, Jo
         | Name::Checkpoint(_)
         | Name::Damaged
         | Name::Copying
+        | Name::Commands
         | Name::Unknown => false,
     })
 }
@@ -248,7 +257,12 @@ pub(crate) fn remove_leftovers_of_copy(dir: &Path) -> Result<Vec<String>, Journa
         Name::Witness | Name::Ballast | Name::Log(_) | Name::Checkpoint(_) | Name::Unfinished => {
             true
         }
-        Name::Lock | Name::Manifest | Name::Damaged | Name::Copying | Name::Unknown => false,
+        Name::Lock
+        | Name::Manifest
+        | Name::Damaged
+        | Name::Copying
+        | Name::Commands
+        | Name::Unknown => false,
     })
 }
 
@@ -269,6 +283,7 @@ pub(crate) fn remove_leftovers(
         | Name::Witness
         | Name::Ballast
         | Name::Damaged
+        | Name::Commands
         | Name::Unknown => false,
     })
 }
@@ -292,6 +307,7 @@ pub(crate) fn numbered(dir: &Path) -> Result<(Vec<u64>, Vec<u64>), JournalError>
             | Name::Ballast
             | Name::Damaged
             | Name::Copying
+            | Name::Commands
             | Name::Unfinished
             | Name::Unknown => {}
         }

@@ -257,6 +257,7 @@ fn all_names(dir: &Path) -> Result<Vec<String>, JournalError> {
         | Name::Damaged
         | Name::Copying
         | Name::Unfinished
+        | Name::Commands
         | Name::Unknown => false,
     };
     let names = directory::list(dir)?.into_iter().filter(|&(_, name)| telling(name));

@@ -87,10 +87,14 @@ fn a_ledger_in_use_is_waited_for_if_that_is_wanted() {
         "{told:?}"
     );
     executed(&ledger, &["--wait=0.2", "second", "--", "true"]).expect(75);
-    let waiting = exec(&ledger, &["--wait", "second", "--", "true"]).spawn().unwrap();
+    let mut waiting = exec(&ledger, &["--wait", "second", "--", "true"]).spawn().unwrap();
+    // It says so while it waits.
+    let mut told = vec![0; "taskledger: second: waiting: ".len()];
+    waiting.stderr.as_mut().unwrap().read_exact(&mut told).unwrap();
+    assert_eq!(String::from_utf8(told).unwrap(), "taskledger: second: waiting: ");
     drop(first.stdin.take());
     end(first).expect(0);
-    end(waiting).expect(0);
+    assert!(end(waiting).expect(0).err.contains("in use"));
     assert!(on("show", &ledger, &["second"]).out.contains("succeeded"));
 }
 

@@ -1,6 +1,7 @@
 //! `taskledger map` on a full disk: a file system of its own, where that can be mounted.
 
 use crate::map::{feed, map, mapped, numbers, scratch, succeeded};
+use crate::on;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -78,6 +79,7 @@ fn a_full_disk_ends_a_run_and_loses_nothing() {
     }
     let told = run.join().unwrap().expect(1).err;
     assert!(told.contains("No space left on device"), "{told}");
+    assert!(!told.contains(": rejected\n"), "without a reason: {told}");
     small.fill();
     // Whether it opens, and how far it comes, is a question of what was folded.
     assert_ne!(mapped(&ledger, &numbers(400), &args).code, Some(0));
@@ -107,7 +109,10 @@ fn an_output_that_cannot_be_kept_is_told_and_ends_the_run() {
     let run = feed(command.env("TMPDIR", small.0.path()).spawn().unwrap(), &numbers(9)).expect(1);
     assert!(run.err.contains("1: some of its output could not be kept in"), "{run:?}");
     assert!(run.err.contains("No space left on device"), "{}", run.err);
-    // It did what it was to do, and that is recorded; those after it are not begun.
-    assert_eq!(succeeded(&ledger).len(), 1);
-    mapped(&ledger, &numbers(9), &["-q", "--", "sh", "-c", script]).expect(0);
+    // Its output is lost, so it is none that has succeeded; those after it are not begun.
+    assert!(succeeded(&ledger).is_empty());
+    assert!(on("show", &ledger, &["1"]).out.contains("some of its output could not be kept"));
+    assert_eq!(on("show", &ledger, &["2"]).code, Some(1));
+    let again = mapped(&ledger, &numbers(9), &["-q", "--", "sh", "-c", script]).expect(0);
+    assert_eq!(again.out.len(), 9 * 3_000_000);
 }

@@ -4,15 +4,19 @@
 
 mod copied;
 mod damage;
+mod examples;
 mod exec;
 mod exported;
 mod formats;
 mod full;
 mod ids;
 mod map;
+mod map_closed;
 mod map_command;
 mod map_groups;
+mod map_killed;
 mod map_large;
+mod map_output;
 mod map_preview;
 mod map_reader;
 mod map_room;

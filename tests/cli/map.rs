@@ -1,7 +1,7 @@
 //! `taskledger map`, as it is run: whole processes, real commands, real signals.
 
 use crate::{Run, on, taskledger};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -83,7 +83,7 @@ fn each_id_succeeds_once_and_what_failed_runs_again() {
         [ "$1" != 3 ] || [ "$TASKLEDGER_ATTEMPT" = 2 ] || { echo first >&2; echo not yet >&2; exit 7; }"#;
     let args = ["-j", "2", "--", "sh", "-c", script, log, "{}"];
     let first = mapped(&ledger, &numbers(5), &args).expect(1);
-    assert!(first.err.contains("3: exit status 7; the last it said: first\\nnot yet"), "{first:?}");
+    assert!(first.err.contains("first\nnot yet\ntaskledger: 3: exit status 7\n"), "{first:?}");
     assert!(first.err.contains("4 succeeded, 1 failed, 0 skipped"), "{first:?}");
     let mut out = first.lines();
     out.sort_unstable();
@@ -127,7 +127,10 @@ fn ids_are_bytes_and_reach_the_command_as_they_are() {
     let args = ["-j", "1", "--", "printf", "<%s|%s>", "a{}b{}", "-x"];
     let done = mapped(&ledger, b"$(x) 'y\"\n\n--z\n$(x) 'y\"\nlast", &args).expect(0);
     assert_eq!(done.out, "<a$(x) 'y\"b$(x) 'y\"|-x><a--zb--z|-x><alastblast|-x>");
-    assert!(done.err.contains("3 succeeded, 0 failed, 0 skipped, 1 duplicates"), "{done:?}");
+    assert!(
+        done.err.contains("3 succeeded, 0 failed, 0 skipped, 1 duplicates, 1 blank, in"),
+        "{done:?}"
+    );
     let (dir, ledger) = scratch();
     let odd = dir.path().join(OsStr::from_bytes(b"caf\xe9\nx"));
     std::fs::write(&odd, "").unwrap();
@@ -160,7 +163,7 @@ fn outputs_are_whole_whatever_their_size_and_may_be_streamed() {
         mapped(&ledger, b"a\n", &["--ungroup", "--", "sh", "-c", "echo o; echo e >&2; exit 1"]);
     let done = done.expect(1);
     assert_eq!(done.out, "o\n");
-    assert!(done.err.contains("a: exit status 1; the last it said: e"), "{done:?}");
+    assert!(done.err.contains("e\ntaskledger: a: exit status 1\n"), "{done:?}");
 }
 
 /// Somebody else keeps the pipes of a command that has ended.
@@ -392,8 +395,9 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "COMMAND"),
         (&["true"], "unexpected argument"),
-        (&["-j", "0", "--", "true"], "0"),
-        (&["-j", "many", "--", "true"], "many"),
+        (&["-j", "0", "--", "true"], "at least one command"),
+        (&["-j", "many", "--", "true"], "not a number of commands"),
+        (&["--timeout", "100y", "--", "true"], "the longest unit is a week"),
         (&["--timeout", "soon", "--", "true"], "no span of time"),
         (&["--timeout=-3s", "--", "true"], "negative"),
         (&["--retries=-1", "--", "true"], "not in 0..=4294967295"),
@@ -418,7 +422,7 @@ fn of_two_at_a_time_one_is_told_of_the_other() {
     let (_dir, ledger) = scratch();
     let mut first = map(&ledger, &["--", "true"]).spawn().unwrap();
     let stdin = first.stdin.take();
-    until("the first", || std::fs::read(ledger.join("commands.lock")).ok());
+    until("the first", || ledger.join("commands").exists().then_some(()));
     let second = mapped(&ledger, b"a\n", &["--", "true"]).expect(75);
     assert!(
         second.err.contains(&format!("process {}", first.id()))
@@ -429,19 +433,30 @@ fn of_two_at_a_time_one_is_told_of_the_other() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
 }
 
-/// Processes that have the lock that commands inherit.
+/// Processes that have a lock that commands inherit.
 pub(crate) fn left_of(ledger: &Path) -> Vec<u32> {
-    let Ok(lock) = ledger.join("commands.lock").canonicalize() else { return Vec::new() };
+    users_of(&ledger.join("commands"))
+}
+
+/// Processes that have something open below a directory.
+pub(crate) fn users_of(directory: &Path) -> Vec<u32> {
+    let Ok(directory) = directory.canonicalize() else { return Vec::new() };
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
         let open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         let mut links = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
-        if links.any(|link| link == lock) {
+        if links.any(|link| link.starts_with(&directory)) {
             found.push(pid);
         }
     }
     found
+}
+
+/// Waits until a run has started so many.
+pub(crate) fn commands_of(run: &Child, ledger: &Path, count: usize) {
+    let others = || left_of(ledger).into_iter().filter(|pid| *pid != run.id()).count();
+    until("its commands", || (others() >= count).then_some(()));
 }
 
 pub(crate) fn end_all_of(ledger: &Path) {
@@ -453,119 +468,6 @@ pub(crate) fn end_all_of(ledger: &Path) {
         }
         left.is_empty().then_some(())
     });
-}
-
-fn rounds() -> u64 {
-    let factor = std::env::var("TASKLEDGER_ROUNDS").ok();
-    let factor = factor.and_then(|text| text.strip_prefix('x').and_then(|x| x.parse::<u64>().ok()));
-    100 * factor.unwrap_or(1)
-}
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    const fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
-
-/// What the commands themselves have said of their starts and ends, held against the ledger.
-#[derive(Debug, Default)]
-struct Watch {
-    read: usize,
-    /// Ids whose command has begun and not ended.
-    open: std::collections::BTreeSet<String>,
-    succeeded: std::collections::BTreeSet<String>,
-}
-
-impl Watch {
-    /// Takes what is new in the log; what had been recorded as succeeded before must not begin.
-    fn hear(&mut self, log: &Path) {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        for line in text[self.read..].lines() {
-            let mut words = line.split(' ');
-            let (what, id) = (words.next().unwrap(), words.next().unwrap());
-            match what {
-                "start" => {
-                    assert!(!self.succeeded.contains(id), "{id} starts after its success");
-                    assert!(self.open.insert(id.to_owned()), "{id} runs twice at a time");
-                }
-                "end" => assert!(self.open.remove(id), "{id} ends twice"),
-                other => panic!("{other}"),
-            }
-        }
-        self.read = text.len();
-    }
-}
-
-/// Killed at any time, alone or with all that it has started; then another one goes on.
-#[test]
-fn a_kill_makes_nothing_run_twice_that_has_succeeded() {
-    let script = r#"echo "start $1" >> "$0"; sleep 0.0$(($1 % 5)); echo "end $1" >> "$0""#;
-    killed_again_and_again(rounds(), 250, &[], script);
-}
-
-/// The same with attempts that fail, that take too long and are ended, and that are tried again.
-#[test]
-fn a_kill_makes_no_retry_run_beside_another_attempt() {
-    // Told to end, it says so if it has begun.
-    let script = r#"trap 'grep -q "^start $1 $$\$" "$0" && echo "end $1 $$" >> "$0"; exit 1' TERM
-        echo "start $1 $$" >> "$0"
-        [ $TASKLEDGER_ATTEMPT -gt 1 ] || [ $(($1 % 9)) != 1 ] || sleep 1
-        sleep 0.0$(($1 % 5)); echo "end $1 $$" >> "$0"
-        [ $TASKLEDGER_ATTEMPT -gt 1 ] || [ $(($1 % 3)) != 1 ]"#;
-    killed_again_and_again(rounds() / 4, 1500, &["--timeout", "0.5", "--retries", "2"], script);
-}
-
-fn killed_again_and_again(rounds: u64, within: u64, more: &[&str], script: &str) {
-    let seed = std::env::var("TASKLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("TASKLEDGER_SEED={seed}");
-    let mut random = Random(seed);
-    let (mut killed, mut complete) = (0, 0);
-    while killed < rounds {
-        let (dir, ledger) = scratch();
-        let log = dir.path().join("log");
-        let args = ["-j", "4", "-q", "--", "sh", "-c", script, log.to_str().unwrap(), "{}"];
-        let args = [more, &args].concat();
-        let ids = 40;
-        let mut watch = Watch::default();
-        loop {
-            let mut child = map(&ledger, &args).spawn().unwrap();
-            child.stdin.take().unwrap().write_all(&numbers(ids)).unwrap();
-            std::thread::sleep(Duration::from_millis(random.below(within)));
-            let _gone = kill_process(pid(&child), Signal::KILL);
-            let ended = child.wait_with_output().unwrap();
-            match ended.status.code() {
-                Some(0) => break,
-                // Where the machine is slow, more may take too long, more often.
-                Some(1) if !more.is_empty() => {}
-                code => {
-                    assert_eq!(code, None, "{ended:?}");
-                    killed += 1;
-                }
-            }
-            if random.below(2) == 0 {
-                end_all_of(&ledger);
-                watch.hear(&log);
-                // Whatever has not ended never will.
-                watch.open.clear();
-            }
-            // A command that has begun and not said so yet has no success.
-            watch.hear(&log);
-            watch.succeeded = succeeded(&ledger);
-        }
-        watch.hear(&log);
-        assert!(watch.open.is_empty(), "{watch:?}");
-        assert_eq!(succeeded(&ledger).len(), ids as usize);
-        complete += 1;
-    }
-    eprintln!("{killed} kills, {complete} times to the end");
 }
 
 /// What the ledger has as succeeded; nothing, if it is not one yet.
@@ -580,24 +482,4 @@ fn csv_ids(text: &str) -> Vec<String> {
     let Some(head) = lines.next() else { return Vec::new() };
     let at = head.split(',').position(|name| name == "id").unwrap();
     lines.map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
-}
-
-#[test]
-fn a_killed_group_leaves_a_ledger_that_goes_on() {
-    let (_dir, ledger) = scratch();
-    let mut command = map(&ledger, &["-j", "1", "--", "sleep"]);
-    use std::os::unix::process::CommandExt;
-    command.process_group(0);
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"2\n").unwrap();
-    until("the command", || (left_of(&ledger).len() == 2).then_some(()));
-    kill_process_group(pid(&child), Signal::KILL).unwrap();
-    child.wait().unwrap();
-    let waits = mapped(&ledger, b"2\n", &["--no-wait", "--", "sleep"]).expect(75);
-    assert!(waits.err.contains("(sleep 2)"), "{waits:?}");
-    let crashed = mapped(&ledger, b"2\n", &["--status", "--", "sleep"]).expect(0);
-    assert_eq!(crashed.out, "crashed\t1\n");
-    let goes_on = mapped(&ledger, b"2\n", &["--only", "crashed", "--", "sleep"]).expect(0);
-    assert!(goes_on.err.contains("waiting for commands of an earlier run"), "{goes_on:?}");
-    assert!(goes_on.err.contains("1 succeeded"), "{goes_on:?}");
 }

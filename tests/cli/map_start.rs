@@ -1,6 +1,6 @@
 //! `taskledger map`: what it is given at the start, and signals that come early or stop it for a while.
 
-use crate::map::{left_of, map, mapped, numbers, pid, scratch, until};
+use crate::map::{commands_of, left_of, map, mapped, numbers, pid, scratch, until, users_of};
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -44,7 +44,7 @@ const LONG: [&str; 5] = ["-j", "1", "--", "sleep", "300"];
 fn leave_behind(ledger: &Path) {
     let mut killed = map(ledger, &LONG).spawn().unwrap();
     killed.stdin.take().unwrap().write_all(b"1\n").unwrap();
-    until("the command", || (left_of(ledger).len() >= 2).then_some(()));
+    commands_of(&killed, ledger, 1);
     killed.kill().unwrap();
     killed.wait().unwrap();
 }
@@ -86,8 +86,7 @@ fn commands_are_stopped_and_go_on_with_it() {
     let mut child = map(&ledger, &args).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&numbers(2)).unwrap();
-    // It has the lock as well.
-    until("two commands", || (left_of(&ledger).len() >= 3).then_some(()));
+    commands_of(&child, &ledger, 2);
     std::thread::sleep(Duration::from_millis(100));
     kill_process(pid(&child), Signal::TSTP).unwrap();
     let all_stopped = || left_of(&ledger).iter().all(|pid| is_stopped(*pid)).then_some(());
@@ -114,9 +113,9 @@ fn a_signal_at_the_start_is_heard_while_nobody_reads() {
     let mut waiting = map(&ledger, &LONG);
     waiting.stderr(std::os::fd::OwnedFd::from(writer));
     let mut waiting = waiting.spawn().unwrap();
-    // It has the file open for which it waits.
-    until("the wait", || left_of(&ledger).contains(&waiting.id()).then_some(()));
-    std::thread::sleep(Duration::from_millis(200));
+    // It has the ledger; what comes next is the wait.
+    until("the wait", || users_of(&ledger).contains(&waiting.id()).then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
     kill_process(pid(&waiting), Signal::TERM).unwrap();
     let code = until("the end", || waiting.try_wait().unwrap());
     assert_eq!(code.code(), Some(130));

@@ -1,13 +1,11 @@
 //! Commands that run as attempts: started, followed, ended.
 
-use crate::beside;
+use crate::processes::{self, Process};
+use crate::slots::{Slot, Started, Taken};
 use crate::terminal::quoted;
 use rustix::fs::{Access, access, fstat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{
-    Pid, Signal, getpgid, getpid, kill_process, kill_process_group, test_kill_process_group,
-};
-use std::convert::Infallible;
+use rustix::process::{Pid, Signal, getpgid, getpid, kill_process, kill_process_group};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
@@ -20,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskledger::{Attempt, ByteId};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Exit codes for a program that cannot be run, or is not there.
@@ -38,13 +35,26 @@ pub(crate) fn command(words: &[OsString], id: &ByteId, attempt: Attempt) -> Opti
     Some(command)
 }
 
-/// Why an attempt failed. What is recorded is the `Debug` of an error: the text itself.
-pub(crate) struct Why(pub(crate) String);
+/// Why an attempt failed, and the last it said, which is passed on with all the rest. What is recorded is
+/// the `Debug` of an error: the text itself.
+pub(crate) struct Why(pub(crate) String, pub(crate) Option<String>);
 
 impl fmt::Debug for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.0)?;
+        self.1.as_ref().map_or(Ok(()), |words| write!(f, "; {}", said(words)))
     }
+}
+
+impl From<String> for Why {
+    fn from(why: String) -> Self {
+        Self(why, None)
+    }
+}
+
+/// How the last that a command has said is recorded.
+pub(crate) fn said(words: &str) -> String {
+    format!("the last it said: {words}")
 }
 
 /// How a command ended, in words; `None` if it succeeded.
@@ -101,11 +111,14 @@ fn runs(program: &Path) -> io::Result<()> {
     Ok(access(program, Access::EXEC_OK)?)
 }
 
+/// Dropped when a command and its group are gone.
+pub(crate) type Alive = Box<dyn Send + Sync>;
+
 /// A process group of its own that is ended when this is dropped before the command has: TERM, and
-/// KILL after some time. Whoever waits for its `alive` to be dropped knows that it is gone.
+/// KILL after some time.
 pub(crate) struct Group {
     /// `None` once the command has ended.
-    running: Option<(Child, mpsc::Sender<Infallible>)>,
+    running: Option<(Child, Alive)>,
     kin: Arc<Kin>,
     patience: Patience,
 }
@@ -160,8 +173,9 @@ impl Group {
     /// Starts the command as the leader of a new group.
     pub(crate) fn start(
         mut command: Command,
+        slot: Taken,
         patience: Patience,
-        alive: mpsc::Sender<Infallible>,
+        alive: impl FnOnce() -> Alive,
     ) -> io::Result<Self> {
         command.process_group(0).stdin(Stdio::null());
         let (ours, theirs) = UnixStream::pair()?;
@@ -169,14 +183,13 @@ impl Group {
         let link = format!("socket:[{}]", fstat(&theirs)?.st_ino);
         let mut groups = groups();
         fcntl_setfd(&theirs, FdFlags::empty())?;
-        let started = command.spawn();
+        let started = slot.start(&mut command, Started::Group);
         drop(theirs);
-        let child = started?;
-        let group = pid(&child);
-        groups.extend(group);
+        let (child, group, slot) = started?;
+        groups.push(group.leader);
         drop(groups);
-        let kin = Arc::new(Kin { group, left: ours, link });
-        Ok(Self { running: Some((child, alive)), kin, patience })
+        let kin = Arc::new(Kin { group, slot, left: ours, link });
+        Ok(Self { running: Some((child, alive())), kin, patience })
     }
 
     /// The command's output, if it is piped; handed out once.
@@ -215,7 +228,7 @@ fn pid(child: &Child) -> Option<Pid> {
 
 /// A number is not given to another group as long as anybody is in this one, nor to another process
 /// as long as the leader has not been waited for.
-async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: mpsc::Sender<Infallible>) {
+async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: Alive) {
     // A leader may have gone to another group.
     let tell = |child: &Child, signal| {
         let stray = pid(child).filter(|leader| getpgid(Some(*leader)).ok() != Some(*leader));
@@ -242,11 +255,12 @@ async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: mpsc::S
 /// A command and all processes that come of it.
 ///
 /// They inherit one end of a pair of sockets. As long as anybody has that open, the other end has not
-/// come to its end: so it is known when all have ended, also those that have left the group, unless
-/// they have closed what they do not know.
+/// come to its end: so it is known of those that have left the group. Who has closed what he does not
+/// know is known if he is still in the group.
 #[derive(Debug)]
 pub(crate) struct Kin {
-    group: Option<Pid>,
+    group: processes::Group,
+    slot: Slot,
     left: UnixStream,
     /// What their end is called where the system lists what a process has open.
     link: String,
@@ -254,6 +268,11 @@ pub(crate) struct Kin {
 
 impl Kin {
     pub(crate) fn have_ended(&self) -> bool {
+        self.have_let_go() && self.group.members().is_empty()
+    }
+
+    /// Nobody has the other end of the sockets.
+    fn have_let_go(&self) -> bool {
         let mut buffer = [0; 64];
         loop {
             match (&self.left).read(&mut buffer) {
@@ -268,14 +287,18 @@ impl Kin {
 
     /// Nobody is told to stop any more.
     fn forget_group(&self) {
-        groups().retain(|group| Some(*group) != self.group);
+        groups().retain(|group| *group != self.group.leader);
+    }
+
+    /// No later run waits for what may be left of them.
+    pub(crate) fn clear_slot(&self) {
+        self.slot.clear();
     }
 
     /// The leader, if it is stopped: by somebody, or because it wants something of the terminal.
     pub(crate) fn stopped(&self) -> Option<Pid> {
-        let leader = self.group?;
-        let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).ok()?;
-        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')).then_some(leader)
+        let leader = self.group.leader;
+        Process::of(leader).is_some_and(|found| found.is_stopped()).then_some(leader)
     }
 
     /// Until all have ended.
@@ -285,7 +308,7 @@ impl Kin {
 
     /// Ends those that are still in the group.
     pub(crate) async fn end_group(&self, patience: &Patience) {
-        if self.have_ended() {
+        if self.group.members().is_empty() {
             return;
         }
         self.tell(Signal::TERM);
@@ -297,36 +320,23 @@ impl Kin {
 
     /// Those that have not ended, in words.
     pub(crate) fn left(&self) -> String {
-        beside::holders(Path::new(&self.link))
+        let mut left = processes::holders(Path::new(&self.link));
+        left.extend(self.group.members());
+        processes::in_words(left)
     }
 
     fn tell(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            let _gone = kill_process_group(group, signal);
+        // Its number may have been given to others, if all have ended.
+        if !self.group.is_another() {
+            let _gone = kill_process_group(self.group.leader, signal);
         }
     }
 
     /// Until nobody is in the group any more, or only those who are dead and have not been waited for:
     /// where nobody does that, they stay.
     async fn group_ended(&self) {
-        let Some(group) = self.group else { return };
-        until(|| test_kill_process_group(group).is_err() || all_dead(group)).await;
+        until(|| self.group.members().is_empty()).await;
     }
-}
-
-/// Whether no process of the group is alive, as far as the system lists them.
-fn all_dead(group: Pid) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
-    let group = group.as_raw_pid().to_string();
-    let mut stats = processes
-        .flatten()
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
-    // pid (name) state parent group ...
-    !stats.any(|stat| {
-        let mut words = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
-        let state = words.next();
-        words.nth(1) == Some(&group) && state != Some("Z") && state != Some("X")
-    })
 }
 
 async fn until(done: impl Fn() -> bool) {

@@ -1,9 +1,9 @@
 //! `taskledger exec`: one command, unless it has succeeded before.
 
 use crate::args::ExecArgs;
-use crate::beside::Beside;
 use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
 use crate::signals::Signals;
+use crate::slots::{Slot, Slots, Started};
 use crate::terminal::{Done, Failure, chain, complain};
 use rustix::process::{Pid, Signal as Kind, kill_process};
 use std::io;
@@ -32,7 +32,14 @@ async fn exec(args: &ExecArgs) -> Done {
     let id = ByteId::from(args.id.clone().into_vec());
     let since = Instant::now();
     let wait = args.wait.unwrap_or(Duration::ZERO);
-    let ledger = match Tasks::builder().lock_wait(wait).open(&args.ledger).await {
+    let mut opened = Tasks::builder().lock_wait(Duration::ZERO).open(&args.ledger).await;
+    if let Err(error @ OpenError::Locked { .. }) = &opened {
+        if !wait.is_zero() {
+            complain(&format!("{id}: waiting: {}", chain(error)));
+            opened = Tasks::builder().lock_wait(wait).open(&args.ledger).await;
+        }
+    }
+    let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
             complain(&format!("{id}: {}", chain(&error)));
@@ -51,24 +58,28 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     if ledger.query_task_state_quick(id) == TaskState::Succeeded {
         return Ok(before(ledger, id).await);
     }
-    let beside = match Beside::begin(&args.ledger, wait).await? {
-        Ok(beside) => beside,
+    let slots = match Slots::begin(ledger, &args.ledger, wait).await? {
+        Ok(slots) => slots,
         Err(told) => {
             complain(&format!("{id}: {told}"));
             return Ok(ExitCode::from(IN_USE));
         }
     };
-    let ended = Arc::new(Mutex::new(None));
-    let work = work(ledger.clone(), id.clone(), args.command.clone(), Arc::clone(&ended));
+    let ended = Arc::new(Mutex::new(Ended::default()));
+    let command = args.command.clone();
+    let work = work(ledger.clone(), id.clone(), command, slots, Arc::clone(&ended));
     let told = ledger.launch_block(id.clone(), work).await;
+    let Ended { code, slot } =
+        std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
     if told.is_ok() {
-        beside.free();
+        // What it has left running is as it should be. Of a failure the next one looks whether there
+        // is anything left.
+        slot.inspect(Slot::clear);
     }
-    let code = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => before(ledger, id).await,
-        Err(AttemptError::Failed(Why(why))) => {
+        Err(AttemptError::Failed(Why(why, _))) => {
             // What has said by itself why it failed needs no other word.
             if code.is_none_or(|code| code >= NOT_RUN) {
                 complain(&format!("{id}: {why}"));
@@ -91,33 +102,43 @@ async fn before(ledger: &Tasks, id: &ByteId) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The attempt: the command with our own input and output. Its exit code is left in `ended`.
+/// What an attempt leaves beside its result.
+#[derive(Debug, Default)]
+struct Ended {
+    code: Option<u8>,
+    slot: Option<Slot>,
+}
+
+/// The attempt: the command with our own input and output.
 async fn work(
     ledger: Tasks,
     id: ByteId,
     words: Vec<std::ffi::OsString>,
-    ended: Arc<Mutex<Option<u8>>>,
+    slots: Slots,
+    ended: Arc<Mutex<Ended>>,
 ) -> Result<(), Why> {
-    let record = ledger.record(&id).await.map_err(|error| Why(chain(&error)))?;
+    let record = ledger.record(&id).await.map_err(|error| chain(&error))?;
     let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
-    let leave = |code: u8| *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+    let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
     let (Some(mut command), Some(program)) = (command(&words, &id, attempt), words.first()) else {
-        return Err(Why("there is no command".to_owned()));
+        return Err("there is no command".to_owned().into());
     };
     // Before there is anybody whom a signal would leave alone.
     let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
-    let signals = Signals::listen(&kinds).map_err(|error| Why(error.to_string()))?;
-    let child = command.spawn().map_err(|error| {
-        leave(code_of(&error));
-        Why(not_started(program, &error))
+    let signals = Signals::listen(&kinds).map_err(|error| error.to_string())?;
+    let taken = slots.take(&id).map_err(|error| format!("it cannot be noted: {error}"))?;
+    let (child, _, slot) = taken.start(&mut command, Started::Process).map_err(|error| {
+        ended().code = Some(code_of(&error));
+        not_started(program, &error)
     })?;
-    let status = until_it_ends(signals, child).await.map_err(|error| Why(error.to_string()))?;
+    ended().slot = Some(slot);
+    let status = until_it_ends(signals, child).await.map_err(|error| error.to_string())?;
     let code = match status.signal() {
         Some(signal) => 128 + signal,
         None => status.code().unwrap_or(1),
     };
-    leave(u8::try_from(code).unwrap_or(u8::MAX));
-    failure_of(status).map_or(Ok(()), |why| Err(Why(why)))
+    ended().code = Some(u8::try_from(code).unwrap_or(u8::MAX));
+    failure_of(status).map_or(Ok(()), |why| Err(why.into()))
 }
 
 /// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,

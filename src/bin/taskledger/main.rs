@@ -4,7 +4,6 @@
 //! wrongly. Those of `map` and `exec` stand in their help.
 
 mod args;
-mod beside;
 mod command;
 mod copies;
 mod dump;
@@ -12,12 +11,14 @@ mod exec;
 mod json;
 mod log;
 mod map;
+mod processes;
 mod prune;
 mod raw;
 mod repair;
 mod resolve;
 mod show;
 mod signals;
+mod slots;
 mod stats;
 mod terminal;
 mod verify;

@@ -10,6 +10,7 @@ mod course;
 mod feed;
 mod input;
 mod job;
+mod later;
 mod preview;
 mod printer;
 mod progress;
@@ -19,12 +20,13 @@ mod summary;
 mod template;
 
 use crate::args::MapArgs;
-use crate::beside::Beside;
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
+use crate::slots::Slots;
 use crate::terminal::{Done, Failure, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
+use later::Later;
 use printer::Printer;
 use progress::{Counts, Progress, one_more, read};
 use room::Room;
@@ -34,7 +36,7 @@ use std::io::{self, Seek};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger, OpenError};
 use template::{Template, in_words};
@@ -58,6 +60,8 @@ enum End {
     Cancelled,
     /// It was not for us to run.
     Skipped,
+    /// The ledger has not taken it.
+    NotBegun,
     /// The ledger records no more.
     Broken,
     /// Its command could not be started, because of what others take by now.
@@ -102,15 +106,19 @@ struct Shared {
     ungroup: bool,
     fail_fast: bool,
     room: Room,
-    /// Something is left of a command that has not succeeded.
-    strays: Arc<AtomicBool>,
+    slots: Slots,
+    later: Later,
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
-    let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::TSTP];
+    let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT, Kind::TSTP];
     let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
+    let mut builder = Tasks::builder();
+    if args.no_wait {
+        builder = builder.lock_wait(Duration::ZERO);
+    }
     let opened = tokio::select! {
-        opened = Tasks::builder().open(&args.ledger) => opened,
+        opened = builder.open(&args.ledger) => opened,
         () = interrupted(&mut signals) => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let ledger = match opened {
@@ -126,15 +134,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         () = interrupted(&mut signals) => Err(Ok(ExitCode::from(INTERRUPTED))),
     };
     let done = match prepared {
-        Ok(beside) => {
-            let strays = Arc::new(AtomicBool::new(false));
-            let run = Run { args, jobs, signals, strays: Arc::clone(&strays) };
-            let done = run.all(ledger.clone(), template).await;
-            if !strays.load(Ordering::Relaxed) {
-                beside.free();
-            }
-            done
-        }
+        Ok(slots) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
         Err(done) => done,
     };
     match ledger.close().await {
@@ -171,24 +171,26 @@ fn fits(args: &MapArgs, template: &Template, remembered: Option<&[u8]>) -> bool 
 }
 
 /// Everything before the first command: that of the ledger, and those of an earlier run.
-async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<Beside, Done> {
+async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<Slots, Done> {
     let remembered = ledger.metadata().remove(COMMAND);
     if !fits(args, template, remembered.as_deref()) {
         return Err(Ok(ExitCode::from(USAGE)));
     }
+    let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
+    let slots = match Slots::begin(ledger, &args.ledger, wait).await {
+        Ok(Ok(slots)) => slots,
+        Ok(Err(told)) => {
+            complain(&told);
+            return Err(Ok(ExitCode::from(IN_USE)));
+        }
+        Err(failure) => return Err(Err(failure)),
+    };
+    // Whoever is turned away has changed nothing.
     if remembered.is_none() || args.rebind {
         let set = ledger.set_metadata(COMMAND, Some(template.to_bytes())).await;
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }
-    let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
-    match Beside::begin(&args.ledger, wait).await {
-        Ok(Ok(beside)) => Ok(beside),
-        Ok(Err(told)) => {
-            complain(&told);
-            Err(Ok(ExitCode::from(IN_USE)))
-        }
-        Err(failure) => Err(Err(failure)),
-    }
+    Ok(slots)
 }
 
 /// What a run is made of.
@@ -196,12 +198,12 @@ struct Run<'a> {
     args: &'a MapArgs,
     jobs: usize,
     signals: Signals,
-    strays: Arc<AtomicBool>,
+    slots: Slots,
 }
 
 impl Run<'_> {
     async fn all(self, ledger: Tasks, template: Template) -> Done {
-        let Self { args, jobs, mut signals, strays } = self;
+        let Self { args, jobs, mut signals, slots } = self;
         let since = Instant::now();
         let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
         let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
@@ -220,7 +222,8 @@ impl Run<'_> {
             ungroup: args.ungroup,
             fail_fast: args.fail_fast,
             room: Room::default(),
-            strays,
+            slots,
+            later: Later::default(),
         });
         let (input, size) = open_input()?;
         shared.counts.all.store(size, Ordering::Relaxed);
@@ -235,6 +238,12 @@ impl Run<'_> {
                 shared.steering.stop(Stop::Input);
             }
             while jobs.running.join_next().await.is_some() {}
+            let left = shared.later.end().await;
+            if left > 0 {
+                shared.printer.note(format!(
+                    "{left} outputs are still open, of what commands have left running; nobody reads them any more"
+                ));
+            }
             let course = shared.steering.now();
             let last = summary::text(args, &shared.counts, course, since.elapsed());
             shared.printer.end(last).await;
@@ -244,10 +253,10 @@ impl Run<'_> {
         loop {
             tokio::select! {
                 () = &mut all => break,
-                got = signals.next() => if got == Kind::TSTP {
-                    suspend();
-                } else {
-                    shared.interrupted();
+                got = signals.next() => match got {
+                    Kind::TSTP => suspend(),
+                    Kind::QUIT => shared.interrupted(true),
+                    _ => shared.interrupted(false),
                 },
                 // Also what has begun since it was said.
                 _ = tick.tick(), if shared.steering.now() == Course::End => shared.end_what_runs(),
@@ -269,9 +278,9 @@ fn open_input() -> Result<(File, u64), Failure> {
 }
 
 impl Shared {
-    /// Once: nothing new. Twice: what runs is ended.
-    fn interrupted(&self) {
-        match self.steering.interrupted() {
+    /// Once: nothing new. Twice, or `now`: what runs is ended.
+    fn interrupted(&self, now: bool) {
+        match self.steering.interrupted(now) {
             Course::End => self.end_what_runs(),
             Course::On | Course::NothingNew(_) => {
                 let running = read(&self.counts.running);
@@ -299,6 +308,7 @@ impl Shared {
             }
             End::Cancelled => one_more(&self.counts.cancelled),
             End::Skipped => one_more(&self.counts.skipped),
+            End::NotBegun => self.steering.stop(Stop::Broken),
             End::Broken | End::NoRoom => {
                 one_more(&self.counts.failed);
                 self.steering.stop(Stop::Broken);

@@ -1,9 +1,11 @@
 //! Standard output and standard error: what goes there is whole lines, and no control characters.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use taskledger::dump::Inspection;
@@ -61,7 +63,27 @@ pub(crate) fn out() -> BufWriter<StdoutLock<'static>> {
 /// One line on standard error.
 pub(crate) fn complain(what: &str) {
     // Nobody is left to be told if this fails.
-    drop(io::stderr().write_all(complaint(what).as_bytes()));
+    drop(write_whole(&io::stderr(), complaint(what).as_bytes()));
+}
+
+/// Writes all of it. Where others have made it so that a write does not wait, this waits.
+pub(crate) fn write_whole(to: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut room = [PollFd::new(to, PollFlags::OUT)];
+                match poll(&mut room, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// One line for standard error. Backslashes stay as they are: what has been escaped is not escaped

@@ -17,28 +17,42 @@ use taskledger::TaskState;
 /// have done its work, or some of it.
 ///
 /// Commands read nothing (/dev/null), and find TASKLEDGER_ID and TASKLEDGER_ATTEMPT (1, 2, ...) in
-/// their environment. What they print is passed on when they have ended, not mixed with others. Each
-/// has a process group of its own: one that reads the terminal is stopped, which is said.
+/// their environment. Each has a process group of its own: one that reads the terminal is stopped, which
+/// is said.
 ///
-/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice: it is
-/// told to end (TERM, then KILL after --kill-after) with all processes of its group, and recorded as
-/// cancelled; output that nobody reads is given up after the same time. Three times: it is killed at
-/// once. Ctrl-Z stops the commands as well; --timeout goes on.
+/// What they print is passed on when they have ended, not mixed with others, and only then a success is
+/// recorded. Output comes at least once: after a kill it may come again. An output that cannot be passed
+/// on is a failure of that id. What a command leaves running may print on, which is passed on as it comes;
+/// a second after the end of everything else nobody reads it any more, which is said.
 ///
-/// No command runs beside another one for the same id, nor beside those of an earlier run that was
-/// killed: before a retry the group of the last attempt is ended, and processes that have left it are
-/// waited for, which is said. What can not be reached: a process that has left the group and closed all
-/// files that it does not know. What a command leaves running that has succeeded holds up nobody.
+/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice, or QUIT
+/// once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
+/// recorded as cancelled; output that nobody reads is given up after the same time, and its id runs again
+/// next time. Three times: it is killed at once. Ctrl-Z stops the commands as well; --timeout goes on.
+///
+/// No command runs beside another one for the same id: before a retry the group of the last attempt is
+/// ended, and processes that have left it are waited for, which is said. What escapes: a process that has
+/// left the group and closed all files that it does not know. Nor does a command run beside those of an
+/// earlier run that was killed, which are waited for. What escapes: a process that besides has an
+/// environment without the TASKLEDGER_SLOT of the command, or one that may not be read. What a command
+/// leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   find . -name '*.rs' | taskledger map --ledger L -- wc -l {}
-  find photos -name '*.jpg' -print0 | taskledger map -0 --ledger L -j 4 -- convert {} -resize 50% {}.small.jpg
+  find photos -name '*.jpg' -print0 | taskledger map -0 --ledger L -j 4 -- sh -c '
+    mkdir -p \"small/${1%/*}\" && convert \"$1\" -resize 50% \"jpg:small/$1.tmp\" &&
+    mv \"small/$1.tmp\" \"small/$1\"' sh {}
   taskledger map --ledger L --timeout 10m --retries 3 -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --dry-run -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --rebind -- curl -fsSLO {} < urls.txt
-  taskledger map --ledger L -- sh -c 'gzip -k \"$1\" && mv \"$1.gz\" out/' sh {} < files
+  taskledger map --ledger L -- sh -c '
+    to=out/${1##*/}; gzip -c \"$1\" > \"$to.tmp\" && mv \"$to.tmp\" \"$to.gz\"' sh {} < files
+
+What searches a directory also finds what is in a ledger there (`find . -type f`), and what the commands \
+write there: keep both elsewhere. A command that was cut off runs again: let it write to another name and \
+rename.
 
 Exit codes: 0 all succeeded, now or before; 1 some failed, or were left alone; 2 called wrongly, or the \
 ledger or the input cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
@@ -55,7 +69,7 @@ pub(crate) struct MapArgs {
     /// Each takes six open files: the soft limit (`ulimit -n`) is raised for as many as that needs, also for
     /// the commands, and where the hard limit is too low fewer run. A command that cannot be started for
     /// want of processes or memory waits until another one has ended.
-    #[arg(long, short, value_name = "N", default_value_t = processors(), hide_default_value = true)]
+    #[arg(long, short, value_name = "N", default_value_t = processors(), hide_default_value = true, value_parser = jobs)]
     pub(crate) jobs: NonZero<usize>,
     /// Lines end with a NUL byte instead of a newline: for `find -print0`.
     #[arg(long, short = '0')]
@@ -86,7 +100,7 @@ pub(crate) struct MapArgs {
     /// What has succeeded with the old command goes on counting as succeeded.
     #[arg(long, conflicts_with = "any_command")]
     pub(crate) rebind: bool,
-    /// Does not wait for commands that a killed run has left: exit code 75 if there are any.
+    /// Does not wait for a ledger in use, nor for commands that a killed run has left: exit code 75.
     #[arg(long)]
     pub(crate) no_wait: bool,
     /// Passes output on as it comes, mixed. There is no progress bar then.
@@ -147,8 +161,13 @@ pub(crate) enum Summary {
 /// Runs one command unless it has succeeded before.
 ///
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
-/// nothing runs: the exit code is 0, and standard error says when it was. What the command leaves running
-/// holds up nobody if it has succeeded; otherwise the next command with this ledger waits for it, or fails.
+/// nothing runs: the exit code is 0, and standard error says when it was. The command finds TASKLEDGER_ID
+/// and TASKLEDGER_ATTEMPT (1, 2, ...) in its environment.
+///
+/// What the command leaves running holds up nobody if it has succeeded; otherwise, and if this is killed,
+/// the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the
+/// command itself, that has closed all files that it does not know, and has an environment without the
+/// TASKLEDGER_SLOT of the command, or one that may not be read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -167,7 +186,7 @@ pub(crate) struct ExecArgs {
     /// The id: what is to be done once.
     #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(id))]
     pub(crate) id: OsString,
-    /// Waits for a ledger that is in use: as long as it takes, or so long.
+    /// Waits for a ledger that is in use: as long as it takes, or so long. It says so.
     #[arg(
         long,
         value_name = "TIME",
@@ -186,9 +205,15 @@ fn processors() -> NonZero<usize> {
     std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
 
+fn jobs(text: &str) -> Result<NonZero<usize>, &'static str> {
+    let number = text.parse::<usize>().map_err(|_| "not a number of commands")?;
+    NonZero::new(number).ok_or("at least one command runs at a time")
+}
+
 /// A span of time; a bare number is one of seconds, a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = |error: jiff::Error| format!("no span of time such as 90s, 10m or 1h30m: {error}");
+    // What jiff says is about dates.
+    let wrong = |_: jiff::Error| "no span of time such as 90s, 10m, 1h30m or 2w; the longest unit is a week";
     let seconds = text.parse::<f64>().ok().map(|seconds| format!("{seconds}s"));
     let span = seconds.as_deref().unwrap_or(text).parse::<jiff::Span>().map_err(wrong)?;
     let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;

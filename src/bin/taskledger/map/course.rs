@@ -80,11 +80,12 @@ impl Steering {
         });
     }
 
-    /// A signal: one waits for what runs, whatever may have stopped the run before; two end it; three
-    /// wait for nothing.
-    pub(super) fn interrupted(&self) -> Course {
+    /// A signal: one waits for what runs, whatever may have stopped the run before; two, or one that says
+    /// `now`, end it; three, or one more, wait for nothing.
+    pub(super) fn interrupted(&self, now: bool) -> Course {
         let before = self.now();
         let next = match before {
+            _ if now => Course::End,
             Course::NothingNew(Stop::Interrupted) | Course::End => Course::End,
             Course::On | Course::NothingNew(_) => Course::NothingNew(Stop::Interrupted),
         };

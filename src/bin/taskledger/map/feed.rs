@@ -164,10 +164,6 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.counts.running.fetch_sub(1, Ordering::Relaxed);
         self.shared.counts.ended.fetch_add(self.bytes, Ordering::Relaxed);
-        if self.end.is_none() {
-            // Nobody knows what it has left.
-            self.shared.strays.store(true, Ordering::Relaxed);
-        }
         self.shared.ended(self.end.unwrap_or(End::Broken));
     }
 }

@@ -2,17 +2,17 @@
 
 use super::course::Stop;
 use super::progress::{one_more, read};
-use super::relay::Relay;
+use super::relay::{Relay, TAIL};
 use super::room::{self, TRIES};
 use super::{End, Shared};
-use crate::command::{Group, Kin, Why, code_of, command, failure_of, not_started};
+use crate::command::{Alive, Group, Kin, Why, code_of, command, failure_of, not_started, said};
 use crate::terminal::{chain, nobody_reads};
 use rustix::io::Errno;
 use rustix::process::Signal as Kind;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +26,13 @@ const OFTEN: Duration = Duration::from_millis(500);
 /// When, and how often, it is said that processes of an earlier attempt are waited for.
 const SOON: Duration = Duration::from_millis(500);
 const SELDOM: Duration = Duration::from_secs(10);
+
+/// Bytes of what it has said last that are noted of a command that was ended.
+const NOTE: usize = 1000;
+
+const LATE: &str = "timed out";
+
+const NOBODY: &str = "nobody reads its output";
 
 /// What has become of the command of an attempt.
 enum Begun {
@@ -51,27 +58,28 @@ impl Shared {
                     () = self.steering.off() => return End::Cancelled,
                 }
             }
-            if end == End::Succeeded {
-                return end;
-            }
-            let strays = kin.filter(|kin| !kin.have_ended());
-            if end != End::Failed || left == 0 || !self.steering.is_on() {
-                self.strays.fetch_or(strays.is_some(), Ordering::Relaxed);
-                return end;
-            }
-            tokio::select! {
-                () = self.no_more_of(&id, strays.clone()) => left -= 1,
-                () = self.steering.off() => {
-                    self.strays.fetch_or(strays.is_some(), Ordering::Relaxed);
-                    return end;
+            let over = end != End::Failed || left == 0 || !self.steering.is_on();
+            if let Some(kin) = kin {
+                // What is left of a success is as it should be; of anything else, a later run waits
+                // for it.
+                if end == End::Succeeded || kin.have_ended() {
+                    kin.clear_slot();
+                } else if !over {
+                    tokio::select! {
+                        () = self.no_more_of(&id, &kin) => kin.clear_slot(),
+                        () = self.steering.off() => return end,
+                    }
                 }
             }
+            if over {
+                return end;
+            }
+            left -= 1;
         }
     }
 
     /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it.
-    async fn no_more_of(&self, id: &ByteId, kin: Option<Arc<Kin>>) {
-        let Some(kin) = kin else { return };
+    async fn no_more_of(&self, id: &ByteId, kin: &Kin) {
         kin.end_group(&self.patience).await;
         let mut pause = SOON;
         while timeout(pause, kin.ended()).await.is_err() {
@@ -88,17 +96,13 @@ impl Shared {
         let (alive, mut gone) = mpsc::channel(1);
         let (reading, begun) = oneshot::channel();
         let work = Arc::clone(self).follow(id.clone(), alive, reading);
-        let mut task = self.ledger.task(id.clone());
-        if let Some(timeout) = self.timeout {
-            task = task.timeout(timeout);
-        }
         // What was refused gives its future back, which would be waited for: told without it.
-        let told = match task.launch_block(work).await {
+        let told = match self.ledger.launch_block(id.clone(), work).await {
             Ok(()) => Ok(()),
-            Err(AttemptError::Failed(Why(why)) | AttemptError::Panicked(why)) => {
+            Err(AttemptError::Failed(Why(why, _)) | AttemptError::Panicked(why)) => {
                 Err((End::Failed, why))
             }
-            Err(AttemptError::TimedOut) => Err((End::Failed, "timed out".to_owned())),
+            Err(AttemptError::TimedOut) => Err((End::Failed, LATE.to_owned())),
             Err(AttemptError::Cancelled(why)) => Err((End::Cancelled, format!("ended: {why}"))),
             Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => {
                 return (End::Skipped, None);
@@ -106,14 +110,15 @@ impl Shared {
             Err(AttemptError::Rejected { reason: Rejection::Id(error), .. }) => {
                 Err((End::Failed, chain(&error)))
             }
+            // It has not begun, as those behind it in the input.
+            Err(AttemptError::Rejected { reason, .. }) => Err((End::NotBegun, chain(&reason))),
             Err(other) => Err((End::Broken, other.to_string())),
         };
+        let cut_off = told.as_ref().is_err_and(|(end, why)| *end == End::Cancelled || why == LATE);
         while gone.recv().await.is_some() {}
         let kin = match begun.await {
             Ok(Begun::Running(relay, kin)) => {
-                self.counts.alive.fetch_sub(1, Ordering::Relaxed);
-                self.room.one_ended();
-                self.pass_on(id, relay).await;
+                self.rest(id, relay, cut_off).await;
                 Some(kin)
             }
             Ok(Begun::NoRoom) => return (End::NoRoom, None),
@@ -128,27 +133,54 @@ impl Shared {
         (end, kin)
     }
 
-    /// The attempt itself: from the start of the command to its end.
+    /// What is not passed on yet, because the attempt was cut off, or because it comes later.
+    async fn rest(self: &Arc<Self>, id: &ByteId, relay: Arc<Mutex<Relay>>, cut_off: bool) {
+        let mut relay = relay.lock().await;
+        relay.finish().await;
+        let lost = self.pass_on(&mut relay).await;
+        if let Some(Lost::Why(why)) = lost {
+            self.printer.say(format!("{id}: {why}")).await;
+        }
+        if let Some(words) = relay.last_words(NOTE).filter(|_| cut_off) {
+            // Nothing depends on it.
+            drop(self.ledger.note(id, said(&words)).await);
+        }
+        for open in relay.take_open() {
+            self.later.pass_on(Arc::clone(self), id, open);
+        }
+    }
+
+    /// The attempt itself: from the start of the command to its end, and until its output is passed on.
     async fn follow(
         self: Arc<Self>,
         id: ByteId,
-        alive: mpsc::Sender<Infallible>,
+        gone: mpsc::Sender<Infallible>,
         reading: oneshot::Sender<Begun>,
     ) -> Result<(), Why> {
         let Some(words) = self.template.of(id.as_bytes()) else {
-            return Err(Why("it has a NUL byte, which no argument can have".to_owned()));
+            return Err("it has a NUL byte, which no argument can have".to_owned().into());
         };
-        let record = self.ledger.record(&id).await.map_err(|error| Why(chain(&error)))?;
+        let record = self.ledger.record(&id).await.map_err(|error| chain(&error))?;
         let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
         let program = words.first().cloned().unwrap_or_default();
         let Some(mut command) = command(&words, &id, attempt) else {
-            return Err(Why("there is no command".to_owned()));
+            return Err("there is no command".to_owned().into());
         };
         command.stderr(Stdio::piped());
         if !self.ungroup {
             command.stdout(Stdio::piped());
         }
-        let mut group = match Group::start(command, self.patience.clone(), alive) {
+        let slot = match self.slots.take(&id) {
+            Err(error) if !room::is_short(&error) => {
+                self.steering.stop(Stop::Broken);
+                return Err(self.withdrawn(&id, format!("it cannot be noted: {error}")).await);
+            }
+            taken => taken,
+        };
+        let alive = || Box::new(Running::begin(&self, gone)) as Alive;
+        let started =
+            slot.and_then(|slot| Group::start(command, slot, self.patience.clone(), alive));
+        let mut group = match started {
             Ok(group) => group,
             Err(error) if room::is_short(&error) => {
                 let program = program.to_string_lossy();
@@ -168,36 +200,60 @@ impl Shared {
                     self.steering.stop(Stop::NotRun(code_of(&error)));
                     return Err(self.withdrawn(&id, why).await);
                 }
-                return Err(Why(why));
+                return Err(why.into());
             }
         };
         let kin = group.kin();
-        let Some(child) = group.child() else { return Err(Why("it has ended before".to_owned())) };
+        let Some(child) = group.child() else {
+            return Err("it has ended before".to_owned().into());
+        };
         let relay =
             Arc::new(Mutex::new(Relay::of(child, self.ungroup.then(|| self.printer.clone()))));
-        let mut stopped = 0;
-        one_more(&self.counts.alive);
         drop(reading.send(Begun::Running(Arc::clone(&relay), Arc::clone(&kin))));
-        let status = loop {
-            match timeout(OFTEN, group.wait()).await {
-                Ok(status) => break status.map_err(|error| Why(error.to_string()))?,
-                Err(_) => self.say_if_stopped(&id, &kin, &mut stopped),
-            }
-        };
-        // A success waits for nothing more: its timeout, or a second Ctrl-C, could still take it away.
-        let Some(why) = failure_of(status) else { return Ok(()) };
-        if self.ungroup && nobody_reads() {
+        let status = self.status(&id, &mut group, &kin).await?;
+        let failure = failure_of(status);
+        if self.ungroup && failure.is_some() && nobody_reads() {
             self.steering.stop(Stop::NobodyReads);
             if status.signal() == Some(Kind::PIPE.as_raw()) {
-                return Err(self.withdrawn(&id, "nobody reads its output".to_owned()).await);
+                return Err(self.withdrawn(&id, NOBODY.to_owned()).await);
             }
         }
+        // What it has printed is passed on before its success is recorded: who has succeeded does not
+        // run again, and prints nothing again.
         let mut relay = relay.lock().await;
         relay.finish().await;
-        Err(Why(match relay.last_words() {
-            None => why,
-            Some(words) => format!("{why}; the last it said: {words}"),
-        }))
+        match (failure, self.pass_on(&mut relay).await) {
+            (None, None) => Ok(()),
+            (None, Some(Lost::NobodyReads)) => Err(self.withdrawn(&id, NOBODY.to_owned()).await),
+            (None, Some(Lost::Why(why))) => Err(why.into()),
+            (Some(why), lost) => {
+                if let Some(Lost::Why(lost)) = lost {
+                    self.printer.say(format!("{id}: {lost}")).await;
+                }
+                Err(Why(why, relay.last_words(TAIL)))
+            }
+        }
+    }
+
+    /// How the command has ended. Only this takes time that counts, not what comes after.
+    async fn status(&self, id: &ByteId, group: &mut Group, kin: &Kin) -> Result<ExitStatus, Why> {
+        let until_it_ends = async {
+            let mut stopped = 0;
+            loop {
+                match timeout(OFTEN, group.wait()).await {
+                    Ok(status) => break status.map_err(|error| error.to_string().into()),
+                    Err(_) => self.say_if_stopped(id, kin, &mut stopped),
+                }
+            }
+        };
+        let Some(limit) = self.timeout else { return until_it_ends.await };
+        match timeout(limit, until_it_ends).await {
+            Ok(status) => status,
+            Err(_) => match self.ledger.time_out(id) {
+                Ok(()) => std::future::pending().await,
+                Err(_) => Err(LATE.to_owned().into()),
+            },
+        }
     }
 
     /// Nobody else would say why it does not go on. Stopped in passing, as by Ctrl-Z, it may be.
@@ -215,31 +271,55 @@ impl Shared {
     async fn withdrawn(&self, id: &ByteId, why: String) -> Why {
         match self.ledger.cancel(id, &*why) {
             Ok(()) => std::future::pending().await,
-            Err(_) => Why(why),
+            Err(_) => why.into(),
         }
     }
 
-    /// Passes on what the command has printed, and nothing of others in between.
-    async fn pass_on(self: &Arc<Self>, id: &ByteId, relay: Arc<Mutex<Relay>>) {
-        let mut relay = relay.lock().await;
-        relay.finish().await;
+    /// Passes on what the command has printed, and nothing of others in between. What is lost of it ends
+    /// the run.
+    async fn pass_on(&self, relay: &mut Relay) -> Option<Lost> {
         let printed = relay.take();
-        let lost = printed.lost().map(ToString::to_string);
+        let kept = printed.lost().map(|error| {
+            let where_to = std::env::temp_dir();
+            format!("some of its output could not be kept in {}: {error}", where_to.display())
+        });
         let written = if printed.is_empty() { Ok(()) } else { self.printer.output(printed).await };
-        if let Some(lost) = lost {
-            let told = format!(
-                "{id}: some of its output could not be kept in {}: {lost}",
-                std::env::temp_dir().display()
-            );
-            self.printer.say(told).await;
-            self.steering.stop(Stop::Broken);
-        }
-        if let Err(error) = written {
-            let nobody = error.kind() == io::ErrorKind::BrokenPipe;
-            if !nobody {
-                self.printer.say(format!("cannot write: {error}")).await;
-            }
-            self.steering.stop(if nobody { Stop::NobodyReads } else { Stop::Broken });
-        }
+        let lost = match (written, kept) {
+            (Err(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Lost::NobodyReads,
+            (Err(error), _) => Lost::Why(format!("its output could not be passed on: {error}")),
+            (Ok(()), Some(kept)) => Lost::Why(kept),
+            (Ok(()), None) => return None,
+        };
+        self.steering.stop(match lost {
+            Lost::NobodyReads => Stop::NobodyReads,
+            Lost::Why(_) => Stop::Broken,
+        });
+        Some(lost)
+    }
+}
+
+/// Why some of an output is missing.
+enum Lost {
+    NobodyReads,
+    Why(String),
+}
+
+/// A command that has been started, until it and its group are gone.
+struct Running {
+    shared: Arc<Shared>,
+    _gone: mpsc::Sender<Infallible>,
+}
+
+impl Running {
+    fn begin(shared: &Arc<Shared>, gone: mpsc::Sender<Infallible>) -> Self {
+        one_more(&shared.counts.alive);
+        Self { shared: Arc::clone(shared), _gone: gone }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.counts.alive.fetch_sub(1, Ordering::Relaxed);
+        self.shared.room.one_ended();
     }
 }

@@ -4,6 +4,7 @@
 //! descriptors. What else is short, the system says when a command is started: then it is no fault of
 //! the id, which waits until another command has ended.
 
+use super::later::PIPES;
 use crate::terminal::Failure;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -30,7 +31,7 @@ const START: u64 = 8;
 pub(super) fn at_a_time(wanted: NonZero<usize>) -> Result<(usize, Option<String>), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let open = std::fs::read_dir("/dev/fd").map_or(3, Iterator::count) as u64;
-    let base = open + LEDGER + START * threads;
+    let base = open + LEDGER + PIPES + START * threads;
     let needed = (wanted.get() as u64).saturating_mul(COMMAND).saturating_add(base);
     let limit = getrlimit(Resource::Nofile);
     let (now, most) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));

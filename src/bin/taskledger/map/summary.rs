@@ -44,6 +44,7 @@ pub(super) fn text(
         (&counts.cancelled, "ended"),
         (&counts.left, "left alone"),
         (&counts.duplicates, "duplicates"),
+        (&counts.blank, "blank"),
     ];
     for (count, what) in more.iter().filter(|(count, _)| read(count) > 0) {
         text.push_str(&format!(", {} {what}", read(count)));

@@ -1,0 +1,119 @@
+//! Processes, as the system lists them in `/proc`.
+
+use crate::terminal::clean;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process_group};
+use std::path::Path;
+
+/// What is known of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    state: char,
+    group: i32,
+    /// In clock ticks since the system was started.
+    started: u64,
+}
+
+impl Process {
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // pid (name) state parent group ..., and 22nd the start. A name may have brackets.
+        let mut words = stat.rsplit_once(") ")?.1.split(' ');
+        let state = words.next()?.chars().next()?;
+        let group = words.nth(1)?.parse().ok()?;
+        let started = words.nth(16)?.parse().ok()?;
+        Some(Self { state, group, started })
+    }
+
+    /// Whether it is one that is alive. Who is dead stays where nobody waits for it.
+    const fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// By somebody, or because it wants something of the terminal.
+    pub(crate) const fn is_stopped(&self) -> bool {
+        self.state == 'T'
+    }
+}
+
+/// The numbers of all processes but this one.
+pub(crate) fn all() -> impl Iterator<Item = Pid> {
+    let own = std::process::id();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(move |pid| u32::try_from(*pid).is_ok_and(|pid| pid != own))
+        .filter_map(Pid::from_raw)
+}
+
+/// A process group that is known again, though its leader may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) leader: Pid,
+    /// When the leader was started; `None` where that cannot be told.
+    pub(crate) started: Option<u64>,
+}
+
+impl Group {
+    /// That of a leader who has just been started and not been waited for.
+    pub(crate) fn of(leader: Pid) -> Self {
+        Self { leader, started: Process::of(leader).map(|leader| leader.started) }
+    }
+
+    /// Whether its number may be another one's by now. No process is given the number of a group that
+    /// has members: so if there is another one with the number of the leader, this group had ended.
+    pub(crate) fn is_another(&self) -> bool {
+        let found = Process::of(self.leader);
+        found.zip(self.started).is_some_and(|(found, started)| found.started != started)
+    }
+
+    /// Whether its leader, and no later process with that number, is alive.
+    pub(crate) fn leader_lives(&self) -> bool {
+        Process::of(self.leader).is_some_and(|leader| leader.is_alive()) && !self.is_another()
+    }
+
+    /// Those of its processes that are alive.
+    pub(crate) fn members(&self) -> Vec<Pid> {
+        if test_kill_process_group(self.leader) == Err(Errno::SRCH) || self.is_another() {
+            return Vec::new();
+        }
+        let group = self.leader.as_raw_pid();
+        let ours = |pid: &Pid| {
+            Process::of(*pid).is_some_and(|found| found.group == group && found.is_alive())
+        };
+        all().filter(ours).collect()
+    }
+}
+
+/// Those that have something open whose name, where the system lists what a process has open, is this.
+pub(crate) fn holders(path: &Path) -> Vec<Pid> {
+    let holds = |pid: &Pid| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|link| link == path)
+    };
+    all().filter(holds).collect()
+}
+
+/// Those that are alive and have this in their environment, as far as that may be read.
+pub(crate) fn with_environment(entry: &[u8]) -> Vec<Pid> {
+    let has = |pid: &Pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|found| found == entry)
+            && Process::of(*pid).is_some_and(|found| found.is_alive())
+    };
+    all().filter(has).collect()
+}
+
+/// With their command lines; once each.
+pub(crate) fn in_words(mut pids: Vec<Pid>) -> String {
+    pids.sort_unstable_by_key(|pid| pid.as_raw_pid());
+    pids.dedup();
+    let words = |pid: &Pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        format!("{pid} ({})", clean(words.trim_end()))
+    };
+    let found: Vec<String> = pids.iter().map(words).collect();
+    if found.is_empty() { "of other users, or already gone".to_owned() } else { found.join(", ") }
+}

@@ -1,0 +1,349 @@
+//! No command of a dead run beside its successor.
+//!
+//! A run that is killed leaves its commands behind, and nobody can tell what they are still doing.
+//! So each command has a slot, a file of the ledger, from before it starts until its end has been
+//! recorded and nothing is left of it. A run first waits for all that the slots of earlier ones stand for.
+//! A process belongs to a slot if
+//!
+//! * it has inherited the open file, which is locked as long as anybody has it open;
+//! * or it is in the process group of the command, which is noted in the slot. The number alone does not
+//!   say so: it may be given to another group, in another boot it is another one's anyway. So the boot
+//!   and the start of the leader are noted as well;
+//! * or it has the name of the slot in its environment. That is how the command is found of a run that was
+//!   killed before it could note the group.
+//!
+//! Many programs close what they do not know, and leave the group; few do both and lose their environment.
+//!
+//! What a command leaves running that has succeeded holds up nobody: a slot is gone with the success,
+//! and where a kill came between, the ledger says that the id has succeeded.
+
+use crate::processes::{self, Group};
+use crate::terminal::{Failure, complain};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::process::Pid;
+use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use taskledger::{ByteId, Ledger, TaskState};
+use tokio::process::{Child, Command};
+
+/// The name of the directory in that of the ledger.
+const NAME: &str = "commands";
+
+/// The one file that all commands had inherited before there were slots.
+const ONE_FOR_ALL: &str = "commands.lock";
+
+/// Where a process finds the name of its slot.
+const VARIABLE: &str = "TASKLEDGER_SLOT";
+
+/// How often a wait says that it goes on.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// How long it may take at most until it is looked again.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Where the commands of this process get their slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    directory: PathBuf,
+    /// In which boot, and among which processes, a number is that of a process.
+    here: String,
+    /// Distinguishes this run from all others.
+    run: u64,
+    next: AtomicU64,
+}
+
+impl Slots {
+    /// Waits for up to `wait` until nothing is left of the commands of earlier runs. The ledger is open:
+    /// so no other run begins commands meanwhile.
+    pub(crate) async fn begin(
+        ledger: &Ledger<ByteId, ()>,
+        path: &Path,
+        wait: Duration,
+    ) -> Result<Result<Self, String>, Failure> {
+        let slots = Self {
+            directory: path.join(NAME),
+            here: here(),
+            run: RandomState::new().hash_one(std::process::id()),
+            next: AtomicU64::new(0),
+        };
+        let failed = |error: io::Error| {
+            Failure::Look(format!("cannot use {}: {error}", slots.directory.display()))
+        };
+        match std::fs::create_dir(&slots.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let (since, mut told, mut pause) = (Instant::now(), None, Duration::from_millis(10));
+        loop {
+            let mut left = slots.left(ledger).map_err(failed)?;
+            left.extend(left_of_all(&path.join(ONE_FOR_ALL)).map_err(failed)?);
+            if left.is_empty() {
+                break;
+            }
+            let whose = processes::in_words(left.into_iter().flatten().collect());
+            if since.elapsed() >= wait {
+                return Ok(Err(format!(
+                    "commands of an earlier run are still running: {whose}; wait for them, or end them"
+                )));
+            }
+            if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
+                told = Some(Instant::now());
+                let told = format!(
+                    "waiting for commands of an earlier run, {} s so far: {whose}; if they are not to go \
+                     on, end them",
+                    since.elapsed().as_secs(),
+                );
+                // Signals are to be heard, whether or not anybody reads.
+                drop(tokio::task::spawn_blocking(move || complain(&told)));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
+        }
+        Ok(Ok(slots))
+    }
+
+    /// The processes of each slot that somebody still has. The others are removed.
+    fn left(&self, ledger: &Ledger<ByteId, ()>) -> io::Result<Vec<Vec<Pid>>> {
+        let mut left = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            match self.left_of(ledger, &path)? {
+                Some(processes) => left.push(processes),
+                None => std::fs::remove_file(&path)?,
+            }
+        }
+        Ok(left)
+    }
+
+    /// `None` if nobody has the slot. The processes need not be known.
+    fn left_of(&self, ledger: &Ledger<ByteId, ()>, path: &Path) -> io::Result<Option<Vec<Pid>>> {
+        let mut file = File::open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let noted = Noted::read(&String::from_utf8_lossy(&text));
+        let id = noted.id.filter(|id| !id.is_empty());
+        if id.is_some_and(|id| ledger.query_task_state_quick(&*id) == TaskState::Succeeded) {
+            return Ok(None);
+        }
+        let mut found = match noted.here.filter(|here| *here == self.here).and(noted.command) {
+            Some(Started::Group(group)) => group.members(),
+            Some(Started::Process(group)) if group.leader_lives() => vec![group.leader],
+            Some(Started::Process(_)) | None => Vec::new(),
+        };
+        if is_held(&file)? {
+            found.extend(path.canonicalize().map(|path| processes::holders(&path))?);
+            return Ok(Some(found));
+        }
+        if found.is_empty() {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let entry = [VARIABLE.as_bytes(), b"=", name].concat();
+            found = processes::with_environment(&entry);
+        }
+        Ok((!found.is_empty()).then_some(found))
+    }
+
+    /// One for a command of this id, which is about to start.
+    pub(crate) fn take(&self, id: &ByteId) -> io::Result<Taken> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{:016x}-{number}", self.run);
+        let path = self.directory.join(&name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let written = flock(&file, FlockOperation::NonBlockingLockShared)
+            .map_err(io::Error::from)
+            .and_then(|()| file.write_all(head(id, &self.here).as_bytes()));
+        let slot = Slot { path, name };
+        match written {
+            Ok(()) => Ok(Taken { slot, file }),
+            Err(error) => {
+                slot.clear();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A slot whose command has not been started yet.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    slot: Slot,
+    file: File,
+}
+
+/// What is noted of a command that has been started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// It leads a process group of its own.
+    Group(Group),
+    /// It is in our group, as whoever started us is.
+    Process(Group),
+}
+
+impl Taken {
+    /// Starts the command, which finds the slot, and notes it. The caller sees to it that nothing else is
+    /// started meanwhile, which would inherit it as well.
+    pub(crate) fn start(
+        self,
+        command: &mut Command,
+        as_what: fn(Group) -> Started,
+    ) -> io::Result<(Child, Group, Slot)> {
+        let Self { slot, mut file } = self;
+        command.env(VARIABLE, &slot.name);
+        let started = fcntl_setfd(&file, FdFlags::empty())
+            .map_err(io::Error::from)
+            .and_then(|()| command.spawn());
+        let child = match started {
+            Ok(child) => child,
+            Err(error) => {
+                slot.clear();
+                return Err(error);
+            }
+        };
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let Some(pid) = pid else { return Err(io::Error::other("it has no number")) };
+        let group = Group::of(pid);
+        // Without the note there are still the lock and the environment.
+        drop(file.write_all(line(as_what(group)).as_bytes()));
+        Ok((child, group, slot))
+    }
+}
+
+/// The slot of a command that has been started.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    path: PathBuf,
+    name: String,
+}
+
+impl Slot {
+    /// Nobody is waited for any more because of it.
+    pub(crate) fn clear(&self) {
+        // Whoever finds it looks whether there is anybody.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// What is known from a slot.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Noted {
+    id: Option<Vec<u8>>,
+    here: Option<String>,
+    command: Option<Started>,
+}
+
+impl Noted {
+    /// A line that is not whole, or is not understood, says nothing.
+    fn read(text: &str) -> Self {
+        let mut noted = Self::default();
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            match line.split_once(' ') {
+                Some(("id", hex)) => noted.id = bytes(hex),
+                Some(("here", here)) => noted.here = Some(here.to_owned()),
+                Some(("group", group)) => noted.command = read_group(group).map(Started::Group),
+                Some(("process", group)) => noted.command = read_group(group).map(Started::Process),
+                Some(_) | None => {}
+            }
+        }
+        noted
+    }
+}
+
+fn head(id: &ByteId, here: &str) -> String {
+    let id: Vec<String> = id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("id {}\nhere {here}\n", id.concat())
+}
+
+fn line(started: Started) -> String {
+    let (what, group) = match started {
+        Started::Group(group) => ("group", group),
+        Started::Process(group) => ("process", group),
+    };
+    let since = group.started.map_or_else(|| "-".to_owned(), |started| started.to_string());
+    format!("{what} {} {since}\n", group.leader)
+}
+
+fn read_group(text: &str) -> Option<Group> {
+    let (leader, started) = text.split_once(' ')?;
+    let leader = Pid::from_raw(leader.parse().ok()?)?;
+    let started = if started == "-" { None } else { Some(started.parse().ok()?) };
+    Some(Group { leader, started })
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        hex.bytes().map(|digit| char::from(digit).to_digit(16)?.try_into().ok()).collect();
+    let pair = |pair: &[u8]| pair.iter().fold(0, |byte, digit| byte << 4 | digit);
+    digits.filter(|digits| digits.len() % 2 == 0).map(|digits| digits.chunks(2).map(pair).collect())
+}
+
+/// The boot of the system, and the namespace of the numbers of processes.
+fn here() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let numbers = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), numbers.display())
+}
+
+/// Whether somebody has it open who has locked it.
+fn is_held(file: &File) -> io::Result<bool> {
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(false),
+            Err(Errno::WOULDBLOCK) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Of the file that all commands of an earlier release have inherited.
+fn left_of_all(path: &Path) -> io::Result<Option<Vec<Pid>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if is_held(&file)? {
+        return Ok(Some(processes::holders(&path.canonicalize()?)));
+    }
+    std::fs::remove_file(path)?;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_read_as_it_was_written_and_a_torn_one_as_far_as_it_goes() {
+        let group = Group { leader: Pid::INIT, started: Some(77) };
+        let id = ByteId::from(&b"a\n\xff"[..]);
+        for started in [
+            Started::Group(group),
+            Started::Process(group),
+            Started::Group(Group { started: None, ..group }),
+        ] {
+            let text = head(&id, "boot pid:[1]") + &line(started);
+            let whole = Noted {
+                id: Some(b"a\n\xff".to_vec()),
+                here: Some("boot pid:[1]".to_owned()),
+                command: Some(started),
+            };
+            for end in 0..text.len() {
+                let noted = Noted::read(&text[..end]);
+                assert!(noted.id.is_none() || noted.id == whole.id, "{end}");
+                assert!(noted.here.is_none() || noted.here == whole.here, "{end}");
+                assert_eq!(noted.command, None, "{end}");
+            }
+            assert_eq!(Noted::read(&text), whole);
+        }
+        let odd = "\0\nid 123\nid zz\ngroup\ngroup 0 1\nprocess -\nhere\n";
+        assert_eq!(Noted::read(odd), Noted::default());
+    }
+}
