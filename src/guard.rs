@@ -477,26 +477,3 @@ where
         Context::after_crash(&self.ledger, Arc::clone(&self.id), self.encoded.clone(), details)
     }
 }
-
-/// Of a failure that is told to others, its text.
-fn failure_of<V, E: fmt::Debug>(error: &RunError<V, E>) -> Option<Failure> {
-    Some(match error {
-        RunError::Failed(error) => Failure::Error(attempt::debug_text(error)),
-        RunError::Panicked(text) => Failure::Panicked(text.clone()),
-        RunError::Cancelled(text) => Failure::Cancelled(text.clone()),
-        RunError::TimedOut => Failure::TimedOut,
-        RunError::Told { failure, .. } => failure.clone(),
-        RunError::GaveUp { attempts } => {
-            Failure::GaveUp { attempts: *attempts, last: String::new() }
-        }
-        RunError::Held
-        | RunError::OtherRequest { .. }
-        | RunError::Refused { .. }
-        | RunError::Rejected(_)
-        | RunError::InDoubt { .. }
-        | RunError::Superseded { .. }
-        | RunError::Read(_)
-        | RunError::Change(_)
-        | RunError::Lost => return None,
-    })
-}

@@ -3,8 +3,8 @@
 //! There is one flight at a time for an id, from [`Flights::join_or_begin`] until its task ends, in
 //! whatever way: with a [`Landing`], or gone, which tells the company to look again.
 
-use super::{Answer, failure_of};
-use crate::attempt::Control;
+use super::Answer;
+use crate::attempt::{self, Control};
 use crate::error::{Poison, Rejection, RunError};
 use crate::id::EncodedId;
 use crate::ledger::TaskOutput;
@@ -194,4 +194,27 @@ impl Drop for Begun {
             self.end(Landing::Gone);
         }
     }
+}
+
+/// Of a failure that is told to others, its text.
+fn failure_of<V, E: fmt::Debug>(error: &RunError<V, E>) -> Option<Failure> {
+    Some(match error {
+        RunError::Failed(error) => Failure::Error(attempt::debug_text(error)),
+        RunError::Panicked(text) => Failure::Panicked(text.clone()),
+        RunError::Cancelled(text) => Failure::Cancelled(text.clone()),
+        RunError::TimedOut => Failure::TimedOut,
+        RunError::Told { failure, .. } => failure.clone(),
+        RunError::GaveUp { attempts } => {
+            Failure::GaveUp { attempts: *attempts, last: String::new() }
+        }
+        RunError::Held
+        | RunError::OtherRequest { .. }
+        | RunError::Refused { .. }
+        | RunError::Rejected(_)
+        | RunError::InDoubt { .. }
+        | RunError::Superseded { .. }
+        | RunError::Read(_)
+        | RunError::Change(_)
+        | RunError::Lost => return None,
+    })
 }
