@@ -39,7 +39,7 @@ pub(super) const HARNESS: Harness = Harness {
         broken(Sabotage::DigNoGrave, 60, &[LOST, AGAIN]),
         broken(Sabotage::LoseGraves, 60, &[LOST, AGAIN, "opens a tombstone that is not there"]),
         broken(Sabotage::PruneHeld, 120, &[NOT_HELD, AGAIN, KEY]),
-        broken(Sabotage::RunAgain, 60, &[AGAIN]),
+        broken(Sabotage::RunAgain, 60, &[AGAIN, LOST]),
         broken(Sabotage::CopyUnmarked, 240, &[HALF]),
         broken(Sabotage::CopyUnsynced, 240, &[HALF]),
     ],
