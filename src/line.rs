@@ -95,6 +95,7 @@ enum Stage {
 
 /// Whether somebody handles the problem.
 #[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "whoever asks has to say what to do in each case")]
 pub enum LineStatus {
     /// Nobody does.
     Free,
@@ -105,6 +106,7 @@ pub enum LineStatus {
 /// What became of a try to get the token.
 #[derive(Debug)]
 #[must_use = "a token that is dropped has vanished, and a problem is not to be handled by two"]
+#[expect(clippy::exhaustive_enums, reason = "whoever asks has to say what to do in each case")]
 pub enum AcquireOutcome {
     /// This one handles the problem.
     Success(Token),
@@ -115,6 +117,7 @@ pub enum AcquireOutcome {
 /// What came of waiting.
 #[derive(Debug)]
 #[must_use = "it may be the token, which others wait for"]
+#[expect(clippy::exhaustive_enums, reason = "whoever asks has to say what to do in each case")]
 pub enum Waited {
     /// The holder has solved the problem.
     Solved,
@@ -126,6 +129,7 @@ pub enum Waited {
 
 /// A token that belongs to another line than the outcome it was held against; both are handed back.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct OtherLine {
     /// What the try came to.
     pub outcome: AcquireOutcome,
@@ -398,12 +402,9 @@ impl Drop for Wait {
         let Some(ticket) = self.ticket else { return };
         let mut state = lock(&self.problem.0);
         let own = state.waiters.remove(&ticket);
-        let next = match state.stage {
-            Stage::Offered(to) if to == ticket && !sabotage::is(Sabotage::KeepOffer) => {
-                state.offer()
-            }
-            _ => None,
-        };
+        let offered = matches!(state.stage, Stage::Offered(to) if to == ticket);
+        let passes_on = offered && !sabotage::is(Sabotage::KeepOffer);
+        let next = if passes_on { state.offer() } else { None };
         drop(state);
         caught(|| drop(own));
         wake(next);

@@ -105,6 +105,8 @@ pub enum Sabotage {
     ForgetRepair,
     /// The evidence that an accepted loss keeps is not synced.
     TrustEvidence,
+    /// Who has waited for the lock takes the directory for what it was before.
+    JudgeOnce,
     /// Who leaves a line keeps the token that was offered to it.
     KeepOffer,
 }

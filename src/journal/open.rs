@@ -104,7 +104,8 @@ pub(crate) fn open_once(
     // The process may change its current directory while the ledger is open.
     let dir =
         std::path::absolute(&options.path).map_err(JournalError::io("find", &options.path))?;
-    match judge_path(&dir, options)? {
+    let first = judge_path(&dir, options)?;
+    match first {
         Found::Missing => files::create_dir(&dir)?,
         Found::Empty | Found::LeftoversOfCreation | Found::LeftoversOfCopy | Found::Ledger => {}
     }
@@ -112,7 +113,8 @@ pub(crate) fn open_once(
     *held = Some(Arc::clone(&lock));
     let dir = lock.dir();
     // Again, since somebody may have been faster.
-    match judge_path(dir, options)? {
+    let found = if sabotage::is(Sabotage::JudgeOnce) { first } else { judge_path(dir, options)? };
+    match found {
         Found::Ledger => {}
         Found::Missing | Found::Empty | Found::LeftoversOfCreation => create(dir, options)?,
         // An empty ledger there would be taken for the one that was to be copied.

@@ -108,6 +108,7 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::LoseMetadata,
     Sabotage::ForgetRepair,
     Sabotage::TrustEvidence,
+    Sabotage::JudgeOnce,
     Sabotage::KeepOffer,
 ];
 

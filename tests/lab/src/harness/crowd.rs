@@ -25,14 +25,11 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 2 * STATES,
     full: 2_400,
     run,
-    controls: &[
-        broken(
-            Sabotage::SyncLate,
-            24,
-            &[TAKEN_BACK, "was durable", "the log has a gap", LAST_COPY],
-        ),
-        broken(Sabotage::TrustCache, 120, &AFTER_A_FAILURE),
-    ],
+    controls: &[broken(
+        Sabotage::SyncLate,
+        24,
+        &[TAKEN_BACK, "was durable", "the log has a gap", LAST_COPY],
+    )],
 };
 
 const LAST_COPY: &str = "the last durable copy of a frame is written over";
@@ -54,9 +51,6 @@ const FAILED: Run<'static> = Run {
     looks: true,
     ..APPEND
 };
-
-/// What is lost then, was there before.
-const AFTER_A_FAILURE: [&str; 3] = [TAKEN_BACK, "was durable", "the log has a gap"];
 
 /// The later ones are larger, and have more states.
 const LARGER: u64 = 3_000;

@@ -1,7 +1,7 @@
 //! Several want the same ledger at once.
 //!
 //! Exactly one has it, and the others are told so: processes and tasks that open at the same moment,
-//! a ledger that is there or one to be created; openers that wait while the holder is killed; a
+//! a ledger that is there or one to be created; creators that wait for each other; openers that wait while the holder is killed; a
 //! directory that is moved away under its owner, also in the middle of its work, whose place another
 //! one takes. Whoever owns it holds a file beside it that only one can create, so two owners at once
 //! are seen whatever they do.
@@ -29,6 +29,7 @@ pub(super) const HARNESS: Harness = Harness {
     // file, which cannot be taken from it. Whoever is stopped only there has come past ours.
     controls: &[
         broken(Sabotage::SkipLock, 150, &[places::AT_ONCE, places::PAST_OURS]),
+        broken(Sabotage::JudgeOnce, 150, &[WIPED]),
         broken(Sabotage::LosePath, 50, &["moved away: whose directory was moved goes on: "]),
         // Most moves still come where nothing of it matters.
         broken(Sabotage::ByName, 400, &["the newcomer "]),
@@ -55,7 +56,11 @@ fn run(session: &mut Session) {
             session.tried(outcome.map_err(|wrong| format!("{}: {wrong}", moves.name())));
             continue;
         }
-        let (what, outcome) = match session.rng.below(4) {
+        let (what, outcome) = match session.rng.below(5) {
+            4 => {
+                let fresh = dir.path().join(format!("fresh-{round}"));
+                ("creators that wait", created_by_many(&fresh, 2 + session.rng.below(4)))
+            }
             // A process takes its time to start.
             0 if session.rng.below(8) == 0 => ("50 processes", processes(&path, 50)),
             0 => ("processes", processes(&path, 2 + session.rng.below(8))),
@@ -97,6 +102,31 @@ fn processes(path: &Path, count: u64) -> Result<(), String> {
     let told = others.clone().all(|word| word.contains("is in use by"));
     if owners == 1 && told && ended { Ok(()) } else { Err(format!("{said:?}, ended {ended}")) }
 }
+
+/// Several want to create it, and wait for each other: one creates it, and the others find what it is.
+fn created_by_many(path: &Path, count: u64) -> Result<(), String> {
+    let mut openers: Vec<Child> = (0..count).map(|_| opener(path, 100)).collect();
+    openers.iter_mut().for_each(|child| drop(child.stdin.take()));
+    let said: Vec<String> = openers.iter_mut().map(first_word).collect();
+    let ended = openers.iter_mut().all(|child| child.wait().unwrap().success());
+    if !ended || said.iter().any(|word| word != "owner") {
+        return Err(format!("{said:?}, ended {ended}"));
+    }
+    places::run(async {
+        let ledger = places::open(builder(), path).await.map_err(|error| format!("{error:?}"))?;
+        let epoch = ledger.recovery().epoch().get();
+        ledger.close().await.unwrap();
+        let opens = count + 1;
+        if epoch == opens {
+            Ok(())
+        } else {
+            Err(format!("{WIPED}: epoch {epoch} after {opens} opens"))
+        }
+    })
+}
+
+/// What is said of a ledger that has forgotten who had it.
+const WIPED: &str = "an opener has wiped out what another one has done";
 
 /// All wait; the holder is killed; one after the other gets it, each alone.
 fn while_the_holder_dies(path: &Path, count: u64) -> Result<(), String> {
