@@ -17,6 +17,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
+/// So many failures take less of the writer's time than a large checkpoint takes to be read.
+const FEW: usize = 1_000;
+
 /// Ids whose details are read at once: the writer does it between two groups.
 const READ_AT_ONCE: usize = 64;
 
@@ -186,7 +189,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if limits.failed.is_none() && limits.succeeded.is_none() {
             return Ok(sweep.pruned);
         }
-        let checkpoint = self.ask_reader().await?;
+        // Failures are listed in memory: a few are asked for one by one, however large the checkpoint.
+        let are_few = limits.succeeded.is_none() && self.failed_tasks().len() <= FEW;
+        let checkpoint = if are_few { None } else { self.ask_reader().await? };
         let last = checkpoint.as_ref().map_or(SeqNo::ZERO, |(last, _)| *last);
         if let Some((_, reader)) = checkpoint {
             let mut found = read_beside(reader, limits, Arc::clone(self.shared()))?;
