@@ -54,7 +54,7 @@ impl Prunes {
         match state.what {
             _ if state.pinned => state,
             what if self.succeeded && what.is_success() => What::Buried.into(),
-            What::Failed(_) | What::Ruled | What::Released if self.failed => What::None.into(),
+            What::Failed(_) | What::Ruled if self.failed => What::None.into(),
             // What crashed or was given up may have happened.
             _ => state,
         }
