@@ -137,6 +137,8 @@ impl Drop for Live {
             // Dropped by its runtime. If it was never accepted, the end finds no attempt.
             drop(self.end(self.failed(Failure::Cancelled(GONE.into()))));
         }
+        // It cannot be reached any more when the writer is told that it is gone.
+        self.shared().unregister(self.seat.key());
         self.shared().submissions.leave();
     }
 }
