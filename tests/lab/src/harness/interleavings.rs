@@ -29,9 +29,15 @@ pub(super) const HARNESS: Harness = Harness {
             &["a_store_that_does_not_come_back_keeps_nobody: deadlock!"],
         ),
         broken(Sabotage::OpenFirst, 8_000, &["it was one all the time"]),
-        broken(Sabotage::KeepOffer, 8_000, &["one_handles_and_nobody_waits_for_ever: deadlock!"]),
+        broken(Sabotage::KeepOffer, 8_000, &KEPT),
     ],
 };
+
+/// Who is left waits for ever, or finds the line taken by nobody.
+const KEPT: [&str; 2] = [
+    "one_handles_and_nobody_waits_for_ever: deadlock!",
+    "one_handles_and_nobody_waits_for_ever: nobody has it any more",
+];
 
 /// Nine scenes, each at random and at three depths.
 const SCENES: u64 = 9;
