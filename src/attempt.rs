@@ -138,7 +138,7 @@ impl Drop for Live {
             drop(self.end(self.failed(Failure::Cancelled(GONE.into()))));
         }
         // It cannot be reached any more when the writer is told that it is gone.
-        self.shared().unregister(self.seat.key());
+        self.seat.leave();
         self.shared().submissions.leave();
     }
 }

@@ -90,12 +90,13 @@ pub(crate) struct Seat {
     pub(super) shared: Arc<Shared>,
     key: AttemptKey,
     control: Arc<Control>,
+    left: bool,
 }
 
 impl Seat {
     pub(crate) fn take(shared: &Arc<Shared>) -> Self {
         let (key, control) = shared.register();
-        Self { shared: Arc::clone(shared), key, control }
+        Self { shared: Arc::clone(shared), key, control, left: false }
     }
 
     pub(crate) const fn key(&self) -> AttemptKey {
@@ -105,10 +106,17 @@ impl Seat {
     pub(crate) const fn control(&self) -> &Arc<Control> {
         &self.control
     }
+
+    /// It cannot be reached from now on.
+    pub(super) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.left, true) {
+            self.shared.unregister(self.key);
+        }
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.unregister(self.key);
+        self.leave();
     }
 }

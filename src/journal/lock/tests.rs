@@ -54,6 +54,18 @@ fn it_is_refused_only_after_the_wait() {
     assert!(start.elapsed() >= wait);
 }
 
+/// Whatever was written under a lock whose holder has not said so may be in the page cache alone.
+#[test]
+fn only_who_says_so_has_ended_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let acquire = || DirLock::acquire(dir.path(), Duration::ZERO).unwrap();
+    assert!(!acquire().found_well(), "nobody was there");
+    assert!(!acquire().found_well(), "it has gone without a word");
+    acquire().end_well();
+    assert!(acquire().found_well());
+    assert!(!acquire().found_well(), "that was said of the one before");
+}
+
 #[test]
 fn readers_share_and_keep_openers_out() {
     let dir = tempfile::tempdir().unwrap();
