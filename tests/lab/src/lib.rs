@@ -135,6 +135,7 @@ pub fn control(harness: &Harness, control: &Control, seed: u64) -> Verdict {
     let mut command = slice(harness, control.units, seed);
     command
         .args(control.shows.iter().flat_map(|part| ["--shows", part]))
+        .args(control.only.iter().flat_map(|part| ["--only", part]))
         .env(SABOTAGE, format!("{:?}", control.broken));
     let report = match report_of(&mut command) {
         Ok(report) => report,

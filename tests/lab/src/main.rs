@@ -57,6 +57,9 @@ enum What {
         /// Stops at the first violation that says this, or another one of these.
         #[arg(long)]
         shows: Vec<String>,
+        /// Tries this part of the harness alone, or these.
+        #[arg(long)]
+        only: Vec<String>,
         /// Begins nothing more after so many seconds.
         #[arg(long)]
         seconds: Option<f64>,
@@ -94,13 +97,13 @@ fn main() -> ExitCode {
             table(&Tally::read(&Tally::place()));
             ExitCode::SUCCESS
         }
-        What::Slice { harness, units, seed, shows, seconds } => {
+        What::Slice { harness, units, seed, shows, only, seconds } => {
             let Some(harness) = of_name(&harness) else {
                 eprintln!("there is no harness {harness:?}");
                 return ExitCode::from(2);
             };
             let time = seconds.map(Duration::from_secs_f64);
-            let bounds = Bounds { units, time, shows: Some(shows), alone: true };
+            let bounds = Bounds { units, time, shows: Some(shows), only, alone: true };
             let report = session::run(harness, seed, bounds);
             println!("{}", serde_json::to_string(&report).expect("a report is plain"));
             ExitCode::SUCCESS
@@ -152,7 +155,8 @@ fn run(
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
             let units = (harness.ci as f64 * slice).ceil() as u64;
             let left = until.saturating_duration_since(Instant::now());
-            let bounds = Bounds { units, time: Some(left), shows: None, alone: false };
+            let bounds =
+                Bounds { units, time: Some(left), shows: None, only: Vec::new(), alone: false };
             let report = session::run(harness, seed, bounds);
             println!(
                 "{}, seed {seed}: {} {}, {} violations, {:?}, {:.1} s{}",

@@ -40,6 +40,8 @@ pub struct Session {
     pub alone: bool,
     until: Option<Instant>,
     shows: Option<Vec<String>>,
+    /// Parts of the harness; none for all.
+    pub only: Vec<String>,
 }
 
 impl Session {
@@ -50,6 +52,12 @@ impl Session {
             && self.report.found.is_none()
             && self.report.tried < self.units
             && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// Whether this part of the harness is to be tried: all of them are, unless some are named.
+    #[must_use]
+    pub fn takes(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
     }
 
     pub fn count(&mut self, what: &str, by: u64) {
@@ -94,6 +102,8 @@ pub struct Bounds {
     pub time: Option<Duration>,
     /// A control has shown what it has to with the first violation that says one of these.
     pub shows: Option<Vec<String>>,
+    /// Tries these parts of the harness alone, or all if there are none.
+    pub only: Vec<String>,
     /// Whether nothing else runs in this process.
     pub alone: bool,
 }
@@ -109,6 +119,7 @@ pub fn run(harness: &Harness, seed: u64, bounds: Bounds) -> Report {
         alone: bounds.alone,
         until: bounds.time.map(|time| Instant::now() + time),
         shows: bounds.shows,
+        only: bounds.only,
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (harness.run)(&mut session))) {
         session.violated(format!("a panic: {}", text_of(&*panic)));

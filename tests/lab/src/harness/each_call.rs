@@ -24,10 +24,11 @@ pub(super) const HARNESS: Harness = Harness {
     full: 11_000,
     run,
     controls: &[
-        broken(Sabotage::HoldBack, 400, &[TAKEN_BACK]),
+        broken(Sabotage::HoldBack, 400, &[TAKEN_BACK]).only(&["History"]),
         broken(Sabotage::SkipReset, 400, &[NOT_RESET]),
-        broken(Sabotage::ForgetRepair, 600, &["keep the damaged files in"]),
-        broken(Sabotage::SkipRescue, 400, &[TAKEN_BACK, "was durable", "the log has a gap"]),
+        broken(Sabotage::ForgetRepair, 600, &["keep the damaged files in"]).only(&["AcceptedLoss"]),
+        broken(Sabotage::SkipRescue, 400, &[TAKEN_BACK, "was durable", "the log has a gap"])
+            .only(&["TornStructure"]),
     ],
 };
 
@@ -65,25 +66,37 @@ fn run(session: &mut Session) {
     let aged = (places::image(&path), known);
     let lossy = cut_short(&history.0);
     let torn = (torn_structure(&history.0), history.1.clone());
-    for scene in
-        [Scene::TornStructure, Scene::AcceptedLoss, Scene::Fresh, Scene::History, Scene::Migration]
-    {
-        let before = match scene {
-            Scene::Migration => &aged,
-            Scene::AcceptedLoss => &lossy,
-            Scene::TornStructure => &torn,
-            Scene::Fresh | Scene::History | Scene::Long => &history,
-        };
-        // The same for all its calls, since it adds some.
-        let ballast = some_ballast(&mut session.rng);
-        for at in 1.. {
-            if !session.goes_on() {
-                return;
+    loop {
+        for scene in [
+            Scene::TornStructure,
+            Scene::AcceptedLoss,
+            Scene::Fresh,
+            Scene::History,
+            Scene::Migration,
+        ] {
+            if !session.takes(&format!("{scene:?}")) {
+                continue;
             }
-            if !kill(session, tracer, scene, ballast, at, before) {
-                session.count(&format!("calls of {scene:?}"), at - 1);
-                break;
+            let before = match scene {
+                Scene::Migration => &aged,
+                Scene::AcceptedLoss => &lossy,
+                Scene::TornStructure => &torn,
+                Scene::Fresh | Scene::History | Scene::Long => &history,
+            };
+            // The same for all its calls, since it adds some.
+            let ballast = some_ballast(&mut session.rng);
+            for at in 1.. {
+                if !session.goes_on() {
+                    return;
+                }
+                if !kill(session, tracer, scene, ballast, at, before) {
+                    session.count(&format!("calls of {scene:?}"), at - 1);
+                    break;
+                }
             }
+        }
+        if session.takes("Long") {
+            break;
         }
     }
     let mut at = 1 + session.rng.below(1000);

@@ -20,16 +20,19 @@ pub(super) const HARNESS: Harness = Harness {
             Sabotage::LoseWake,
             40_000,
             &["the_end_of_the_last_attempt_ends_the_writer: deadlock!"],
-        ),
+        )
+        .only(&["the_end_of_the_last_attempt_ends_the_writer"]),
         broken(Sabotage::AnswerFirst, 20_000, &["right: Running", "right: Succeeded"]),
         broken(Sabotage::ForgetBatch, 20_000, &["the log is legal", "two attempts at a time"]),
         broken(
             Sabotage::NeverGiveUp,
             240,
             &["a_store_that_does_not_come_back_keeps_nobody: deadlock!"],
-        ),
-        broken(Sabotage::OpenFirst, 8_000, &["it was one all the time"]),
-        broken(Sabotage::KeepOffer, 8_000, &KEPT),
+        )
+        .only(&["a_store_that_does_not_come_back_keeps_nobody"]),
+        broken(Sabotage::OpenFirst, 8_000, &["it was one all the time"])
+            .only(&["a_success_is_one_while_it_is_buried"]),
+        broken(Sabotage::KeepOffer, 8_000, &KEPT).only(&["one_handles_and_nobody_waits_for_ever"]),
     ],
 };
 
@@ -43,26 +46,13 @@ const KEPT: [&str; 2] = [
 const SCENES: u64 = 9;
 const DEPTHS: u64 = 4;
 
-/// A control that matters in one scene alone needs no other one.
-const OF_CONTROLS: [(Sabotage, &str); 4] = [
-    (Sabotage::LoseWake, "the_end_of_the_last_attempt_ends_the_writer"),
-    (Sabotage::NeverGiveUp, "a_store_that_does_not_come_back_keeps_nobody"),
-    (Sabotage::OpenFirst, "a_success_is_one_while_it_is_buried"),
-    (Sabotage::KeepOffer, "one_handles_and_nobody_waits_for_ever"),
-];
-
-/// The scenes to run, by a part of their names, and how many those are.
-fn scenes() -> (&'static str, u64) {
-    let broken = std::env::var(crate::SABOTAGE).unwrap_or_default();
-    let of_one = OF_CONTROLS.iter().find(|(what, _)| format!("{what:?}") == broken);
-    of_one.map_or(("sync::tests", SCENES), |(_, scene)| (*scene, 1))
-}
-
 fn run(session: &mut Session) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     // The tests' own sabotage comes to them by the environment, as to any process of the lab.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let (part, scenes) = scenes();
+    // All, or the one of a control.
+    let one = session.only.first();
+    let (part, scenes) = one.map_or(("sync::tests", SCENES), |scene| (scene, 1));
     let rounds = session.units.div_ceil(scenes * DEPTHS);
     command
         .current_dir(&top)

@@ -48,10 +48,19 @@ pub struct Control {
     pub units: u64,
     /// What the violation says, one of these: a run that fails for another reason has not found it.
     pub shows: &'static [&'static str],
+    /// The parts of the harness in which it matters, unless those are all.
+    pub only: &'static [&'static str],
 }
 
 const fn broken(broken: Sabotage, units: u64, shows: &'static [&'static str]) -> Control {
-    Control { broken, units, shows }
+    Control { broken, units, shows, only: &[] }
+}
+
+impl Control {
+    /// What is broken matters in these parts of the harness alone: the others would find it by luck.
+    const fn only(self, only: &'static [&'static str]) -> Self {
+        Self { only, ..self }
+    }
 }
 
 /// All of them.

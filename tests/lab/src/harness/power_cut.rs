@@ -36,11 +36,14 @@ pub(super) const HARNESS: Harness = Harness {
     run,
     controls: &[
         broken(Sabotage::SkipSync, 1000, &[TAKEN_BACK, "was durable"]),
-        broken(Sabotage::TrustCache, 3000, &[TAKEN_BACK, "was durable", "the log has a gap"]),
-        broken(Sabotage::TrustNames, 3000, &[TAKEN_BACK]),
-        broken(Sabotage::TrustManifest, 3000, &[TAKEN_BACK, "was durable", "it is missing"]),
-        broken(Sabotage::TrustEvidence, 3000, &["is not kept as evidence"]),
-        broken(Sabotage::LeaveWitness, 1000, &[UNSEEN]),
+        broken(Sabotage::TrustCache, 3000, &[TAKEN_BACK, "was durable", "the log has a gap"])
+            .only(&["a failed sync"]),
+        broken(Sabotage::TrustNames, 3000, &[TAKEN_BACK]).only(&["killed at a directory"]),
+        broken(Sabotage::TrustManifest, 3000, &[TAKEN_BACK, "was durable", "it is missing"])
+            .only(&["killed at a manifest"]),
+        broken(Sabotage::TrustEvidence, 3000, &["is not kept as evidence"])
+            .only(&["an accepted loss"]),
+        broken(Sabotage::LeaveWitness, 1000, &[UNSEEN]).only(&["idle"]),
     ],
 };
 
@@ -168,7 +171,9 @@ fn try_states(session: &mut Session, trace: &Trace, name: &str, states: u64) -> 
     let told = told.map_or(length - 1, |at| last + at as u64);
     let mut moment = |number: u64| {
         let (from, end) = match name {
-            "create" | "killed at a manifest" if number % 2 == 0 => (told + 1, length),
+            "create" | "killed at a directory" | "killed at a manifest" if number % 2 == 0 => {
+                (told + 1, length)
+            }
             "cut before, repaired" if number % 2 == 0 => (last, told),
             _ => (last, length),
         };
@@ -335,7 +340,7 @@ fn hurt(run: &str, fresh: bool, rng: &mut Rng) -> Vec<(&'static str, String)> {
     let kill_at = |rng: &mut Rng, most| ("TL_KILL_AT", (1 + rng.below(most)).to_string());
     match run {
         // While the directories are made.
-        "create" if rng.coin() => vec![kill_at(rng, 8)],
+        "killed at a directory" => vec![kill_at(rng, 4)],
         // Between its rename and the sync of its name: that of the creation, of the start of a new log,
         // of a checkpoint. Most of them where nothing is renamed soon after.
         "killed at a manifest" => {
@@ -369,6 +374,7 @@ fn run(session: &mut Session) {
     // Longer than a segment of the store, which has to be filled, sealed and left.
     let large = Run { name: "large outputs", clients: 8, count: 200, output: 28_000, ..APPEND };
     let killed = Run { name: "killed before", clients: 2, count: 15, checkpoints: 2, ..checkpoint };
+    let at_a_directory = Run { name: "killed at a directory", ..create };
     let at_a_manifest = Run { name: "killed at a manifest", settles: true, ..killed };
     // Whose log is rebuilt from its frames.
     let rebuild = Run { name: "killed in a rebuild", ..reopen };
@@ -380,6 +386,7 @@ fn run(session: &mut Session) {
     for round in 0_u64.. {
         for run in [
             create,
+            at_a_directory,
             idle,
             accept,
             at_a_manifest,
@@ -398,12 +405,15 @@ fn run(session: &mut Session) {
             if !session.goes_on() {
                 return;
             }
-            if (run.name == large.name || run.name == idle.name) && round % 4 != 0 {
+            let slow = run.name == large.name || run.name == idle.name;
+            let left_out = session.only.is_empty() && slow && round % 4 != 0;
+            if left_out || !session.takes(run.name) {
                 continue;
             }
             let rng = &mut session.rng;
             let may_be_fresh = [killed.name, at_a_manifest.name].contains(&run.name);
-            let fresh = run.name == create.name || (may_be_fresh && rng.coin());
+            let is_fresh = [create.name, at_a_directory.name].contains(&run.name);
+            let fresh = is_fresh || (may_be_fresh && rng.coin());
             let old = run.name == migration.name || run.name == killed_migration.name;
             let hurt = hurt(run.name, fresh, rng);
             let (before, model) = match (fresh, old) {

@@ -29,12 +29,23 @@ pub(super) const HARNESS: Harness = Harness {
     // file, which cannot be taken from it. Whoever is stopped only there has come past ours.
     controls: &[
         broken(Sabotage::SkipLock, 150, &[places::AT_ONCE, places::PAST_OURS]),
-        broken(Sabotage::JudgeOnce, 150, &[WIPED]),
-        broken(Sabotage::LosePath, 50, &["moved away: whose directory was moved goes on: "]),
+        broken(Sabotage::JudgeOnce, 150, &[WIPED]).only(&[CREATED]),
+        broken(Sabotage::LosePath, 50, &["moved away: whose directory was moved goes on: "])
+            .only(&["moved away"]),
         // Most moves still come where nothing of it matters.
-        broken(Sabotage::ByName, 400, &["the newcomer "]),
+        broken(Sabotage::ByName, 400, &["the newcomer "]).only(&[MOVED]),
     ],
 };
+
+/// Several want to create one ledger, and wait for each other.
+const CREATED: &str = "creators that wait";
+
+/// The directory is moved away in the middle of something long.
+const MOVED: &str = "moved at work";
+
+/// What is tried, at random: that which comes in several kinds more often.
+const WHAT: [&str; 7] =
+    [MOVED, MOVED, CREATED, "processes", "the holder dies", "moved away", "tasks"];
 
 fn run(session: &mut Session) {
     let dir = places::on_disk();
@@ -49,27 +60,29 @@ fn run(session: &mut Session) {
         // Now a ledger that is there, now one that is to be created.
         let name = if session.rng.coin() { "ledger".to_owned() } else { round.to_string() };
         let path = dir.path().join(name);
-        if session.rng.below(4) == 0 {
-            let moves = session.rng.pick(&moves);
-            let outcome = moves.race(&dir.path().join("moved"), &mut session.rng);
-            session.count(&moves.name(), 1);
-            session.tried(outcome.map_err(|wrong| format!("{}: {wrong}", moves.name())));
+        let what = *session.rng.pick(&WHAT);
+        if !session.takes(what) {
             continue;
         }
-        let (what, outcome) = match session.rng.below(5) {
-            4 => {
+        let rng = &mut session.rng;
+        let (what, outcome) = match what {
+            MOVED => {
+                let moves = rng.pick(&moves);
+                (moves.name(), moves.race(&dir.path().join("moved"), rng))
+            }
+            CREATED => {
                 let fresh = dir.path().join(format!("fresh-{round}"));
-                ("creators that wait", created_by_many(&fresh, 2 + session.rng.below(4)))
+                (what.to_owned(), created_by_many(&fresh, 2 + rng.below(4)))
             }
             // A process takes its time to start.
-            0 if session.rng.below(8) == 0 => ("50 processes", processes(&path, 50)),
-            0 => ("processes", processes(&path, 2 + session.rng.below(8))),
-            1 => ("the holder dies", while_the_holder_dies(&path, 2 + session.rng.below(4))),
-            2 => ("moved away", moved_away(&path, session.rng.coin())),
-            _ if session.rng.below(3) == 0 => ("50 tasks", tasks(&path, 50)),
-            _ => ("tasks", tasks(&path, 2 + session.rng.below(30))),
+            "processes" if rng.below(8) == 0 => ("50 processes".to_owned(), processes(&path, 50)),
+            "processes" => (what.to_owned(), processes(&path, 2 + rng.below(8))),
+            "the holder dies" => (what.to_owned(), while_the_holder_dies(&path, 2 + rng.below(4))),
+            "moved away" => (what.to_owned(), moved_away(&path, rng.coin())),
+            _ if rng.below(3) == 0 => ("50 tasks".to_owned(), tasks(&path, 50)),
+            _ => (what.to_owned(), tasks(&path, 2 + rng.below(30))),
         };
-        session.count(what, 1);
+        session.count(&what, 1);
         session.tried(outcome.map_err(|wrong| format!("{what}: {wrong}")));
     }
 }
