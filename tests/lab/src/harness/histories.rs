@@ -35,7 +35,7 @@ pub(super) const HARNESS: Harness = Harness {
             &["has no order", "are said to be", "cannot follow", "an illegal log"],
         ),
         broken(Sabotage::AnswerFirst, 400, &["has no order", "are said to be"]),
-        broken(Sabotage::SkipReset, 400, &["has no order", "are said to be"]),
+        broken(Sabotage::SkipReset, 1500, &["has no order", "are said to be"]),
         broken(Sabotage::SwallowFailure, 200, &["has no order", "are said to be", "follows where"]),
     ],
 };

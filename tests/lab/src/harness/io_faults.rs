@@ -15,7 +15,7 @@ use super::killed::reopen_and_check;
 use super::{Harness, broken};
 use crate::ops::Model;
 use crate::places::{self, Image};
-use crate::{Session, tracer};
+use crate::{Rng, Session, tracer};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -28,7 +28,8 @@ pub(super) const HARNESS: Harness = Harness {
     row: 5,
     name: "io-faults",
     unit: "injections",
-    ci: 2_000,
+    // Every n of a fresh run, which are some 730, and a few of the others.
+    ci: 800,
     full: 10_000,
     run,
     controls: &[
@@ -90,8 +91,8 @@ const WORKLOADS: [Workload; 3] = [
     Workload { name: "large", fresh: false, clients: 1, count: 60, checkpoints: 3, output: 20_000 },
 ];
 
-/// Every n of each class in each workload, from a random one on and round again; a step of each in
-/// turn.
+/// First every n of each class in a fresh ledger; then in each workload, from a random one on and round
+/// again, a step of each in turn.
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     let top = places::scratch();
@@ -103,6 +104,25 @@ fn run(session: &mut Session) {
     let killed = super::killed::killed_after(work, 120, |line| line.contains("done"), &mut known);
     assert_eq!(killed, Ok(true), "the history");
     let history = (places::image(&path), known);
+    let fault = |rng: &mut Rng, class: &str, errnos: &[i32], at: u64| {
+        let errno = *rng.pick(errnos);
+        // No system interrupts the same call for ever, or never writes more than half.
+        let ever = errno != EINTR && errno != SHORT && rng.coin();
+        format!("{class}:{at}:{errno}:{}", if ever { "ever" } else { "once" })
+    };
+    let [fresh, ..] = WORKLOADS;
+    for (class, errnos) in FAULTS {
+        for at in 1.. {
+            if !session.goes_on() {
+                return;
+            }
+            let fault = fault(&mut session.rng, class, errnos, at);
+            if !inject(session, tracer, &fault, fresh, &history) {
+                session.count(&format!("every {class} of a fresh run: {}", at - 1), 1);
+                break;
+            }
+        }
+    }
     let mut lanes = Vec::new();
     for workload in WORKLOADS {
         for (class, errnos) in FAULTS {
@@ -114,10 +134,7 @@ fn run(session: &mut Session) {
             if !session.goes_on() {
                 return;
             }
-            let errno = *session.rng.pick(errnos);
-            // No system interrupts the same call for ever, or never writes more than half.
-            let ever = errno != EINTR && errno != SHORT && session.rng.coin();
-            let fault = format!("{class}:{at}:{errno}:{}", if ever { "ever" } else { "once" });
+            let fault = fault(&mut session.rng, class, errnos, *at);
             if inject(session, tracer, &fault, *workload, &history) {
                 *at += 1;
             } else {

@@ -4,7 +4,7 @@
 //! take over. If not, it goes on without its caller. Either way all the others get the one answer, no
 //! two executions overlap, and each has its own start in the log.
 
-use super::{Calling, NEVER, Target, Tasks, poll_and_drop, runtime};
+use super::{Calling, Target, Tasks, never, poll_and_drop, runtime};
 use crate::Rng;
 use std::future::pending;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub(super) fn flight(rng: &mut Rng, target: Target) -> Result<(), String> {
     others.extend((early..company).map(|_| join()));
     let mut executed = 0;
     for other in others {
-        let answer = now.block_on(async { tokio::time::timeout(NEVER, other).await });
+        let answer = now.block_on(async { tokio::time::timeout(never(), other).await });
         let answer = answer.map_err(|_| "who waits for the run hangs".to_owned())?;
         let claim = answer.map_err(|error| error.to_string())?;
         let claim = claim.map_err(|error| format!("who waits for the run: {error:?}"))?;
@@ -92,7 +92,7 @@ pub(super) fn flight(rng: &mut Rng, target: Target) -> Result<(), String> {
         executed += u32::from(claim.kind == ClaimKind::Executed);
     }
     let details = now.block_on(ledger.record(ID)).map_err(|error| error.to_string())?;
-    let closed = now.block_on(async { tokio::time::timeout(NEVER, ledger.close()).await });
+    let closed = now.block_on(async { tokio::time::timeout(never(), ledger.close()).await });
     closed.map_err(|_| "the close hangs".to_owned())?.map_err(|error| error.to_string())?;
     if seen.overlapped.load(Ordering::SeqCst) {
         return Err("two executions of one id overlap".to_owned());

@@ -1,6 +1,6 @@
 //! A ledger whose open is dropped: it closes itself, and can be opened again.
 
-use super::{NEVER, Tasks};
+use super::{Tasks, never};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -52,7 +52,7 @@ impl Left {
     pub(super) fn is_free(&self, runtime: &Runtime) -> Result<(), String> {
         let since = Instant::now();
         while !self.gone.load(Ordering::SeqCst) {
-            if since.elapsed() > NEVER {
+            if since.elapsed() > never() {
                 return Err("a ledger that nobody has taken stays open".to_owned());
             }
             std::thread::yield_now();
@@ -67,7 +67,7 @@ impl Left {
             marked.map_err(|error| error.to_string())?;
             ledger.close().await.map_err(|error| error.to_string())
         };
-        let again = runtime.block_on(async { tokio::time::timeout(NEVER, again).await });
+        let again = runtime.block_on(async { tokio::time::timeout(never(), again).await });
         let again = again.unwrap_or_else(|_| Err("it hangs".to_owned()));
         again.map_err(|wrong| format!("again what nobody has taken: {wrong}"))
     }
