@@ -22,11 +22,11 @@ pub(crate) const FORMAT_VERSION: u16 = 2;
 /// From version 1, whose manifest has the same body.
 pub(crate) const STEP: Step = Step { from: super::v1::FORMAT_VERSION, shape, run };
 
-fn shape(body: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn shape(body: &[u8]) -> Option<Vec<u8>> {
     Manifest::from_body(body).ok().map(|manifest| manifest.shape)
 }
 
-fn run(input: &StepInput<'_>) -> Result<Vec<u8>, JournalError> {
+pub(super) fn run(input: &StepInput<'_>) -> Result<Vec<u8>, JournalError> {
     // What is no manifest does not become a newer one.
     Manifest::from_body(input.body).map_err(|what| JournalError::damaged(manifest::NAME, what))?;
     Ok(input.body.to_vec())

@@ -14,17 +14,16 @@
 
 mod control;
 
-pub(crate) use control::{Control, Seat, Stop, is_within, is_within_id};
+pub(crate) use control::{Control, Seat, Stop, is_within, is_within_id, within};
 
 use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text};
 use crate::foreign::drop_caught;
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
+use crate::scope::{Membership, Node};
 use crate::shared::Shared;
-use crate::state::{
-    Cell, Event, Failure, Fingerprint, NotKept, Output, SeqNo, SuccessBy, TaskState,
-};
-use crate::submission::{Answer, AttemptKey, Request, Ticket};
+use crate::state::{Cell, Event, Failure, NotKept, Output, SeqNo, SuccessBy, TaskState};
+use crate::submission::{Answer, AttemptKey, Begin, Request, Ticket};
 use crate::sync::Arc;
 use crate::wake;
 use serde::Serialize;
@@ -52,6 +51,7 @@ impl Stop {
     fn into_outcome<V, E>(self) -> Outcome<V, E> {
         match self {
             Self::Cancelled(reason) => Outcome::Cancelled(reason),
+            Self::Scope(cause) => Outcome::Cancelled(cause.to_string()),
             Self::TimedOut => Outcome::TimedOut,
         }
     }
@@ -79,11 +79,11 @@ impl Live {
         seat: Seat,
         id: EncodedId,
         kind: Kind,
-        fingerprint: Option<Fingerprint>,
+        begin: Begin,
     ) -> Result<(Self, Ticket), Rejection> {
         let key = seat.key();
         let request = match kind {
-            Kind::Launch => Request::Start { id: id.clone(), key, fingerprint },
+            Kind::Launch => Request::Start { id: id.clone(), key, begin },
             Kind::Revoke => Request::StartRevoke { id: id.clone(), key },
         };
         let ticket = seat.shared.submissions.submit(request)?;
@@ -105,7 +105,7 @@ impl Live {
         let start = |(id, seat): &(EncodedId, Seat)| Request::Start {
             id: id.clone(),
             key: seat.key(),
-            fingerprint: None,
+            begin: Begin::default(),
         };
         let requests = seated.iter().map(start).collect();
         let tickets = shared.submissions.submit_all(requests, permits)?;
@@ -149,19 +149,28 @@ pub(crate) enum Waiter<F, V, E> {
     Start(oneshot::Sender<Result<(), LaunchError<F>>>),
     /// For its end.
     End(oneshot::Sender<Result<V, AttemptError<F, V, E>>>),
+    /// For the one, and then for the other.
+    Both {
+        start: oneshot::Sender<Result<(), LaunchError<F>>>,
+        end: oneshot::Sender<Result<V, AttemptError<F, V, E>>>,
+    },
 }
 
 impl<F, V, E> Waiter<F, V, E> {
     fn refuse(self, state: TaskState, future: F) {
         match self {
-            Self::Start(reply) => send(reply, Err(LaunchError::Refused { state, future })),
+            Self::Start(reply) | Self::Both { start: reply, .. } => {
+                send(reply, Err(LaunchError::Refused { state, future }));
+            }
             Self::End(reply) => send(reply, Err(AttemptError::Refused { state, future })),
         }
     }
 
     fn reject(self, reason: Rejection, future: F) {
         match self {
-            Self::Start(reply) => send(reply, Err(LaunchError::Rejected { reason, future })),
+            Self::Start(reply) | Self::Both { start: reply, .. } => {
+                send(reply, Err(LaunchError::Rejected { reason, future }));
+            }
             Self::End(reply) => send(reply, Err(AttemptError::Rejected { reason, future })),
         }
     }
@@ -174,6 +183,25 @@ pub(crate) fn send<T>(reply: oneshot::Sender<T>, message: T) {
             drop_caught(message);
         }
     });
+}
+
+/// Where an attempt stands in a tree of scopes.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// The scope that it is.
+    pub(crate) scope: Option<Arc<Node>>,
+    /// Its place in the one that it runs within.
+    pub(crate) membership: Option<Membership>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Dropped by its runtime. It leaves when nothing runs within it any more.
+        if let Some(scope) = self.scope.take() {
+            let membership = self.membership.take();
+            scope.end(move || drop(membership));
+        }
+    }
 }
 
 /// Everything an attempt needs. `live` is the last field: it is dropped after the future.
@@ -190,6 +218,7 @@ pub(crate) struct Plan<F, V, E> {
     pub(crate) success: fn(&V, &Shared) -> Event,
     pub(crate) future: F,
     pub(crate) waiter: Waiter<F, V, E>,
+    pub(crate) place: Place,
     pub(crate) live: Live,
 }
 
@@ -230,7 +259,8 @@ where
     E: fmt::Debug + Send + 'static,
 {
     // `live` is bound first: bindings are dropped in reverse.
-    let Plan { mut live, ticket, limits, began, parent, after, success, future, waiter } = plan;
+    let Plan { mut live, mut place, .. } = plan;
+    let Plan { ticket, limits, began, parent, after, success, future, waiter, .. } = plan;
     let control = Arc::clone(live.seat.control());
     let cell = match ticket.await {
         Ok(Answer::Done(cell)) => cell,
@@ -238,7 +268,7 @@ where
             live.ended = true;
             return waiter.refuse(state, future);
         }
-        Ok(Answer::Superseded | Answer::NoRoom) => {
+        Ok(Answer::Superseded | Answer::NoRoom | Answer::Deferred) => {
             live.ended = true;
             let state = live.shared().index.state(live.id.as_bytes());
             return waiter.refuse(state, future);
@@ -246,6 +276,10 @@ where
         Ok(Answer::Unreadable) => {
             live.ended = true;
             return waiter.reject(Rejection::Unreadable, future);
+        }
+        Ok(Answer::ScopeEnded) => {
+            live.ended = true;
+            return waiter.reject(Rejection::ScopeEnded, future);
         }
         Err(poison) => {
             live.ended = true;
@@ -272,17 +306,31 @@ where
             None
         }
         Waiter::End(reply) => Some(reply),
+        Waiter::Both { start, end } => {
+            send(start, Ok(()));
+            Some(end)
+        }
     };
     let supervised = supervise(future, &control, limits);
-    let outcome = control::within(live.shared(), &live.id, supervised).instrument(span).await;
+    let outcome = within(live.shared(), &live.id, supervised).instrument(span).await;
     let event = event_of(&live, &outcome, success);
+    if let Some(scope) = place.scope.clone() {
+        scope.end(|| ());
+        scope.ended().await;
+        place.scope = None;
+    }
+    let later = Later::of(&live);
     let ended = live.end(event);
     drop(live);
+    drop(place);
     match waiter {
         None => drop_caught(outcome),
         Some(reply) => {
             let ended = match ended {
-                Ok(ticket) => ticket.await,
+                Ok(ticket) => match ticket.await {
+                    Ok(Answer::Deferred) => later.ended().await,
+                    answer => answer,
+                },
                 Err(poison) => Err(poison),
             };
             if let Ok(Answer::Done(cell)) = ended {
@@ -316,15 +364,55 @@ fn told<F, V, E>(
             Outcome::Cancelled(text) => Err(AttemptError::Cancelled(text)),
             Outcome::TimedOut => Err(AttemptError::TimedOut),
         },
-        Ok(Answer::Superseded | Answer::Refused(_) | Answer::NoRoom | Answer::Unreadable) => {
-            Err(AttemptError::Superseded { outcome })
-        }
+        Ok(
+            Answer::Superseded
+            | Answer::Refused(_)
+            | Answer::NoRoom
+            | Answer::Unreadable
+            | Answer::ScopeEnded
+            | Answer::Deferred,
+        ) => Err(AttemptError::Superseded { outcome }),
         Err(poison) => Err(AttemptError::InDoubt { outcome, poison }),
     }
 }
 
+/// An attempt whose end waits for those of what ran within it: dropped by a runtime, they may leave
+/// their scope a little before they say that they have ended.
+struct Later {
+    shared: Arc<Shared>,
+    id: EncodedId,
+    key: AttemptKey,
+}
+
+impl Later {
+    fn of(live: &Live) -> Self {
+        Self { shared: Arc::clone(live.shared()), id: live.id.clone(), key: live.seat.key() }
+    }
+
+    /// Waits until its end is on record.
+    async fn ended(self) -> Result<Answer, Poison> {
+        let index = &self.shared.index;
+        let registered = index.register(&self.id);
+        loop {
+            let mut changed = pin!(registered.notified());
+            changed.as_mut().enable();
+            if let Some(poison) = self.shared.poisoned() {
+                return Err(poison);
+            }
+            if index.runs(self.id.as_bytes()) != Some(self.key) {
+                return Ok(Answer::Done(index.cell(self.id.as_bytes())));
+            }
+            wake::guarded(changed).await;
+        }
+    }
+}
+
 /// Polls the future to its end, a panic, its cancellation or its timeout, and drops it.
-async fn supervise<F, V, E>(future: F, control: &Control, limits: Limits) -> Outcome<V, E>
+pub(crate) async fn supervise<F, V, E>(
+    future: F,
+    control: &Control,
+    limits: Limits,
+) -> Outcome<V, E>
 where
     F: Future<Output = Result<V, E>>,
 {

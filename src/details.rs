@@ -7,8 +7,8 @@
 use crate::error::JournalError;
 use crate::journal::{Entry, Record};
 use crate::state::{
-    Attempt, Cell, Epoch, Event, Failure, Fingerprint, IllegalTransition, Output, SeqNo, SuccessBy,
-    TaskState, Timestamp,
+    Attempt, Cell, Epoch, Event, Failure, Fingerprint, IllegalTransition, Output, Parent, SeqNo,
+    SuccessBy, TaskState, Timestamp,
 };
 use std::collections::VecDeque;
 
@@ -54,6 +54,10 @@ pub struct TaskDetails {
     pub since: SeqNo,
     /// Of the request that the last attempt serves, if its caller gave one.
     pub fingerprint: Option<Fingerprint>,
+    /// The scope within which the last attempt ran, if that is recorded itself.
+    pub parent: Option<Parent>,
+    /// What is to be done, serialized, while it waits in the queue, runs from there, or has failed to.
+    pub payload: Option<Vec<u8>>,
     /// What the last attempt has told, and why it was resolved, oldest first: the last eight notes.
     pub notes: VecDeque<Note>,
     /// Whether it is not pruned by age.
@@ -78,6 +82,8 @@ impl TaskDetails {
         output: Output::Absent,
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
+        payload: None,
         notes: VecDeque::new(),
         pinned: false,
         in_doubt: false,
@@ -138,7 +144,7 @@ impl TaskDetails {
             self.failure = None;
         }
         if matches!(state, TaskState::Succeeded | TaskState::Revoking) {
-            self.since = SeqNo::ZERO;
+            (self.since, self.payload) = (SeqNo::ZERO, None);
         } else {
             (self.revoke_started_at, self.revoke_failure) = (None, None);
             (self.succeeded_by, self.output) = (None, Output::Absent);
@@ -181,12 +187,12 @@ impl TaskDetails {
                 break;
             };
             // Before its start only the wait in the queue still matters to an attempt.
-            if attempt_seen && !matches!(event, Event::Queued) {
+            if attempt_seen && !matches!(event, Event::Queued { .. }) {
                 break;
             }
             attempt_seen |= matches!(event, Event::Started { .. });
             at = *prev;
-            let queued = matches!(event, Event::Queued);
+            let queued = matches!(event, Event::Queued { .. });
             newest_first.push(record);
             if queued {
                 break;
@@ -199,14 +205,21 @@ impl TaskDetails {
 
     fn told(self, cell: Cell, at: Timestamp, event: &Event) -> Self {
         match event {
-            Event::Queued => Self { cell, queued_at: Some(at), since: cell.seq, ..Self::ABSENT },
-            Event::Started { epoch, since, fingerprint, .. } => Self {
+            Event::Queued { payload, since } => Self {
+                cell,
+                queued_at: Some(at),
+                since: began(*since, cell.seq),
+                payload: payload.clone(),
+                ..Self::ABSENT
+            },
+            Event::Started { epoch, since, fingerprint, parent, .. } => Self {
                 cell,
                 epoch: Some(*epoch),
                 queued_at: self.queued_at.filter(|_| self.cell.state == TaskState::Queued),
+                payload: self.payload.filter(|_| self.cell.state == TaskState::Queued),
+                parent: parent.clone(),
                 started_at: Some(at),
-                // What lies ahead of it is no beginning.
-                since: if (1..cell.seq.get()).contains(&since.get()) { *since } else { cell.seq },
+                since: began(*since, cell.seq),
                 fingerprint: *fingerprint,
                 ..Self::ABSENT
             },
@@ -217,6 +230,7 @@ impl TaskDetails {
                 succeeded_by: Some(*by),
                 output: output.clone(),
                 since: SeqNo::ZERO,
+                payload: None,
                 ..self
             },
             Event::Failed { failure } => {
@@ -243,6 +257,12 @@ impl TaskDetails {
             Event::Revoked | Event::Forgotten | Event::Buried { .. } => Self::ABSENT,
         }
     }
+}
+
+/// Where a life began, as a record at `seq` says.
+fn began(since: SeqNo, seq: SeqNo) -> SeqNo {
+    // What lies ahead of it is no beginning.
+    if (1..seq.get()).contains(&since.get()) { since } else { seq }
 }
 
 #[cfg(test)]

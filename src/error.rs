@@ -127,6 +127,9 @@ pub enum Rejection {
     /// What the ledger has to know of the id before it goes on with it cannot be read from disk.
     #[error("what is known of the id cannot be read from disk; `taskledger verify` says why")]
     Unreadable,
+    /// The scope that it should run within has ended, or is about to.
+    #[error("its scope has ended, and takes nothing more")]
+    ScopeEnded,
 }
 
 /// Why [`launch`](crate::Ledger::launch) or [`revoke_task`](crate::Ledger::revoke_task) did not
@@ -172,6 +175,14 @@ impl<F> LaunchError<F> {
         match self {
             Self::Refused { future, .. } | Self::Rejected { future, .. } => Some(future),
             Self::Lost => None,
+        }
+    }
+
+    pub(crate) fn without_future(self) -> LaunchError<()> {
+        match self {
+            Self::Refused { state, .. } => LaunchError::Refused { state, future: () },
+            Self::Rejected { reason, .. } => LaunchError::Rejected { reason, future: () },
+            Self::Lost => LaunchError::Lost,
         }
     }
 }

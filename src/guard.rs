@@ -155,7 +155,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                 Comes::Again => {}
             }
         };
-        let leaves = run.options.cancel_with_caller.then(|| begun.flight());
+        let leaves = run.options.cancel_with_caller || run.options.scope.is_some();
+        let leaves = leaves.then(|| begun.flight());
         let (reply, answer) = oneshot::channel();
         let span = tracing::Span::current();
         let drive = async move {

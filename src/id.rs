@@ -13,6 +13,7 @@ pub use shape::IdShape;
 
 use crate::error::{IdError, panic_text};
 use crate::journal::codec;
+use crate::state::Parent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
@@ -118,6 +119,17 @@ impl EncodedId {
         caught(comes_back, IdError::NoRoundTrip)?
             .then_some(())
             .ok_or_else(|| IdError::NoRoundTrip("it encodes to other bytes when read back".into()))
+    }
+}
+
+impl Parent {
+    /// The id of the scope.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError`] if it is no id of this type.
+    pub fn decode<K: TaskId>(&self) -> Result<K, IdError> {
+        EncodedId::from_bytes(self.as_bytes()).decode()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::submission::AttemptKey;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 use crate::writer::Found;
 use scc::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher, RandomState};
 use std::sync::OnceLock;
 use tokio::sync::Notify;
@@ -85,6 +85,8 @@ pub(crate) struct Index {
     waiting: AtomicUsize,
     /// Held for a look-up; one entry for each id somebody waits for.
     waiters: Mutex<HashMap<EncodedId, Waiters>>,
+    /// Something has come into the queue, or has left it.
+    backlog: Notify,
     /// Ids with a change that could not be recorded. Empty until the ledger is poisoned.
     in_doubt: Mutex<HashSet<EncodedId>>,
 }
@@ -98,7 +100,10 @@ struct Waiters {
 #[derive(Debug, Default)]
 struct Published {
     counts: [usize; TaskState::ALL.len()],
-    queued: HashSet<EncodedId>,
+    /// In the order in which they were put into the queue, by the positions of those records.
+    queued: BTreeMap<SeqNo, EncodedId>,
+    /// The last of those records that was published.
+    last_queued: SeqNo,
     /// Whose end was the last record of each, and where its life began; zero if nobody has asked.
     failed: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
     /// Who runs, and where the life of the id began.
@@ -118,6 +123,7 @@ impl Index {
             published: Mutex::default(),
             waiting: AtomicUsize::new(0),
             waiters: Mutex::default(),
+            backlog: Notify::new(),
             in_doubt: Mutex::default(),
         }
     }
@@ -201,7 +207,7 @@ impl Index {
 
     /// Publishes a batch in log order, then wakes who waits for an id that has settled.
     pub(crate) fn publish(&self, changes: Vec<Change>) {
-        let mut settled = Vec::new();
+        let (mut settled, mut backlog) = (Vec::new(), false);
         let anyone = self.waiting.load(Ordering::SeqCst) > 0;
         {
             let mut published = lock(&self.published);
@@ -219,8 +225,12 @@ impl Index {
                 if let Some(grave @ Grave::Opened(_)) = moved {
                     self.put_grave(grave);
                 }
-                published.moved(id, before, cell.state, key, since);
+                backlog |= [before.state, cell.state].contains(&TaskState::Queued);
+                published.moved(id, before, cell, key, since);
             }
+        }
+        if backlog {
+            self.backlog.notify_waiters();
         }
         if anyone {
             let waiters = lock(&self.waiters);
@@ -239,7 +249,7 @@ impl Index {
         let mut published = lock(&self.published);
         for (id, cell) in cells {
             let before = self.put(&id, cell);
-            published.moved(id, before, cell.state, None, SeqNo::ZERO);
+            published.moved(id, before, cell, None, SeqNo::ZERO);
         }
     }
 
@@ -284,7 +294,7 @@ impl Index {
                     | TaskState::Running
                     | TaskState::Failed
                     | TaskState::Revoking => {
-                        anew.moved(id.clone(), TaskState::NotFound, cell.state, None, SeqNo::ZERO);
+                        anew.moved(id.clone(), Cell::ABSENT, *cell, None, SeqNo::ZERO);
                     }
                 }
                 true
@@ -293,16 +303,17 @@ impl Index {
         *lock(&self.published) = anew;
     }
 
-    fn put(&self, id: &EncodedId, cell: Cell) -> TaskState {
+    /// Returns the cell that was there before.
+    fn put(&self, id: &EncodedId, cell: Cell) -> Cell {
         let Some(part) = self.part(id.as_bytes()) else {
-            return TaskState::NotFound;
+            return Cell::ABSENT;
         };
         let before = if cell.state == TaskState::NotFound {
             part.remove_sync(id.as_bytes()).map(|(_, cell)| cell)
         } else {
             part.upsert_sync(id.clone(), cell)
         };
-        before.map_or(TaskState::NotFound, |cell| cell.state)
+        before.unwrap_or(Cell::ABSENT)
     }
 
     fn part(&self, id: &[u8]) -> Option<&scc::HashMap<EncodedId, Cell, RandomState>> {
@@ -356,12 +367,34 @@ impl Index {
     pub(crate) fn exact(&self, state: TaskState) -> Option<Vec<EncodedId>> {
         let published = lock(&self.published);
         match state {
-            TaskState::Queued => Some(published.queued.iter().cloned().collect()),
+            TaskState::Queued => Some(published.queued.values().cloned().collect()),
             TaskState::Failed => Some(published.failed.keys().cloned().collect()),
             TaskState::Running => Some(published.running.keys().cloned().collect()),
             TaskState::Revoking => Some(published.revoking.keys().cloned().collect()),
             TaskState::NotFound | TaskState::Succeeded => None,
         }
+    }
+
+    /// The first of those in the queue that came into it after this position.
+    pub(crate) fn queued_after(&self, seq: SeqNo) -> Option<(SeqNo, EncodedId)> {
+        let published = lock(&self.published);
+        let mut later = published.queued.range(seq.next()..);
+        later.next().map(|(seq, id)| (*seq, id.clone()))
+    }
+
+    /// The last record of all that have put something into the queue.
+    pub(crate) fn last_queued(&self) -> SeqNo {
+        lock(&self.published).last_queued
+    }
+
+    /// Told when something comes into the queue or leaves it, and when nothing is recorded any more.
+    pub(crate) fn backlog_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.backlog.notified()
+    }
+
+    /// Tells whoever waits for the backlog to look again.
+    pub(crate) fn tell_backlog(&self) {
+        self.backlog.notify_waiters();
     }
 
     /// Registers somebody who waits for an id. Look at the cell after registering.
@@ -377,6 +410,7 @@ impl Index {
     pub(crate) fn wake_all(&self) {
         let woken: Vec<_> = lock(&self.waiters).values().map(Waiters::notify).collect();
         wake(woken);
+        self.backlog.notify_waiters();
     }
 
     /// Marks ids whose state on disk nobody knows.
@@ -443,14 +477,15 @@ impl Published {
     fn moved(
         &mut self,
         id: EncodedId,
-        from: TaskState,
-        to: TaskState,
+        before: Cell,
+        cell: Cell,
         key: Option<AttemptKey>,
         since: SeqNo,
     ) {
+        let (from, to) = (before.state, cell.state);
         match from {
             TaskState::NotFound | TaskState::Succeeded => {}
-            TaskState::Queued => _ = self.queued.remove(&id),
+            TaskState::Queued => _ = self.queued.remove(&before.seq),
             TaskState::Failed => _ = self.failed.remove(&id),
             TaskState::Running => _ = self.running.remove(&id),
             TaskState::Revoking => _ = self.revoking.remove(&id),
@@ -461,7 +496,10 @@ impl Published {
         match to {
             TaskState::NotFound => return,
             TaskState::Succeeded => {}
-            TaskState::Queued => _ = self.queued.insert(id),
+            TaskState::Queued => {
+                self.last_queued = self.last_queued.max(cell.seq);
+                self.queued.insert(cell.seq, id);
+            }
             TaskState::Failed => _ = self.failed.insert(id, (key, since)),
             TaskState::Running => _ = self.running.insert(id, (key, since)),
             TaskState::Revoking => _ = self.revoking.insert(id, key),

@@ -591,7 +591,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         // Before the attempt itself: its run must not go on with the next one. After a timeout it may.
         let flies = match &stop {
             Stop::Cancelled(reason) => shared.flights.cancel(&shared.index, &id, reason),
-            Stop::TimedOut => false,
+            Stop::TimedOut | Stop::Scope(_) => false,
         };
         match shared.index.runs(id.as_bytes()) {
             Some(key) => {
@@ -713,7 +713,10 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                 Err(Rejection::Metadata("all names and values are at most 64 KiB").into())
             }
             Ok(Answer::Unreadable) => Err(Rejection::Unreadable.into()),
-            Ok(Answer::Superseded) => Err(ChangeError::Refused { state: TaskState::Running }),
+            Ok(Answer::Superseded | Answer::Deferred) => {
+                Err(ChangeError::Refused { state: TaskState::Running })
+            }
+            Ok(Answer::ScopeEnded) => Err(Rejection::ScopeEnded.into()),
             Err(poison) => Err(ChangeError::InDoubt(poison)),
         }
     }

@@ -13,8 +13,10 @@ use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record, Replayed};
 use crate::sabotage::{self, Sabotage};
 use crate::seal::Seal;
-use crate::state::{Cell, Epoch, Event, Failure, Grave, SeqNo, TaskState, Timestamp};
+use crate::state::{Cell, Epoch, Event, Failure, Grave, Parent, SeqNo, TaskState, Timestamp};
 use crate::writer::Core;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,8 +32,8 @@ const RESET_BATCH: usize = 4096;
 pub struct Recovery {
     epoch: Epoch,
     counts: [usize; TaskState::ALL.len()],
-    crashed: Vec<EncodedId>,
-    interrupted_revokes: Vec<EncodedId>,
+    crashed: Vec<Running>,
+    interrupted_revokes: Vec<Running>,
     records_replayed: u64,
     from_checkpoint: u64,
     report: OpenReport,
@@ -58,7 +60,34 @@ impl Recovery {
     /// The ids that were running when the last process ended, now `Failed(Crashed)`. Their effects
     /// may or may not have happened.
     pub fn crashed<K: TaskId>(&self) -> impl ExactSizeIterator<Item = Result<K, IdError>> {
-        self.crashed.iter().map(EncodedId::decode)
+        self.crashed.iter().map(|running| running.id.decode())
+    }
+
+    /// The same as trees: what crashed within a scope that crashed as well stands below that one.
+    pub fn crashed_trees<K: TaskId>(&self) -> Vec<Crashed<K>> {
+        let mut within: HashMap<&[u8], Vec<&Running>> = HashMap::new();
+        let ids: HashSet<&[u8]> = self.crashed.iter().map(|one| one.id.as_bytes()).collect();
+        let mut roots = Vec::new();
+        for one in &self.crashed {
+            match one.parent.as_ref().map(Parent::as_bytes).filter(|parent| ids.contains(parent)) {
+                Some(parent) => within.entry(parent).or_default().push(one),
+                None => roots.push(one),
+            }
+        }
+        // What leads round in a circle is no tree, and cannot have been recorded.
+        fn grown<K: TaskId>(
+            one: &Running,
+            within: &mut HashMap<&[u8], Vec<&Running>>,
+        ) -> Crashed<K> {
+            let children = within.remove(one.id.as_bytes()).unwrap_or_default();
+            let children = children.into_iter().map(|child| grown(child, within)).collect();
+            Crashed { id: one.id.decode(), children }
+        }
+        roots.into_iter().map(|root| grown(root, &mut within)).collect()
+    }
+
+    pub(crate) fn crashed_ids(&self) -> impl Iterator<Item = &EncodedId> {
+        self.crashed.iter().map(|running| &running.id)
     }
 
     /// The ids that were being revoked when the last process ended, now succeeded again. The
@@ -66,7 +95,7 @@ impl Recovery {
     pub fn interrupted_revokes<K: TaskId>(
         &self,
     ) -> impl ExactSizeIterator<Item = Result<K, IdError>> {
-        self.interrupted_revokes.iter().map(EncodedId::decode)
+        self.interrupted_revokes.iter().map(|running| running.id.decode())
     }
 
     /// How many records of the log were replayed.
@@ -106,6 +135,24 @@ impl Recovery {
     }
 }
 
+/// A task that had crashed, and what crashed within it if it is a scope.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Crashed<K> {
+    /// Its id.
+    pub id: Result<K, IdError>,
+    /// In the order in which they began.
+    pub children: Vec<Self>,
+}
+
+/// What was found running.
+#[derive(Clone, Debug)]
+struct Running {
+    id: EncodedId,
+    /// The scope that it ran within.
+    parent: Option<Parent>,
+}
+
 /// A ledger that is ready to serve.
 pub(crate) struct Recovered {
     pub(crate) index: Index,
@@ -120,8 +167,8 @@ pub(crate) struct Recovered {
 /// may have reset part of it, and the next one finds only the rest.
 #[derive(Debug, Default)]
 pub(crate) struct FoundRunning {
-    crashed: Option<Vec<EncodedId>>,
-    interrupted_revokes: Option<Vec<EncodedId>>,
+    crashed: Option<Vec<Running>>,
+    interrupted_revokes: Option<Vec<Running>>,
 }
 
 /// Replays the journal and resets what the last process left running.
@@ -140,11 +187,12 @@ pub(crate) fn recover(
         records: 0,
         at: Timestamp::default(),
         newest: Timestamp::default(),
+        parents: Parents::default(),
     };
     let mut base = replay.run(journal)?;
     index.set_seal(Seal::new(base.ledger));
     index.recount();
-    let Replay { span, told, ids, records, newest, .. } = replay;
+    let Replay { span, told, ids, records, newest, parents, .. } = replay;
     told.iter().for_each(|event| base.told(event));
     let (first, last) = span.unwrap_or_else(|| (base.last_seq.next(), base.last_seq));
     if first != base.last_seq.next() {
@@ -152,8 +200,8 @@ pub(crate) fn recover(
     }
     tracing::info!(records, ids, %last, "replayed");
 
-    let mut reset =
-        Reset { journal, at: SystemTime::now().into(), next: last.next(), batch: Vec::new() };
+    let at = SystemTime::now().into();
+    let mut reset = Reset { journal, parents, at, next: last.next(), batch: Vec::new() };
     let newest = newest.max(base.newest).max(reset.at);
     let epoch = base.epoch.next();
     reset.push(Entry::Ledger(LedgerEvent::EpochOpened { epoch }))?;
@@ -199,6 +247,30 @@ struct Replay<'a> {
     at: Timestamp,
     /// When the newest record was written: clocks may have been set back.
     newest: Timestamp,
+    parents: Parents,
+}
+
+/// Within what that runs which runs.
+#[derive(Debug, Default)]
+struct Parents {
+    /// As the log says.
+    known: HashMap<EncodedId, Parent>,
+    /// What ran when the checkpoint was made: that says it.
+    in_checkpoint: HashSet<EncodedId>,
+}
+
+impl Parents {
+    fn hear(&mut self, id: &EncodedId, event: &Event) {
+        let Event::Started { parent, .. } = event else { return };
+        if !self.in_checkpoint.is_empty() {
+            self.in_checkpoint.remove(id);
+        }
+        match parent {
+            Some(parent) => _ = self.known.insert(id.clone(), parent.clone()),
+            None if self.known.is_empty() => {}
+            None => _ = self.known.remove(id),
+        }
+    }
 }
 
 impl Replay<'_> {
@@ -222,6 +294,8 @@ impl Replay<'_> {
         match chunk {
             Replayed::Base(cells) => {
                 self.ids += cells.len() as u64;
+                let runs = cells.iter().filter(|(_, cell)| cell.state == TaskState::Running);
+                self.parents.in_checkpoint.extend(runs.map(|(id, _)| id.clone()));
                 cells.into_iter().try_for_each(|(id, cell)| self.index.replay(id, |_| Ok(cell)))
             }
             Replayed::Tombstones(tombstones) => {
@@ -252,6 +326,7 @@ impl Replay<'_> {
         }
         match record.entry {
             Entry::Task { id, prev, event } => {
+                self.parents.hear(&id, &event);
                 self.index
                     .replay(id, |cell| {
                         let next = cell.apply(seq, prev, &event);
@@ -291,8 +366,29 @@ fn gap(expected: SeqNo, found: SeqNo) -> JournalError {
     })
 }
 
+/// How far each is from the root of its tree, but for those that are none.
+fn depths(found: &[(Cell, Running)]) -> HashMap<EncodedId, usize> {
+    let mut depths = HashMap::new();
+    if found.iter().all(|(_, one)| one.parent.is_none()) {
+        return depths;
+    }
+    let parents: HashMap<&[u8], Option<&[u8]>> = found
+        .iter()
+        .map(|(_, one)| (one.id.as_bytes(), one.parent.as_ref().map(Parent::as_bytes)))
+        .collect();
+    for (_, one) in found {
+        let up = |id: &&[u8]| parents.get(*id).copied().flatten();
+        let from = std::iter::successors(Some(one.id.as_bytes()), up);
+        // No way up is longer than all that there is, unless it leads round in a circle.
+        let depth = from.skip(1).take(found.len()).filter(|id| parents.contains_key(id)).count();
+        depths.insert(one.id.clone(), depth);
+    }
+    depths
+}
+
 struct Reset<'a> {
     journal: &'a mut dyn Journal,
+    parents: Parents,
     at: Timestamp,
     next: SeqNo,
     batch: Vec<Record>,
@@ -303,20 +399,29 @@ impl Reset<'_> {
         &mut self,
         index: &Index,
         state: TaskState,
-        all: &mut Option<Vec<EncodedId>>,
+        all: &mut Option<Vec<Running>>,
         event: impl Fn(Failure) -> Event,
     ) -> Result<(), OpenError> {
         if sabotage::is(Sabotage::SkipReset) {
             return Ok(());
         }
         let ids = index.exact(state).unwrap_or_default();
-        let mut found: Vec<(Cell, EncodedId)> =
-            ids.into_iter().map(|id| (index.cell(id.as_bytes()), id)).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let cell = index.cell(id.as_bytes());
+            let parent = self.parent(&id, cell)?;
+            found.push((cell, Running { id, parent }));
+        }
         // In the order in which they began.
         found.sort_by_key(|(cell, _)| cell.seq);
         // Before the first of them is reset.
-        all.get_or_insert_with(|| found.iter().map(|(_, id)| id.clone()).collect());
-        for (cell, id) in &found {
+        all.get_or_insert_with(|| found.iter().map(|(_, running)| running.clone()).collect());
+        // What runs within a scope ends before it.
+        let depths = depths(&found);
+        if !sabotage::is(Sabotage::EndFirst) {
+            found.sort_by_key(|(_, one)| Reverse(depths.get(&one.id).copied().unwrap_or_default()));
+        }
+        for (cell, Running { id, .. }) in &found {
             let event = event(Failure::Crashed);
             let seq = self.next;
             let reset = cell
@@ -326,6 +431,14 @@ impl Reset<'_> {
             index.restore(vec![(id.clone(), reset)]);
         }
         Ok(())
+    }
+
+    /// The scope that it runs within.
+    fn parent(&mut self, id: &EncodedId, cell: Cell) -> Result<Option<Parent>, OpenError> {
+        if cell.state == TaskState::Running && self.parents.in_checkpoint.contains(id) {
+            return Ok(self.journal.read(id, cell)?.parent);
+        }
+        Ok(self.parents.known.get(id).cloned())
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), OpenError> {

@@ -109,6 +109,8 @@ pub enum Sabotage {
     JudgeOnce,
     /// Who leaves a line keeps the token that was offered to it.
     KeepOffer,
+    /// The end of a scope is recorded before those of what runs within it.
+    EndFirst,
 }
 
 /// Whether this is done wrong.

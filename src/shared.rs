@@ -9,7 +9,7 @@ use crate::line::Lines;
 use crate::recovery::Recovery;
 use crate::state::Timestamp;
 use crate::submission::{AttemptKey, Group, Phase, Request, Submissions, Ticket};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU8, AtomicU64, Mutex, Ordering, lock};
 use crate::transitions::Watchers;
 use crate::wake;
 use std::collections::{BTreeMap, HashMap};
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     /// Who handles what is handled by one while the others wait.
     pub(crate) lines: Lines,
+    /// Whether somebody has the operation queue.
+    queue: AtomicU8,
     /// Who is at which id with a run.
     pub(crate) flights: Flights,
     next_key: AtomicU64,
@@ -85,6 +87,7 @@ impl Shared {
             metadata: Mutex::new(metadata),
             watchers: Watchers::new(),
             lines: Lines::default(),
+            queue: AtomicU8::new(0),
             flights: Flights::default(),
             next_key: AtomicU64::new(0),
             superseded: AtomicU64::new(0),
@@ -100,6 +103,15 @@ impl Shared {
         let control = Arc::new(Control::default());
         lock(&self.controls).insert(key, Arc::clone(&control));
         (key, control)
+    }
+
+    /// Takes the operation queue, unless somebody has it.
+    pub(crate) fn claim_queue(&self) -> bool {
+        self.queue.swap(1, Ordering::SeqCst) == 0
+    }
+
+    pub(crate) fn release_queue(&self) {
+        self.queue.store(0, Ordering::SeqCst);
     }
 
     pub(crate) fn unregister(&self, key: AttemptKey) {

@@ -25,10 +25,12 @@
 mod digest;
 mod number;
 mod outcome;
+mod parent;
 
 pub use digest::{Fingerprint, Grave, Tombstone};
 pub use number::{Attempt, Epoch, SeqNo, Timestamp};
 pub use outcome::{Failure, NotKept, Output, SuccessBy};
+pub use parent::Parent;
 
 use std::fmt;
 
@@ -95,7 +97,12 @@ impl fmt::Display for TaskState {
 #[non_exhaustive]
 pub enum Event {
     /// It was put into the operation queue.
-    Queued,
+    Queued {
+        /// What is to be done, serialized, if its operation has to outlive the process.
+        payload: Option<Vec<u8>>,
+        /// As that of [`Started`](Self::Started).
+        since: SeqNo,
+    },
     /// An attempt began.
     Started {
         /// Its number.
@@ -107,6 +114,8 @@ pub enum Event {
         since: SeqNo,
         /// Of the request that it serves, if its caller gave one.
         fingerprint: Option<Fingerprint>,
+        /// The scope within which it runs, if that is recorded itself.
+        parent: Option<Parent>,
     },
     /// The attempt has told how far it has got, or somebody why a failed one is resolved.
     Noted {
@@ -162,7 +171,7 @@ impl Event {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Queued => "queued",
+            Self::Queued { .. } => "queued",
             Self::Started { .. } => "started",
             Self::Succeeded { .. } => "succeeded",
             Self::Failed { .. } => "failed",
@@ -185,7 +194,7 @@ impl Event {
         match self {
             Self::Buried { tombstone } => Some(Grave::Dug(*tombstone)),
             Self::Exhumed { tombstone } => Some(Grave::Opened(*tombstone)),
-            Self::Queued
+            Self::Queued { .. }
             | Self::Started { .. }
             | Self::Succeeded { .. }
             | Self::Failed { .. }
@@ -205,7 +214,7 @@ impl Event {
     #[must_use]
     pub const fn target(&self, state: TaskState) -> TaskState {
         match self {
-            Self::Queued => TaskState::Queued,
+            Self::Queued { .. } => TaskState::Queued,
             Self::Started { .. } => TaskState::Running,
             Self::Succeeded { .. } | Self::RevokeFailed { .. } | Self::Exhumed { .. } => {
                 TaskState::Succeeded
@@ -243,7 +252,7 @@ impl Event {
 pub const fn apply(state: TaskState, event: &Event) -> Result<TaskState, IllegalTransition> {
     use TaskState::{Failed, NotFound, Queued, Revoking, Running, Succeeded};
     let legal = match event {
-        Event::Queued => matches!(state, NotFound | Failed),
+        Event::Queued { .. } => matches!(state, NotFound | Failed),
         Event::Started { .. } => matches!(state, NotFound | Queued | Failed),
         Event::Succeeded { by: SuccessBy::Attempt, .. } => matches!(state, Running),
         Event::Succeeded { by: SuccessBy::Mark, .. } => matches!(state, NotFound | Failed),
@@ -311,7 +320,7 @@ impl Cell {
                 Event::Started { attempt, .. } if attempt.get() != self.attempt.next().get() => {
                     WhyIllegal::Attempt { expected: self.attempt.next(), found: *attempt }
                 }
-                Event::Queued
+                Event::Queued { .. }
                 | Event::Started { .. }
                 | Event::Succeeded { .. }
                 | Event::Failed { .. }
@@ -341,7 +350,7 @@ impl Cell {
         let attempt = match event {
             Event::Started { attempt, .. } => *attempt,
             Event::Revoked | Event::Forgotten | Event::Buried { .. } => return Self::ABSENT,
-            Event::Queued
+            Event::Queued { .. }
             | Event::Succeeded { .. }
             | Event::Failed { .. }
             | Event::RevokeStarted

@@ -19,7 +19,7 @@
 
 mod request;
 
-pub(crate) use request::{AttemptKey, Request};
+pub(crate) use request::{AttemptKey, Begin, FromQueue, Request, Within};
 
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, JournalError, Poison, Rejection};
@@ -61,6 +61,10 @@ pub(crate) enum Answer {
     NoRoom,
     /// What is known of the id, which is needed for it, cannot be read.
     Unreadable,
+    /// The scope that it should run within has ended.
+    ScopeEnded,
+    /// The end of a scope within which something still runs: it is recorded after that.
+    Deferred,
 }
 
 /// Work of the writer that records nothing, done between groups, after the one it was submitted with.

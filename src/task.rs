@@ -1,5 +1,6 @@
 //! Starting something for an id: what may start, and what comes back if it may not.
 
+mod scoped;
 mod start;
 
 pub(crate) use start::{NotStarted, Start, Turned, has_timer};

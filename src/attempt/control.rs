@@ -1,6 +1,7 @@
 //! How an attempt is reached from outside, and how its code is known from inside.
 
 use crate::id::EncodedId;
+use crate::scope::Cause;
 use crate::shared::Shared;
 use crate::state::Cell;
 use crate::submission::AttemptKey;
@@ -32,7 +33,7 @@ pub(crate) fn is_within_id(shared: &Arc<Shared>, id: &EncodedId) -> bool {
 }
 
 /// Runs the code of an attempt.
-pub(super) async fn within<F: Future>(shared: &Arc<Shared>, id: &EncodedId, code: F) -> F::Output {
+pub(crate) async fn within<F: Future>(shared: &Arc<Shared>, id: &EncodedId, code: F) -> F::Output {
     let within = Within { ledger: Arc::as_ptr(shared).addr(), id: id.clone() };
     WITHIN.scope(within, code).await
 }
@@ -51,6 +52,8 @@ pub(crate) struct Control {
 #[derive(Clone, Debug)]
 pub(crate) enum Stop {
     Cancelled(String),
+    /// As part of a scope.
+    Scope(Cause),
     TimedOut,
 }
 
@@ -65,6 +68,11 @@ impl Control {
             // Keeps a permit for an attempt that does not listen yet.
             self.notify.notify_one();
         }
+    }
+
+    /// Why it is to stop, if it is.
+    pub(crate) fn stopped(&self) -> Option<&Stop> {
+        self.stop.get()
     }
 
     /// Cancelled when the attempt is asked to stop.

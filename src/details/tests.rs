@@ -42,6 +42,7 @@ impl Life {
             epoch: Epoch::new(5),
             since: SeqNo::ZERO,
             fingerprint: None,
+            parent: None,
         })
     }
 }
@@ -67,7 +68,7 @@ fn a_full_life() {
         since: SeqNo::new(1),
         ..TaskDetails::ABSENT
     };
-    assert_eq!(life.then(Event::Queued), queued);
+    assert_eq!(life.then(Event::Queued { payload: None, since: SeqNo::ZERO }), queued);
     let running = TaskDetails {
         cell: cell(TaskState::Running, 1, 2),
         epoch: Some(Epoch::new(5)),
@@ -136,7 +137,7 @@ fn queueing_again_forgets_the_failure_but_not_the_count() {
         since: SeqNo::new(3),
         ..TaskDetails::ABSENT
     };
-    assert_eq!(life.then(Event::Queued), queued);
+    assert_eq!(life.then(Event::Queued { payload: None, since: SeqNo::ZERO }), queued);
     assert_eq!(life.started().queued_at, at(30));
     assert_eq!(life.details.attempt(), Attempt::new(2));
 }
@@ -158,7 +159,8 @@ fn a_life_of_several_attempts() {
     );
     let fingerprint = Some(Fingerprint::from_bytes([3; 16]));
     let (attempt, epoch) = (Attempt::new(2), Epoch::new(5));
-    let again = life.then(Event::Started { attempt, epoch, since: first, fingerprint });
+    let again =
+        life.then(Event::Started { attempt, epoch, since: first, fingerprint, parent: None });
     assert_eq!((again.since, again.fingerprint), (first, fingerprint));
     assert!(again.notes.is_empty() && !again.pinned);
     for number in 0..MAX_NOTES + 2 {
@@ -203,7 +205,7 @@ fn what_cannot_follow_is_refused() {
     let mut life = Life::new();
     let record = life.record(Event::Revoked);
     assert!(life.details.clone().after(&record).is_err());
-    let record = life.record(Event::Queued);
+    let record = life.record(Event::Queued { payload: None, since: SeqNo::ZERO });
     let Entry::Task { id, event, .. } = record.entry else { panic!("not of a task") };
     let entry = Entry::Task { id, prev: SeqNo::new(1), event };
     assert!(life.details.after(&Record { entry, ..record }).is_err());
@@ -231,6 +233,7 @@ fn forced_goes_on_over_a_gap() {
         epoch: Epoch::new(2),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     });
     let forced = forced.forced(&record);
     assert_eq!(forced.cell, cell(TaskState::Running, 7, 2));
@@ -243,7 +246,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     let output = prop_oneof![Just(Output::Absent), any::<Vec<u8>>().prop_map(Output::Kept)];
     let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark), Just(SuccessBy::Resolve)];
     prop_oneof![
-        Just(Event::Queued),
+        Just(Event::Queued { payload: None, since: SeqNo::ZERO }),
         // The attempt is put right where the event is used.
         (1..9_u64, 0..3_u64, any::<bool>()).prop_map(|(epoch, since, fingerprint)| {
             Event::Started {
@@ -251,6 +254,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 epoch: Epoch::new(epoch),
                 since: SeqNo::new(since),
                 fingerprint: fingerprint.then_some(Fingerprint::from_bytes([7; 16])),
+                parent: None,
             }
         }),
         any::<String>().prop_map(|note| Event::Noted { note }),

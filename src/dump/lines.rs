@@ -1,7 +1,7 @@
 //! The lines of an export, and what they stand for.
 //!
 //! ```text
-//! {"ledger":{"format":"taskledger export","version":1,...}}    once, first
+//! {"ledger":{"format":"taskledger export","version":2,...}}    once, first
 //! {"task":{"id":"066f726465722d","state":"succeeded",...}}      ascending by the bytes of the id
 //! {"tombstone":"9f86d081884c7d659a2feaa0c55ad015"}              ascending
 //! {"end":{"tasks":2,"tombstones":1,"checksum":"2c68..."}}       once, last
@@ -20,9 +20,10 @@
 //! * What has failed has a `failure`, and nothing else has one. Only a success, and what is being revoked,
 //!   has `succeeded_by`, an `output`, a `revoke_started_at` and a `revoke_failure`, and it has no `since`.
 //! * What runs has neither ended nor is it pinned. What is being revoked has been since some time. What is
-//!   queued has nothing but the time since when.
-//! * The times, the epoch and the fingerprint of an attempt come together: with `epoch` there are
-//!   `started_at` and an attempt, without it neither `started_at` nor a `fingerprint`.
+//!   queued has nothing but the time since when, and its payload. No success has a payload, and whatever
+//!   has one has a `queued_at`.
+//! * The times, the epoch, the fingerprint and the parent of an attempt come together: with `epoch` there
+//!   are `started_at` and an attempt, without it none of the others.
 //! * All sizes are within the limits of the ledger.
 //!
 //! Nothing else is asked of how fields go together, since a repair believes what it finds over a gap; and
@@ -32,8 +33,8 @@ use crate::details::{MAX_NOTES, Note, TaskDetails};
 use crate::id::{EncodedId, MAX_ID_BYTES};
 use crate::journal::frame::MAX_RECORD;
 use crate::state::{
-    Attempt, Cell, Epoch, Failure, Fingerprint, NotKept, Output, SeqNo, SuccessBy, TaskState,
-    Timestamp,
+    Attempt, Cell, Epoch, Failure, Fingerprint, NotKept, Output, Parent, SeqNo, SuccessBy,
+    TaskState, Timestamp,
 };
 use data_encoding::{BASE64, HEXLOWER};
 use serde::de::{Error, Visitor};
@@ -45,7 +46,7 @@ use std::fmt;
 pub(super) const FORMAT: &str = "taskledger export";
 
 /// The version that is written, and the newest one that is read.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The longest line. A ledger leads to none that is longer: an entry of its checkpoint has at most 128 KiB,
 /// its id type 256 KiB, and escaping takes six bytes for one.
@@ -139,6 +140,10 @@ pub(super) struct TaskLine<I> {
     output: Option<OutputLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fingerprint: Option<Hex<16>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<Hex<0>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<Base64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     notes: Vec<NoteLine>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -236,6 +241,8 @@ impl<I> TaskLine<I> {
                 }
             },
             fingerprint: details.fingerprint.map(|print| Hex(print.to_bytes().to_vec())),
+            parent: details.parent.as_ref().map(|parent| Hex(parent.as_bytes().to_vec())),
+            payload: details.payload.clone().map(Base64),
             notes: details.notes.iter().map(note).collect(),
             pinned: details.pinned,
             info,
@@ -290,6 +297,8 @@ impl<I> TaskLine<I> {
             },
             since: SeqNo::new(since),
             fingerprint: self.fingerprint.map(|print| Fingerprint::from_bytes(print.array())),
+            parent: self.parent.map(|Hex(parent)| Parent::from_bytes(&parent)),
+            payload: self.payload.map(|Base64(payload)| payload),
             notes: self.notes.into_iter().map(note).collect::<VecDeque<_>>(),
             pinned: self.pinned,
             in_doubt: false,
@@ -317,12 +326,16 @@ fn judge(details: &TaskDetails) -> Result<(), String> {
     for failure in [&details.failure, &details.revoke_failure].into_iter().flatten() {
         within("the text of a failure", failure.text().map_or(0, str::len), MAX_TEXT)?;
     }
+    let parent = details.parent.as_ref().map_or(0, |parent| parent.as_bytes().len());
+    within("the parent", parent, MAX_ID_BYTES)?;
+    within("the payload", details.payload.as_ref().map_or(0, Vec::len), MAX_RECORD)?;
     for note in &details.notes {
         within("a note", note.text.len(), MAX_NOTE)?;
     }
     if details.state() == TaskState::Queued {
         let TaskDetails { cell, queued_at, since, .. } = *details;
-        let waits = TaskDetails { cell, queued_at, since, ..TaskDetails::ABSENT };
+        let payload = details.payload.clone();
+        let waits = TaskDetails { cell, queued_at, since, payload, ..TaskDetails::ABSENT };
         if queued_at.is_none() || *details != waits {
             return Err("what is queued has a `queued_at`, and nothing of an attempt".to_owned());
         }
@@ -352,6 +365,12 @@ fn judge_fields(details: &TaskDetails) -> Result<(), String> {
         (begun != started_at.is_some(), "only one of `epoch` and `started_at`"),
         (begun && attempt == Attempt::NONE, "an `epoch`, and no attempt"),
         (!begun && details.fingerprint.is_some(), "a `fingerprint`, and no `epoch`"),
+        (!begun && details.parent.is_some(), "a `parent`, and no `epoch`"),
+        (
+            details.payload.is_some() && details.queued_at.is_none(),
+            "a `payload`, and no `queued_at`",
+        ),
+        (success && details.payload.is_some(), "a `payload`"),
         (epoch > seq.get(), "more opens than records"),
         (u64::from(attempt.get()) > seq.get(), "more attempts than records"),
     ];

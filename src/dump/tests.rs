@@ -24,6 +24,7 @@ fn started(attempt: u32) -> Event {
         epoch: Epoch::new(1),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     }
 }
 
@@ -101,7 +102,9 @@ fn mixed() -> Made {
     made.tell((0..10).map(|number| (number, Event::RevokeStarted)));
     made.tell((0..5).map(|number| (number, Event::Revoked)));
     made.tell((230..240).map(|number| (number, Event::Forgotten)));
-    made.tell((400..450).map(|number| (number, Event::Queued)));
+    made.tell(
+        (400..450).map(|number| (number, Event::Queued { payload: None, since: SeqNo::ZERO })),
+    );
     made
 }
 

@@ -58,7 +58,7 @@ struct Inner<K> {
 }
 
 impl<K: TaskId> Context<K> {
-    pub(super) fn new<V: TaskOutput>(
+    pub(crate) fn new<V: TaskOutput>(
         ledger: &Ledger<K, V>,
         id: Arc<K>,
         encoded: EncodedId,
@@ -177,7 +177,13 @@ impl<K: TaskId> Context<K> {
         match shared.submissions.submit(request)?.await {
             Ok(Answer::Done(_)) => Ok(()),
             Ok(Answer::Unreadable) => Err(Rejection::Unreadable.into()),
-            Ok(Answer::Refused(_) | Answer::Superseded | Answer::NoRoom) => Err(refused()),
+            Ok(
+                Answer::Refused(_)
+                | Answer::Superseded
+                | Answer::NoRoom
+                | Answer::ScopeEnded
+                | Answer::Deferred,
+            ) => Err(refused()),
             Err(poison) => Err(ChangeError::InDoubt(poison)),
         }
     }

@@ -9,6 +9,7 @@ use crate::id::TaskId;
 use crate::index::Seen;
 use crate::ledger::TaskOutput;
 use crate::state::{Attempt, Cell, Failure, SeqNo, TaskState};
+use crate::submission::Begin;
 use crate::sync::{Arc, lock};
 use crate::task::Start;
 use crate::wake;
@@ -297,7 +298,8 @@ where
         let start = Start {
             limits: run.options.limits(),
             seat: Some(seat),
-            fingerprint: run.options.fingerprint,
+            begin: Begin { fingerprint: run.options.fingerprint, ..Begin::default() },
+            within: run.options.scope.clone(),
             after: self.first.get().cloned(),
             began: Some(began),
             ..Start::new(&*run.id, Kind::Launch, attempt::launch_succeeded)

@@ -5,8 +5,9 @@ use crate::attempt::{self, Kind, Limits};
 use crate::error::Rejection;
 use crate::foreign::Contained;
 use crate::ledger::TaskOutput;
+use crate::scope::Node;
 use crate::state::Fingerprint;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Arc, Mutex, lock};
 use crate::task::Start;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use std::fmt;
@@ -158,6 +159,8 @@ pub(crate) struct Options<K, V> {
     pub(crate) max_attempts: Option<NonZero<u32>>,
     pub(crate) output_bytes: Option<usize>,
     pub(crate) cancel_with_caller: bool,
+    /// The scope that it runs within.
+    pub(crate) scope: Option<Arc<Node>>,
     pub(crate) probe: Mutex<Option<Contained<Probe<K, V>>>>,
 }
 
@@ -173,6 +176,7 @@ impl<K, V> Options<K, V> {
             max_attempts: None,
             output_bytes: None,
             cancel_with_caller: false,
+            scope: None,
             probe: Mutex::new(None),
         }
     }
@@ -212,6 +216,7 @@ impl<K, V: TaskOutput> Options<K, V> {
             return Err(Rejection::OnlyForRun { option });
         }
         let limits = Limits { timeout: self.timeout, deadline: self.deadline, grace: None };
-        Ok(Start { limits, ..Start::new(id, Kind::Launch, attempt::launch_succeeded) })
+        let within = self.scope.clone();
+        Ok(Start { limits, within, ..Start::new(id, Kind::Launch, attempt::launch_succeeded) })
     }
 }

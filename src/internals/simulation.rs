@@ -12,7 +12,7 @@ use crate::index::Index;
 use crate::journal::{Base, Entry, Journal, MemoryJournal, OpenReport, Record, Visit};
 use crate::recovery::{FoundRunning, recover};
 use crate::state::{Cell, Event, Failure, Output, SeqNo, SuccessBy, Timestamp};
-use crate::submission::{Answer, AttemptKey, Request};
+use crate::submission::{Answer, AttemptKey, Begin, Request, Within};
 use crate::writer::Core;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -47,6 +47,10 @@ struct Plain {
     pinned: bool,
     /// The first record of its life, while that is not over.
     since: SeqNo,
+    /// The attempt that it runs within.
+    within: Option<AttemptKey>,
+    /// How it has ended, if that waits for what runs within it.
+    ended: Option<Event>,
 }
 
 struct Simulation {
@@ -105,8 +109,14 @@ impl Simulation {
         let n = self.id();
         let request = match self.below(24) {
             0..4 => {
+                let within = match self.attempts.len() as u64 {
+                    0 => None,
+                    all => usize::try_from(self.below(3 * all)).ok(),
+                };
+                let within = within.and_then(|which| self.attempts.get(which));
+                let within = within.map(|(n, key, _)| Within { key: *key, id: number(*n) });
                 self.attempts.push((n, key, false));
-                Request::Start { id: number(n), key, fingerprint: None }
+                Request::Start { id: number(n), key, begin: Begin { within, ..Begin::default() } }
             }
             4..6 => {
                 self.attempts.push((n, key, true));
@@ -193,10 +203,17 @@ impl Simulation {
         let plain = self.plain.entry(n).or_default();
         let was = plain.clone();
         match (request, was.state) {
-            (Request::Start { key, .. }, None | Some("failed")) => {
+            (Request::Start { key, begin, .. }, None | Some("failed")) => {
                 let since = if was.state.is_none() { seq } else { was.since };
-                *plain =
-                    Plain { state: Some("running"), by: Some(*key), since, ..Plain::default() };
+                let within = begin.within.as_ref().map(|within| within.key);
+                let takes_more = |plain: &Plain| plain.by == within && plain.ended.is_none();
+                if within.is_some() && !self.plain.values().any(takes_more) {
+                    return false;
+                }
+                let (state, by) = (Some("running"), Some(*key));
+                let running = Plain { state, by, since, within, ..Plain::default() };
+                self.plain.insert(n, running);
+                return true;
             }
             (Request::StartRevoke { key, .. }, Some("succeeded")) => {
                 *plain = Plain {
@@ -235,27 +252,72 @@ impl Simulation {
                 *plain = Plain::default()
             }
             (Request::End { key, event, .. }, _) if was.by == Some(*key) => {
-                let state = match event {
-                    Event::Revoked => None,
-                    Event::RevokeFailed { .. } => Some("succeeded"),
-                    Event::Failed { .. } => Some("failed"),
-                    _ => Some("succeeded"),
-                };
-                let since = if state == Some("failed") { was.since } else { SeqNo::ZERO };
-                let pinned = was.pinned && state.is_some();
-                *plain = Plain { state, since, pinned, ..Plain::default() };
+                if self.plain.values().any(|plain| plain.within == Some(*key)) {
+                    self.plain.entry(n).or_default().ended = Some(event.clone());
+                    return false;
+                }
+                self.ends(n, event);
+                return true;
             }
             _ => return false,
         }
-        if plain.state == Some("succeeded") && was.state != Some("revoking") {
+        self.counts(n, &was);
+        true
+    }
+
+    /// An attempt ends, and with it whatever has waited for that.
+    fn ends(&mut self, n: u8, event: &Event) {
+        let was = self.plain.get(&n).cloned().unwrap_or_default();
+        let state = match event {
+            Event::Revoked => None,
+            Event::RevokeFailed { .. } => Some("succeeded"),
+            Event::Failed { .. } => Some("failed"),
+            _ => Some("succeeded"),
+        };
+        let since = if state == Some("failed") { was.since } else { SeqNo::ZERO };
+        let pinned = was.pinned && state.is_some();
+        self.plain.insert(n, Plain { state, since, pinned, ..Plain::default() });
+        self.counts(n, &was);
+        if was.within.is_none() || self.plain.values().any(|plain| plain.within == was.within) {
+            return;
+        }
+        let parent = self.plain.iter().find(|(_, plain)| plain.by == was.within);
+        let parent = parent.and_then(|(n, plain)| Some((*n, plain.ended.clone()?)));
+        if let Some((n, event)) = parent {
+            self.ends(n, &event);
+        }
+    }
+
+    fn counts(&mut self, n: u8, was: &Plain) {
+        let state = self.plain.get(&n).and_then(|plain| plain.state);
+        if state == Some("succeeded") && was.state != Some("revoking") {
             let successes = self.successes.entry(n).or_default();
             *successes += 1;
             assert_eq!(*successes, 1, "a success is acknowledged once");
         }
-        if plain.state.is_none() {
+        if state.is_none() {
             self.successes.remove(&n);
         }
-        true
+    }
+
+    /// Nothing in the log outlives the scope that it ran within.
+    fn children_come_first(&self) {
+        let mut running: BTreeMap<EncodedId, Option<EncodedId>> = BTreeMap::new();
+        for record in self.journal.records() {
+            let Entry::Task { id, event, .. } = record.entry else { continue };
+            match event {
+                Event::Started { parent, .. } => {
+                    let parent = parent.map(|parent| EncodedId::from_bytes(parent.as_bytes()));
+                    running.insert(id, parent);
+                }
+                Event::Succeeded { .. } | Event::Failed { .. } => {
+                    let orphan = running.iter().find(|(_, parent)| parent.as_ref() == Some(&id));
+                    assert_eq!(orphan, None, "record {} ends a scope before it", record.seq);
+                    running.remove(&id);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Dies with the group in flight, or after it has failed, some of it durable, and opens again.
@@ -294,6 +356,7 @@ impl Simulation {
         for n in running {
             let plain = self.plain.entry(n).or_default();
             (plain.state, plain.by) = (Some("failed"), None);
+            (plain.within, plain.ended) = (None, None);
             let cell = recovered.index.cell(&[n]);
             let details = journal.read(&number(n), cell).unwrap();
             assert_eq!(details.failure, Some(Failure::Crashed), "and says so of itself");
@@ -308,6 +371,7 @@ impl Simulation {
         // The keys of the dead process mean nothing to the new one.
         self.attempts.clear();
         self.check();
+        self.children_come_first();
     }
 
     fn replay_plainly(&mut self, record: &Record) {

@@ -3,8 +3,8 @@
 use crate::id::EncodedId;
 use crate::journal::{Entry, LedgerEvent, Record};
 use crate::state::{
-    Attempt, Cell, Epoch, Event, Failure, Fingerprint, Grave, NotKept, Output, SeqNo, SuccessBy,
-    TaskState, Timestamp, Tombstone,
+    Attempt, Cell, Epoch, Event, Failure, Fingerprint, Grave, NotKept, Output, Parent, SeqNo,
+    SuccessBy, TaskState, Timestamp, Tombstone,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -44,18 +44,38 @@ pub(crate) fn output() -> impl Strategy<Value = Output> {
     ]
 }
 
+/// Queued, with any payload or none.
+fn queued() -> impl Strategy<Value = Event> {
+    let payload = prop_oneof![4 => vec(any::<u8>(), 0..100), 1 => vec(any::<u8>(), 20_000..32_768)];
+    (proptest::option::of(payload), any::<u64>()).prop_map(|(payload, since)| Event::Queued {
+        payload,
+        since: SeqNo::new(since % SeqNo::LAST),
+    })
+}
+
+/// Any scope, or none.
+fn parent() -> impl Strategy<Value = Option<Parent>> {
+    proptest::option::of(id().prop_map(|id| Parent::from_bytes(id.as_bytes())))
+}
+
 /// Any event.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     let by = prop_oneof![Just(SuccessBy::Attempt), Just(SuccessBy::Mark), Just(SuccessBy::Resolve)];
-    let started =
-        (any::<u32>(), any::<u64>(), any::<u64>(), proptest::option::of(any::<[u8; 16]>()));
+    let started = (
+        any::<u32>(),
+        any::<u64>(),
+        any::<u64>(),
+        proptest::option::of(any::<[u8; 16]>()),
+        parent(),
+    );
     prop_oneof![
-        Just(Event::Queued),
-        started.prop_map(|(attempt, epoch, since, fingerprint)| Event::Started {
+        queued(),
+        started.prop_map(|(attempt, epoch, since, fingerprint, parent)| Event::Started {
             attempt: Attempt::new(attempt),
             epoch: Epoch::new(epoch),
             since: SeqNo::new(since % SeqNo::LAST),
             fingerprint: fingerprint.map(Fingerprint::from_bytes),
+            parent,
         }),
         (by, output()).prop_map(|(by, output)| Event::Succeeded { by, output }),
         failure().prop_map(|failure| Event::Failed { failure }),
@@ -178,13 +198,17 @@ fn legal_events(
         epoch: Epoch::new(seq.get() / 9),
         since: SeqNo::new(if cell.state == TaskState::Failed { cell.seq.get() / 2 } else { 0 }),
         fingerprint: (seq.get() % 3 == 0).then(|| Fingerprint::from_bytes([7; 16])),
+        parent: (seq.get() % 5 == 0).then(|| Parent::from_bytes(b"\x01p")),
     };
+    let payload = (seq.get() % 2 == 0).then(|| format!("payload of {seq}").into_bytes());
+    let since = SeqNo::new(if cell.state == TaskState::Failed { cell.seq.get() / 2 } else { 0 });
+    let queued = Event::Queued { payload, since };
     let noted = Event::Noted { note: format!("at {seq}") };
     let resolved = Event::Resolved { failure: Failure::Released(String::new()) };
     let succeeded = |by| Event::Succeeded { by, output: output.clone() };
     let failure = failure.clone();
     match cell.state {
-        TaskState::NotFound => vec![Event::Queued, started, succeeded(SuccessBy::Mark)],
+        TaskState::NotFound => vec![queued, started, succeeded(SuccessBy::Mark)],
         TaskState::Queued => vec![started, Event::Forgotten],
         TaskState::Running => {
             vec![succeeded(SuccessBy::Attempt), Event::Failed { failure }, noted]
@@ -200,7 +224,7 @@ fn legal_events(
         }
         TaskState::Failed => {
             vec![
-                Event::Queued,
+                queued,
                 started,
                 succeeded(SuccessBy::Mark),
                 Event::Forgotten,

@@ -451,6 +451,7 @@ fn started(attempt: u32) -> Event {
         epoch: Epoch::new(3),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     }
 }
 
@@ -468,16 +469,22 @@ fn lives() -> Vec<Vec<Event>> {
     let not_kept = |why| succeeded(Output::NotKept(why));
     vec![
         vec![
-            Event::Queued,
+            Event::Queued { payload: None, since: SeqNo::ZERO },
             started(1),
             failed(Failure::Error("\"no\"\n\0\u{1f4a5}".into())),
-            Event::Queued,
+            Event::Queued { payload: None, since: SeqNo::ZERO },
             started(2),
             succeeded(Output::Kept(Vec::new())),
         ],
         vec![started(1), failed(Failure::Panicked(String::new())), started(2)],
         vec![started(1), failed(Failure::TimedOut), marked(), Event::Forgotten, started(1)],
-        vec![started(1), failed(Failure::Crashed), Event::Queued, Event::Forgotten, Event::Queued],
+        vec![
+            started(1),
+            failed(Failure::Crashed),
+            Event::Queued { payload: None, since: SeqNo::ZERO },
+            Event::Forgotten,
+            Event::Queued { payload: None, since: SeqNo::ZERO },
+        ],
         vec![started(1), failed(Failure::Cancelled("stop".into())), Event::Forgotten],
         vec![
             marked(),

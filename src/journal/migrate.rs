@@ -18,11 +18,13 @@
 mod v1;
 #[path = "../../migrations/v2.rs"]
 mod v2;
+#[path = "../../migrations/v3.rs"]
+mod v3;
 
 #[cfg(feature = "internals")]
 pub(crate) mod synthetic;
 
-pub(crate) use v2::FORMAT_VERSION;
+pub(crate) use v3::FORMAT_VERSION;
 
 use super::{files, manifest};
 use crate::error::{JournalError, OpenError};
@@ -35,6 +37,7 @@ pub(crate) const STEPS: &[Step] = &[
     #[cfg(feature = "internals")]
     synthetic::STEP,
     v2::STEP,
+    v3::STEP,
 ];
 
 /// Leads from one format version to the next.

@@ -16,6 +16,9 @@
 //!              9 Noted { note text }                    10 Resolved { failure }
 //!             11 Pinned                                 12 Unpinned
 //!             13 Buried { tombstone 16 bytes }          14 Exhumed { tombstone 16 bytes }
+//!             15 QueuedWith { since u64, payload option of bytes }
+//!             16 StartedWithin { attempt u32, epoch u64, since u64, fingerprint option of 16 bytes,
+//!                                parent bytes }
 //! Failure      0 Error(text)   1 Panicked(text)   2 Cancelled(text)   3 TimedOut   4 Crashed
 //!              5 GaveUp { attempts u32, last text }     6 Resolved(text)   7 Released(text)
 //! Output       0 Absent        1 Kept(bytes)      2 NotKept(NotKept)
@@ -24,8 +27,9 @@
 //! LedgerEvent  0 EpochOpened { epoch u64 }        1 LossAccepted { what text }
 //!              2 MetadataSet { name text, value option of bytes }
 //!
-//! What is numbered from 8, 5 and 2 on came with format version 2. `Started` is the short form of
-//! `StartedFor` with since 0 and no fingerprint.
+//! What is numbered from 8, 5 and 2 on came with format version 2, what is numbered from 15 on with 3.
+//! `Started` is the short form of `StartedFor` with since 0 and no fingerprint, and that is the form of
+//! an attempt without a parent; `Queued` that of `QueuedWith` with since 0 and no payload.
 //!
 //! Started, attempt 1, epoch 300:           01 01 fb 2c 01
 //! Succeeded by the attempt, Kept [0xc0]:   02 00 01 01 c0
@@ -37,7 +41,8 @@
 
 use crate::journal::LedgerEvent;
 use crate::state::{
-    Attempt, Epoch, Event, Failure, Fingerprint, NotKept, Output, SeqNo, SuccessBy, Tombstone,
+    Attempt, Epoch, Event, Failure, Fingerprint, NotKept, Output, Parent, SeqNo, SuccessBy,
+    Tombstone,
 };
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +114,17 @@ pub(crate) enum EventWire<'a> {
     Exhumed {
         tombstone: [u8; 16],
     },
+    QueuedWith {
+        since: u64,
+        payload: Option<BytesWire<'a>>,
+    },
+    StartedWithin {
+        attempt: u32,
+        epoch: u64,
+        since: u64,
+        fingerprint: Option<[u8; 16]>,
+        parent: BytesWire<'a>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -161,16 +177,34 @@ pub(crate) enum LedgerEventWire<'a> {
 impl<'a> From<&'a Event> for EventWire<'a> {
     fn from(event: &'a Event) -> Self {
         match event {
-            Event::Queued => Self::Queued,
-            Event::Started { attempt, epoch, since: SeqNo::ZERO, fingerprint: None } => {
-                Self::Started { attempt: attempt.get(), epoch: epoch.get() }
+            Event::Queued { payload: None, since: SeqNo::ZERO } => Self::Queued,
+            Event::Queued { payload, since } => {
+                Self::QueuedWith { since: since.get(), payload: payload.as_deref().map(BytesWire) }
             }
-            Event::Started { attempt, epoch, since, fingerprint } => Self::StartedFor {
-                attempt: attempt.get(),
-                epoch: epoch.get(),
-                since: since.get(),
-                fingerprint: fingerprint.map(Fingerprint::to_bytes),
-            },
+            Event::Started {
+                attempt,
+                epoch,
+                since: SeqNo::ZERO,
+                fingerprint: None,
+                parent: None,
+            } => Self::Started { attempt: attempt.get(), epoch: epoch.get() },
+            Event::Started { attempt, epoch, since, fingerprint, parent: Some(parent) } => {
+                Self::StartedWithin {
+                    attempt: attempt.get(),
+                    epoch: epoch.get(),
+                    since: since.get(),
+                    fingerprint: fingerprint.map(Fingerprint::to_bytes),
+                    parent: BytesWire(parent.as_bytes()),
+                }
+            }
+            Event::Started { attempt, epoch, since, fingerprint, parent: None } => {
+                Self::StartedFor {
+                    attempt: attempt.get(),
+                    epoch: epoch.get(),
+                    since: since.get(),
+                    fingerprint: fingerprint.map(Fingerprint::to_bytes),
+                }
+            }
             Event::Succeeded { by, output } => {
                 Self::Succeeded { by: (*by).into(), output: output.into() }
             }
@@ -192,19 +226,34 @@ impl<'a> From<&'a Event> for EventWire<'a> {
 impl From<EventWire<'_>> for Event {
     fn from(wire: EventWire<'_>) -> Self {
         match wire {
-            EventWire::Queued => Self::Queued,
+            EventWire::Queued => Self::Queued { payload: None, since: SeqNo::ZERO },
+            EventWire::QueuedWith { since, payload } => Self::Queued {
+                payload: payload.map(|BytesWire(payload)| payload.into()),
+                since: SeqNo::new(since),
+            },
             EventWire::Started { attempt, epoch } => Self::Started {
                 attempt: Attempt::new(attempt),
                 epoch: Epoch::new(epoch),
                 since: SeqNo::ZERO,
                 fingerprint: None,
+                parent: None,
             },
             EventWire::StartedFor { attempt, epoch, since, fingerprint } => Self::Started {
                 attempt: Attempt::new(attempt),
                 epoch: Epoch::new(epoch),
                 since: SeqNo::new(since),
                 fingerprint: fingerprint.map(Fingerprint::from_bytes),
+                parent: None,
             },
+            EventWire::StartedWithin { attempt, epoch, since, fingerprint, parent } => {
+                Self::Started {
+                    attempt: Attempt::new(attempt),
+                    epoch: Epoch::new(epoch),
+                    since: SeqNo::new(since),
+                    fingerprint: fingerprint.map(Fingerprint::from_bytes),
+                    parent: Some(Parent::from_bytes(parent.0)),
+                }
+            }
             EventWire::Succeeded { by, output } => {
                 Self::Succeeded { by: by.into(), output: output.into() }
             }
@@ -363,11 +412,25 @@ mod tests {
     }
 
     fn started(epoch: u64, since: u64, fingerprint: Option<[u8; 16]>) -> Event {
+        started_within(epoch, since, fingerprint, None)
+    }
+
+    fn queued(since: u64, payload: Option<Vec<u8>>) -> Event {
+        Event::Queued { payload, since: SeqNo::new(since) }
+    }
+
+    fn started_within(
+        epoch: u64,
+        since: u64,
+        fingerprint: Option<[u8; 16]>,
+        parent: Option<&[u8]>,
+    ) -> Event {
         Event::Started {
             attempt: Attempt::new(1),
             epoch: Epoch::new(epoch),
             since: SeqNo::new(since),
             fingerprint: fingerprint.map(Fingerprint::from_bytes),
+            parent: parent.map(Parent::from_bytes),
         }
     }
 
@@ -376,7 +439,14 @@ mod tests {
     fn every_event_has_its_golden_bytes() {
         let tombstone = Tombstone::from_bytes([5; 16]);
         let golden: &[(Event, &[u8])] = &[
-            (Event::Queued, &[0]),
+            (queued(0, None), &[0]),
+            (queued(9, None), &[15, 9, 0]),
+            (queued(0, Some(vec![0xc0, 7])), &[15, 0, 1, 2, 0xc0, 7]),
+            (started_within(2, 0, None, Some(b"\x01p")), &[16, 1, 2, 0, 0, 2, 1, b'p']),
+            (
+                started_within(2, 7, Some([9; 16]), Some(b"")),
+                &[&[16, 1, 2, 7, 1][..], &[9; 16], &[0]].concat(),
+            ),
             (started(300, 0, None), &[1, 1, 0xfb, 0x2c, 1]),
             (started(2, 7, None), &[8, 1, 2, 7, 0]),
             (started(2, 0, Some([9; 16])), &[&[8, 1, 2, 0, 1][..], &[9; 16]].concat()),
@@ -441,7 +511,10 @@ mod tests {
     #[test]
     fn an_unknown_variant_and_a_hostile_length_are_refused() {
         let hostile: &[&[u8]] = &[
-            &[15],
+            &[17],
+            &[15, 0, 2],
+            &[15, 0, 1, 2, 1],
+            &[16, 1, 2, 0, 0, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
             &[2, 3, 0],
             &[2, 0, 3],
             &[3, 8],

@@ -1,7 +1,7 @@
 //! Many ids at once: their records go to the disk together.
 
 use super::{Ledger, TaskOutput};
-use crate::attempt::{self, Kind, Limits, Live, Plan, Waiter};
+use crate::attempt::{self, Kind, Limits, Live, Place, Plan, Waiter};
 use crate::error::{ChangeError, LaunchError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::state::TaskState;
@@ -216,6 +216,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
                 success: attempt::launch_succeeded,
                 future,
                 waiter: Waiter::Start(reply),
+                place: Place::default(),
                 live,
             };
             drop(runtime.spawn(attempt::run(plan)));

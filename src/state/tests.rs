@@ -8,6 +8,7 @@ fn started(attempt: u32) -> Event {
         epoch: Epoch::new(3),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     }
 }
 
@@ -20,7 +21,7 @@ fn events() -> [Event; 16] {
     let failure = Failure::Crashed;
     let tombstone = Tombstone::from_bytes([7; 16]);
     [
-        Event::Queued,
+        Event::Queued { payload: None, since: SeqNo::ZERO },
         started(1),
         succeeded(SuccessBy::Attempt),
         succeeded(SuccessBy::Mark),

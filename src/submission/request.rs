@@ -9,11 +9,39 @@ use crate::state::{Event, Fingerprint, Output, SeqNo, SuccessBy};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct AttemptKey(pub(crate) u64);
 
+/// How an attempt begins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Begin {
+    /// Of the request that it serves.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// The attempt of the scope within which it runs.
+    pub(crate) within: Option<Within>,
+    /// What it comes out of the queue for: nobody else starts what is queued, and that starts nothing
+    /// else.
+    pub(crate) queued: Option<FromQueue>,
+}
+
+/// What somebody has found in the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromQueue {
+    /// The record that has put it there.
+    pub(crate) seq: SeqNo,
+    /// Where the life of its id began.
+    pub(crate) since: SeqNo,
+}
+
+/// An attempt within which others run. Its end is recorded after theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Within {
+    pub(crate) key: AttemptKey,
+    pub(crate) id: EncodedId,
+}
+
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
     /// Start an attempt.
-    Start { id: EncodedId, key: AttemptKey, fingerprint: Option<Fingerprint> },
+    Start { id: EncodedId, key: AttemptKey, begin: Begin },
     /// Start taking a success back.
     StartRevoke { id: EncodedId, key: AttemptKey },
     /// The attempt or revoke with this key ended in this event.

@@ -1,11 +1,14 @@
 //! What every start has in common, of a launch, a run or a revoke.
 
-use crate::attempt::{self, Began, Kind, Limits, Live, Plan, Seat, Waiter};
+use crate::attempt::{self, Began, Kind, Limits, Live, Place, Plan, Seat, Waiter};
 use crate::error::{AttemptError, LaunchError, Rejection};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
+use crate::scope::{Name, Node};
 use crate::shared::Shared;
-use crate::state::{Event, Fingerprint, TaskState};
+use crate::state::{Event, TaskState};
+use crate::submission::Begin;
+use crate::sync::Arc;
 use std::fmt;
 use std::future::Future;
 use std::panic::catch_unwind;
@@ -36,16 +39,37 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             self.shared().permits.add_permits(1);
             return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
         };
-        let Start { kind, seat, limits, success, fingerprint, after, began, .. } = start;
+        let Start { kind, seat, limits, success, begin, after, began, within, scope, .. } = start;
         let seat = seat.unwrap_or_else(|| Seat::take(self.shared()));
-        match Live::submit(seat, id, kind, fingerprint) {
+        let mut place = Place { scope, membership: None };
+        let mut begin = begin;
+        if let Some(parent) = within {
+            let name = Name::Id(Arc::clone(self.shared()), id.clone());
+            place.membership = parent.join(name, seat.control());
+            if place.membership.is_none() {
+                self.shared().permits.add_permits(1);
+                return Err(NotStarted::Rejected(Rejection::ScopeEnded, future));
+            }
+            begin.within.clone_from(&parent.within);
+        }
+        match Live::submit(seat, id, kind, begin) {
             Ok((live, ticket)) => {
                 let parent = match &after {
                     None => tracing::Span::current(),
                     Some(_) => tracing::Span::none(),
                 };
-                let plan =
-                    Plan { ticket, limits, began, parent, after, success, future, waiter, live };
+                let plan = Plan {
+                    ticket,
+                    limits,
+                    began,
+                    parent,
+                    after,
+                    success,
+                    future,
+                    waiter,
+                    place,
+                    live,
+                };
                 drop(runtime.spawn(attempt::run(plan)));
                 Ok(())
             }
@@ -65,6 +89,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             return Err(rejection.into());
         }
         let startable = match start.kind {
+            Kind::Launch if start.begin.queued.is_some() => state == TaskState::Queued,
             Kind::Launch => matches!(state, TaskState::NotFound | TaskState::Failed),
             Kind::Revoke => state == TaskState::Succeeded,
         };
@@ -95,7 +120,11 @@ pub(crate) struct Start<'a, K, R> {
     pub(crate) limits: Limits,
     /// Where it is reached, if somebody has to know that before it is submitted.
     pub(crate) seat: Option<Seat>,
-    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) begin: Begin,
+    /// The scope that it runs within.
+    pub(crate) within: Option<Arc<Node>>,
+    /// The scope that it is.
+    pub(crate) scope: Option<Arc<Node>>,
     /// See [`Plan`].
     pub(crate) after: Option<tracing::Span>,
     /// See [`Plan`].
@@ -110,7 +139,9 @@ impl<'a, K, R> Start<'a, K, R> {
             success,
             limits: Limits { timeout: None, deadline: None, grace: None },
             seat: None,
-            fingerprint: None,
+            begin: Begin { fingerprint: None, within: None, queued: None },
+            within: None,
+            scope: None,
             after: None,
             began: None,
         }

@@ -14,10 +14,11 @@ use crate::journal::{Entry, Journal, LedgerEvent, Record};
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{MAX_METADATA, RESERVED};
 use crate::state::{
-    Cell, Epoch, Event, Grave, IllegalTransition, SeqNo, TaskState, Timestamp, Tombstone,
+    Cell, Epoch, Event, Grave, IllegalTransition, Parent, SeqNo, TaskState, Timestamp, Tombstone,
     WhyIllegal,
 };
-use crate::submission::{Answer, AttemptKey, Request};
+use crate::submission::{Answer, AttemptKey, Request, Within};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 /// What a request becomes, if it is legal.
@@ -65,12 +66,26 @@ impl Found {
 }
 
 /// What the writer knows of an attempt or a revoke that runs in this process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Token {
     /// Its last record, which its next one has to follow: the fencing token.
     seq: SeqNo,
     /// Where the life of its id began.
     since: SeqNo,
+    /// The attempt within which it runs.
+    within: Option<AttemptKey>,
+    /// If others run, or have run, within it.
+    scope: Option<Box<ScopeOf>>,
+}
+
+/// What the writer knows of an attempt within which others run.
+#[derive(Debug)]
+struct ScopeOf {
+    id: EncodedId,
+    /// How many of them have no end on record.
+    running: usize,
+    /// How it has ended, if that waits for theirs.
+    ended: Option<Event>,
 }
 
 /// The writer's rule.
@@ -118,60 +133,28 @@ impl Core {
         at_work: impl Fn(&EncodedId) -> bool,
         journal: &mut dyn Journal,
     ) -> Result<Step, JournalError> {
-        let mut step = Step::default();
-        let mut records = Vec::with_capacity(requests.len());
-        let mut ahead: HashMap<&EncodedId, Found> = HashMap::new();
+        let mut batch = Batch {
+            core: self,
+            at,
+            ahead: HashMap::new(),
+            records: Vec::with_capacity(requests.len()),
+            step: Step::default(),
+        };
         for request in requests {
             let answer = match request.id() {
-                None => self.judge_metadata(request).map(|event| {
-                    records.push(self.record(at, Entry::Ledger(event)));
+                None => batch.core.judge_metadata(request).map(|event| {
+                    let record = batch.core.record(at, Entry::Ledger(event));
+                    batch.records.push(record);
                     if let Request::SetMetadata { name, value } = request {
-                        step.metadata.push((name.clone(), value.clone()));
+                        batch.step.metadata.push((name.clone(), value.clone()));
                     }
                     Cell::ABSENT
                 }),
-                Some(id) => {
-                    let own = ahead.get(id).copied();
-                    let own = own.filter(|_| !sabotage::is(Sabotage::ForgetBatch));
-                    let mut found = own.unwrap_or_else(|| published(id));
-                    let mut taken = |core: &mut Self, judged: Judged, found: &mut Found| {
-                        let Judged { prev, event, cell, since, key } = judged;
-                        let moved = event.grave();
-                        found.tombstone = match moved {
-                            Some(Grave::Dug(tombstone)) => Some(tombstone),
-                            Some(Grave::Opened(_)) | None => None,
-                        };
-                        // A life that has ended, or has come to its success, begins no other.
-                        let lives = matches!(cell.state, TaskState::Running | TaskState::Failed);
-                        let since = if lives { since } else { SeqNo::ZERO };
-                        (found.cell, found.since) = (cell, since);
-                        records.push(core.record(at, Entry::Task { id: id.clone(), prev, event }));
-                        let change = Change { id: id.clone(), cell, key, since, moved };
-                        step.changes.push(change);
-                        cell
-                    };
-                    let exhumed = match found.tombstone {
-                        Some(tombstone) if request.opens_a_grave() => {
-                            let event = Event::Exhumed { tombstone };
-                            self.legal(&found, SeqNo::ZERO, event, None, SeqNo::ZERO)
-                                .map(|judged| _ = taken(self, judged, &mut found))
-                        }
-                        Some(_) | None => Ok(()),
-                    };
-                    let judged = exhumed.and_then(|()| {
-                        if matches!(request, Request::Prune { .. }) && at_work(id) {
-                            // Between two attempts it does not look like it.
-                            return Err(Answer::Refused(TaskState::Running));
-                        }
-                        self.judge(request, id, &found, || published(id).cell, journal)
-                    });
-                    let answer = judged.map(|judged| taken(self, judged, &mut found));
-                    ahead.insert(id, found);
-                    answer
-                }
+                Some(id) => batch.judge(request, id, &published, &at_work, journal),
             };
-            step.answers.push(answer.map_or_else(|answer| answer, Answer::Done));
+            batch.step.answers.push(answer.map_or_else(|answer| answer, Answer::Done));
         }
+        let Batch { mut records, mut step, .. } = batch;
         if sabotage::is(Sabotage::HoldBack) {
             std::mem::swap(&mut records, &mut self.held_back);
         }
@@ -202,31 +185,42 @@ impl Core {
     ) -> Result<Judged, Answer> {
         let last = found.cell.seq;
         match request {
-            Request::Start { key, fingerprint, .. } => {
+            Request::Start { key, begin, .. } => {
                 // The queue's own runner is the only one to start what is queued.
-                if found.tombstone.is_some() || found.cell.state == TaskState::Queued {
+                let queued = found.cell.state == TaskState::Queued;
+                let is_meant = begin.queued.map_or(!queued, |from| queued && from.seq == last);
+                if found.tombstone.is_some() || !is_meant {
                     return Err(Answer::Refused(found.state()));
                 }
+                if begin.within.as_ref().is_some_and(|within| !self.takes_more(within)) {
+                    return Err(Answer::ScopeEnded);
+                }
                 let failed = found.cell.state == TaskState::Failed;
-                let since = if failed && found.since == SeqNo::ZERO {
+                let since = if let Some(from) = begin.queued {
+                    from.since
+                } else if failed && found.since == SeqNo::ZERO {
                     let read = journal.read(id, before());
                     read.map_err(|_| Answer::Unreadable)?.since
                 } else {
                     found.since
                 };
                 let (attempt, epoch) = (found.cell.attempt.next(), self.epoch);
-                let fingerprint = *fingerprint;
-                let event = Event::Started { attempt, epoch, since, fingerprint };
+                let parent =
+                    begin.within.as_ref().map(|within| Parent::from_bytes(within.id.as_bytes()));
+                let fingerprint = begin.fingerprint;
+                let event = Event::Started { attempt, epoch, since, fingerprint, parent };
                 let since = if since == SeqNo::ZERO { self.next } else { since };
                 let judged = self.legal(found, last, event, Some(*key), since)?;
-                self.tokens.insert(*key, Token { seq: judged.cell.seq, since });
+                let within = begin.within.as_ref().map(|within| self.enter(within));
+                let seq = judged.cell.seq;
+                self.tokens.insert(*key, Token { seq, since, within, scope: None });
                 Ok(judged)
             }
             Request::StartRevoke { key, .. } => {
                 let judged =
                     self.legal(found, last, Event::RevokeStarted, Some(*key), SeqNo::ZERO)?;
-                let token = Token { seq: judged.cell.seq, since: SeqNo::ZERO };
-                self.tokens.insert(*key, token);
+                let (seq, since) = (judged.cell.seq, SeqNo::ZERO);
+                self.tokens.insert(*key, Token { seq, since, within: None, scope: None });
                 Ok(judged)
             }
             Request::Change { event, after, .. } => {
@@ -245,28 +239,70 @@ impl Core {
                 self.legal(found, *after, event.clone(), None, found.since)
             }
             Request::Note { key, note, .. } => {
-                let token = self.tokens.get(key).copied().ok_or(Answer::Superseded)?;
+                let token = self.tokens.get(key).ok_or(Answer::Superseded)?;
                 let event = Event::Noted { note: note.clone() };
                 let judged = self.legal(found, token.seq, event, Some(*key), token.since);
                 let judged = judged.map_err(|_| Answer::Superseded)?;
-                self.tokens.insert(*key, Token { seq: judged.cell.seq, ..token });
+                if let Some(token) = self.tokens.get_mut(key) {
+                    token.seq = judged.cell.seq;
+                }
                 Ok(judged)
             }
-            Request::End { key, event, .. } => {
-                let token = match self.tokens.remove(key) {
-                    None if sabotage::is(Sabotage::SkipFencing) => {
-                        Token { seq: last, since: found.since }
-                    }
-                    token => token.ok_or(Answer::Superseded)?,
-                };
-                let fenced = !sabotage::is(Sabotage::SkipFencing);
-                let prev = if fenced { token.seq } else { last };
-                // The end of an attempt that is not the current one: fenced off.
-                self.legal(found, prev, event.clone(), Some(*key), token.since)
-                    .map_err(|_| Answer::Superseded)
-            }
+            Request::End { key, event, .. } => self.end(found, *key, event),
             Request::SetMetadata { .. } => Err(Answer::Superseded),
         }
+    }
+
+    /// The end of an attempt or a revoke.
+    fn end(&mut self, found: &Found, key: AttemptKey, event: &Event) -> Result<Judged, Answer> {
+        let token = self.tokens.get_mut(&key);
+        if let Some(scope) = token.and_then(|token| token.scope.as_mut()) {
+            if scope.running > 0 && !sabotage::is(Sabotage::EndFirst) {
+                scope.ended = Some(event.clone());
+                return Err(Answer::Deferred);
+            }
+        }
+        let token = self.tokens.remove(&key);
+        let (prev, since) = match &token {
+            // The end of an attempt that is not the current one: fenced off.
+            Some(token) if !sabotage::is(Sabotage::SkipFencing) => (token.seq, token.since),
+            Some(token) => (found.cell.seq, token.since),
+            None if sabotage::is(Sabotage::SkipFencing) => (found.cell.seq, found.since),
+            None => return Err(Answer::Superseded),
+        };
+        let judged = self.legal(found, prev, event.clone(), Some(key), since);
+        judged.map_err(|_| Answer::Superseded)
+    }
+
+    /// Whether something may begin within this attempt.
+    fn takes_more(&self, within: &Within) -> bool {
+        let token = self.tokens.get(&within.key);
+        token.is_some_and(|token| token.scope.as_ref().is_none_or(|scope| scope.ended.is_none()))
+    }
+
+    /// Something begins within it.
+    fn enter(&mut self, within: &Within) -> AttemptKey {
+        if let Some(token) = self.tokens.get_mut(&within.key) {
+            let new = || Box::new(ScopeOf { id: within.id.clone(), running: 0, ended: None });
+            token.scope.get_or_insert_with(new).running += 1;
+        }
+        within.key
+    }
+
+    /// Something that ran within it has ended. If it was the last one, and the end of the scope has waited for
+    /// that: whose it is, and how it ended.
+    fn leave(&mut self, within: AttemptKey) -> Option<(EncodedId, Event)> {
+        let scope = self.tokens.get_mut(&within)?.scope.as_mut()?;
+        scope.running = scope.running.saturating_sub(1);
+        if scope.running > 0 {
+            return None;
+        }
+        Some((scope.id.clone(), scope.ended.take()?))
+    }
+
+    /// Within which attempt this one runs.
+    fn within(&self, key: AttemptKey) -> Option<AttemptKey> {
+        self.tokens.get(&key)?.within
     }
 
     /// The event, if it can follow.
@@ -311,6 +347,102 @@ impl Core {
         }
         self.metadata.insert(name.to_owned(), size);
         Ok(())
+    }
+}
+
+/// What becomes of a group, while it is judged.
+struct Batch<'c, 'r> {
+    core: &'c mut Core,
+    at: Timestamp,
+    /// What the group's own earlier events have made of an id.
+    ahead: HashMap<Cow<'r, EncodedId>, Found>,
+    records: Vec<Record>,
+    step: Step,
+}
+
+impl<'r> Batch<'_, 'r> {
+    fn judge(
+        &mut self,
+        request: &'r Request,
+        id: &'r EncodedId,
+        published: &impl Fn(&EncodedId) -> Found,
+        at_work: &impl Fn(&EncodedId) -> bool,
+        journal: &mut dyn Journal,
+    ) -> Result<Cell, Answer> {
+        let within = match request {
+            Request::End { key, .. } => self.core.within(*key),
+            _ => None,
+        };
+        let mut found = self.found(id, published);
+        let answer = self.judge_found(request, id, &mut found, published, at_work, journal);
+        self.ahead.insert(Cow::Borrowed(id), found);
+        if answer != Err(Answer::Deferred) {
+            self.left(within, published);
+        }
+        answer
+    }
+
+    /// What ran within this attempt has ended, and with it perhaps the last thing that its own end has
+    /// waited for, and so on.
+    fn left(&mut self, within: Option<AttemptKey>, published: &impl Fn(&EncodedId) -> Found) {
+        let mut next = within;
+        while let Some(key) = next {
+            let Some((id, event)) = self.core.leave(key) else { return };
+            next = self.core.within(key);
+            let mut found = self.found(&id, published);
+            // One that is not the current one any more is fenced off like any other.
+            if let Ok(judged) = self.core.end(&found, key, &event) {
+                self.taken(&id, judged, &mut found);
+            }
+            self.ahead.insert(Cow::Owned(id), found);
+        }
+    }
+
+    fn judge_found(
+        &mut self,
+        request: &Request,
+        id: &EncodedId,
+        found: &mut Found,
+        published: &impl Fn(&EncodedId) -> Found,
+        at_work: &impl Fn(&EncodedId) -> bool,
+        journal: &mut dyn Journal,
+    ) -> Result<Cell, Answer> {
+        if let Some(tombstone) = found.tombstone.filter(|_| request.opens_a_grave()) {
+            let event = Event::Exhumed { tombstone };
+            let judged = self.core.legal(found, SeqNo::ZERO, event, None, SeqNo::ZERO)?;
+            self.taken(id, judged, found);
+        }
+        if matches!(request, Request::Prune { .. }) && at_work(id) {
+            // Between two attempts it does not look like it.
+            return Err(Answer::Refused(TaskState::Running));
+        }
+        let judged = self.core.judge(request, id, found, || published(id).cell, journal)?;
+        Ok(self.taken(id, judged, found))
+    }
+
+    /// What is known of it by now.
+    fn found(&self, id: &EncodedId, published: &impl Fn(&EncodedId) -> Found) -> Found {
+        let own = self.ahead.get(id).copied();
+        let own = own.filter(|_| !sabotage::is(Sabotage::ForgetBatch));
+        own.unwrap_or_else(|| published(id))
+    }
+
+    fn taken(&mut self, id: &EncodedId, judged: Judged, found: &mut Found) -> Cell {
+        let Judged { prev, event, cell, since, key } = judged;
+        let moved = event.grave();
+        found.tombstone = match moved {
+            Some(Grave::Dug(tombstone)) => Some(tombstone),
+            Some(Grave::Opened(_)) | None => None,
+        };
+        // A life that has ended, or has come to its success, begins no other.
+        let lives = matches!(cell.state, TaskState::Running | TaskState::Failed);
+        let since = if lives { since } else { SeqNo::ZERO };
+        (found.cell, found.since) = (cell, since);
+        let entry = Entry::Task { id: id.clone(), prev, event };
+        let record = self.core.record(self.at, entry);
+        self.records.push(record);
+        self.step.changes.push(Change { id: id.clone(), cell, key, since, moved });
+        cell
     }
 }
 

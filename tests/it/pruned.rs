@@ -199,7 +199,7 @@ async fn age_counts_from_the_end() {
         1..=3 => {
             Event::Succeeded { by: taskledger::SuccessBy::Mark, output: taskledger::Output::Absent }
         }
-        _ => Event::Queued,
+        _ => Event::Queued { payload: None, since: SeqNo::ZERO },
     };
     let records: Vec<Record> = [(1, 3 * hour), (2, 2 * hour), (3, hour)]
         .map(|(seq, age)| Record {

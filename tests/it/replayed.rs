@@ -22,6 +22,7 @@ fn started(attempt: u32) -> Event {
         epoch: Epoch::new(1),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     }
 }
 

@@ -184,6 +184,7 @@ async fn open_replay_and_reset_are_told() {
         epoch: Epoch::new(epoch),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     };
     let records: Vec<Record> = (0..running)
         .map(|number: u64| {

@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Dump(DumpArgs),
     Show(ShowArgs),
     Log(LogArgs),
+    Queue(QueueArgs),
     Stats(StatsArgs),
     Verify(VerifyArgs),
     Repair(RepairArgs),
@@ -141,6 +142,7 @@ fn age(text: &str) -> Result<Duration, String> {
 Examples:
   taskledger dump /var/lib/mailer/ledger
   taskledger dump ledger --state failed,running
+  taskledger dump ledger --tree
   taskledger dump ledger --prefix order- --since '3 days'
   taskledger dump ledger --since 2026-11-22T05:00:00Z --format csv > tasks.csv
   taskledger dump ledger --format json | jq 'select(.attempt > 3) | .id'")]
@@ -163,6 +165,10 @@ pub(crate) struct DumpArgs {
     /// How to print them.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+    /// Draws what ran within a scope below it, in the order in which it began. All that is wanted is read
+    /// before the first line.
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) tree: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -181,6 +187,7 @@ pub(crate) enum Format {
 #[command(after_help = "\
 Examples:
   taskledger show ledger order-17
+  taskledger show ledger nightly --tree
   taskledger show ledger \"Point { x: 1, y: 2 }\"
   taskledger show ledger --hex 076f726465722d31
   taskledger show ledger -- --an-id-that-looks-like-an-option")]
@@ -193,6 +200,29 @@ pub(crate) struct ShowArgs {
     /// The id is given as the hexadecimal digits of its encoded bytes.
     #[arg(long)]
     pub(crate) hex: bool,
+    /// Draws all that ran within it as well. The whole ledger is read for that.
+    #[arg(long)]
+    pub(crate) tree: bool,
+}
+
+/// Prints what waits in the operation queue, in the order in which it will be performed.
+///
+/// All of it is read before the first line.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  taskledger queue ledger
+  taskledger queue ledger --limit 10
+  taskledger queue ledger --json | jq .payload")]
+pub(crate) struct QueueArgs {
+    /// The directory of the ledger.
+    pub(crate) path: PathBuf,
+    /// The first ones, at most so many.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// JSON Lines, as `dump --format json`.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Prints the records of the log since the last checkpoint, one a line.

@@ -3,8 +3,10 @@
 use crate::args::{DumpArgs, Format};
 use crate::json::{self, Row};
 use crate::terminal::{Done, Failure, Progress, chain, clean, complain, look, out, sound_or_not};
+use crate::tree::{self, Leaf, Node};
 use std::io::{self, Write};
 use taskledger::dump::{Filter, Selected};
+use taskledger::{EncodedId, TaskDetails, Timestamp};
 
 pub(crate) fn run(args: &DumpArgs) -> Done {
     let inspection = look(&args.path)?;
@@ -17,6 +19,7 @@ pub(crate) fn run(args: &DumpArgs) -> Done {
     let mut rows =
         Rows { tasks: inspection.select(&filter), errors: 0, progress: Progress::beside_output() };
     match args.format {
+        Format::Table if args.tree => tree(&mut rows)?,
         Format::Table => table(&mut rows)?,
         Format::Json => json_lines(&mut rows)?,
         Format::Csv => csv(&mut rows)?,
@@ -35,11 +38,18 @@ impl Iterator for Rows<'_> {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
+        let (id, details) = self.task()?;
+        Some(Row::of(self.tasks.inspection(), &id, &details))
+    }
+}
+
+impl Rows<'_> {
+    fn task(&mut self) -> Option<(EncodedId, TaskDetails)> {
         loop {
             match self.tasks.next()? {
-                Ok((id, details)) => {
+                Ok(task) => {
                     self.progress.step();
-                    return Some(Row::of(self.tasks.inspection(), &id, &details));
+                    return Some(task);
                 }
                 Err(error) => {
                     self.errors += 1;
@@ -50,7 +60,34 @@ impl Iterator for Rows<'_> {
     }
 }
 
+/// They are all read before the first one is printed.
+fn tree(rows: &mut Rows<'_>) -> Result<(), Failure> {
+    let mut nodes = Vec::new();
+    while let Some((id, details)) = rows.task() {
+        nodes.push(node(&id, &details, Row::of(rows.tasks.inspection(), &id, &details)));
+    }
+    print(tree::draw(nodes).into_iter().map(|leaf| {
+        let Leaf { branch, task } = leaf;
+        Row { id: branch + &task.id, ..task }
+    }))
+}
+
+/// A task, to be drawn.
+pub(crate) fn node<T>(id: &EncodedId, details: &TaskDetails, task: T) -> Node<T> {
+    Node {
+        id: id.as_bytes().to_vec(),
+        parent: details.parent.as_ref().map(|parent| parent.as_bytes().to_vec()),
+        // Its last record is later than those of what stands beside it only by chance.
+        order: details.started_at.map_or(details.cell.seq.get(), Timestamp::as_micros),
+        task,
+    }
+}
+
 fn table(rows: &mut Rows<'_>) -> Result<(), Failure> {
+    print(rows)
+}
+
+fn print(rows: impl Iterator<Item = Row>) -> Result<(), Failure> {
     let mut out = out();
     let mut line =
         |state: &str, attempt: &str, epoch: &str, times: [&str; 2], result: &str, id: &str| {
@@ -85,7 +122,7 @@ fn json_lines(rows: &mut Rows<'_>) -> Result<(), Failure> {
 }
 
 fn csv(rows: &mut Rows<'_>) -> Result<(), Failure> {
-    const HEADER: [&str; 12] = [
+    const HEADER: [&str; 14] = [
         "id",
         "state",
         "attempt",
@@ -98,6 +135,8 @@ fn csv(rows: &mut Rows<'_>) -> Result<(), Failure> {
         "output",
         "output_not_kept",
         "marked",
+        "parent",
+        "payload",
     ];
     let mut out = csv::Writer::from_writer(out());
     out.write_record(HEADER).map_err(output_error)?;
@@ -116,6 +155,8 @@ fn csv(rows: &mut Rows<'_>) -> Result<(), Failure> {
             row.output.map(|value| json::line(&value)).or(row.output_bytes).unwrap_or_default(),
             row.output_not_kept.map(|why| clean(&why)).unwrap_or_default(),
             row.marked.to_string(),
+            row.parent.unwrap_or_default(),
+            row.payload.map(|value| json::line(&value)).unwrap_or_default(),
         ];
         out.write_record(fields).map_err(output_error)?;
     }

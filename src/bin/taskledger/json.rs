@@ -36,6 +36,12 @@ pub(crate) struct Row {
     pub(crate) resolved: bool,
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) pinned: bool,
+    /// The scope within which the last attempt ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<String>,
+    /// What is to be done, while it waits in the queue, runs from there, or has failed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload: Option<Value>,
     /// What the last attempt has told of its progress.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<NoteRow>,
@@ -88,6 +94,13 @@ impl Row {
             marked: details.succeeded_by == Some(SuccessBy::Mark),
             resolved: details.succeeded_by == Some(SuccessBy::Resolve),
             pinned: details.pinned,
+            parent: details
+                .parent
+                .as_ref()
+                .map(|parent| inspection.id_text(&EncodedId::from_bytes(parent.as_bytes()))),
+            payload: details.payload.as_ref().map(|payload| {
+                output_json(payload).unwrap_or_else(|_| Value::String(hex(payload)))
+            }),
             notes: details
                 .notes
                 .iter()

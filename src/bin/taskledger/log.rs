@@ -5,7 +5,7 @@ use crate::json::{self, hex};
 use crate::terminal::{Done, Progress, chain, clean, complain, look, out, sound_or_not};
 use std::io::Write;
 use taskledger::dump::{Inspection, output_json};
-use taskledger::{Entry, Event, LedgerEvent, Output, Record, SeqNo, SuccessBy};
+use taskledger::{EncodedId, Entry, Event, LedgerEvent, Output, Record, SeqNo, SuccessBy};
 
 pub(crate) fn run(args: &LogArgs) -> Done {
     let inspection = look(&args.path)?;
@@ -32,7 +32,9 @@ pub(crate) fn run(args: &LogArgs) -> Done {
 /// Position, time, event, id and details, with tabs between them. No part holds a tab.
 pub(crate) fn line(inspection: &Inspection, record: &Record) -> String {
     let (event, id, details) = match &record.entry {
-        Entry::Task { id, event, .. } => (event.name(), inspection.id_text(id), task(event)),
+        Entry::Task { id, event, .. } => {
+            (event.name(), inspection.id_text(id), task(inspection, event))
+        }
         Entry::Ledger(event) => {
             let (name, details) = ledger(event);
             (name, "-".to_owned(), details)
@@ -42,15 +44,19 @@ pub(crate) fn line(inspection: &Inspection, record: &Record) -> String {
     format!("{}\t{}\t{event}\t{id}\t{details}", record.seq, record.at)
 }
 
-fn task(event: &Event) -> String {
+fn task(inspection: &Inspection, event: &Event) -> String {
     match event {
-        Event::Started { attempt, epoch, since, fingerprint } => {
+        Event::Started { attempt, epoch, since, fingerprint, parent } => {
             let mut text = format!("attempt={attempt} epoch={epoch}");
             if *since != SeqNo::ZERO {
                 text.push_str(&format!(" since={since}"));
             }
             if fingerprint.is_some() {
                 text.push_str(" fingerprint");
+            }
+            if let Some(parent) = parent {
+                let parent = EncodedId::from_bytes(parent.as_bytes());
+                text.push_str(&format!(" parent={}", inspection.id_text(&parent)));
             }
             text
         }
@@ -77,7 +83,11 @@ fn task(event: &Event) -> String {
         Event::Noted { note } => clean(note),
         Event::Resolved { failure } => clean(&failure.to_string()),
         Event::Buried { tombstone } | Event::Exhumed { tombstone } => tombstone.to_string(),
-        Event::Queued
+        Event::Queued { payload: Some(payload), .. } => match output_json(payload) {
+            Ok(value) => format!("payload={}", json::line(&value)),
+            Err(_) => format!("payload_bytes={}", hex(payload)),
+        },
+        Event::Queued { payload: None, .. }
         | Event::RevokeStarted
         | Event::Revoked
         | Event::Forgotten

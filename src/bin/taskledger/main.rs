@@ -13,6 +13,7 @@ mod log;
 mod map;
 mod processes;
 mod prune;
+mod queue;
 mod raw;
 mod repair;
 mod resolve;
@@ -21,6 +22,7 @@ mod signals;
 mod slots;
 mod stats;
 mod terminal;
+mod tree;
 mod verify;
 
 use args::{Args, Command};
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Queue(args) => queue::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),

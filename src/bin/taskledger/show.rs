@@ -1,13 +1,15 @@
 //! `taskledger show`: all that is known of one task.
 
 use crate::args::ShowArgs;
+use crate::dump::node;
 use crate::json::{self, Row, hex};
 use crate::log;
-use crate::terminal::{Done, Failure, clean, complain, look, out, sound_or_not};
+use crate::terminal::{Done, Failure, chain, clean, complain, look, out, sound_or_not};
+use crate::tree;
 use std::io::Write;
 use std::process::ExitCode;
-use taskledger::dump::{History, Inspection};
-use taskledger::{EncodedId, SeqNo, TaskState};
+use taskledger::dump::{Filter, History, Inspection};
+use taskledger::{EncodedId, Parent, SeqNo, TaskDetails, TaskState};
 
 pub(crate) fn run(args: &ShowArgs) -> Done {
     let inspection = look(&args.path)?;
@@ -36,6 +38,9 @@ pub(crate) fn run(args: &ShowArgs) -> Done {
         complain(error);
     }
     print(&inspection, &id, &history)?;
+    if args.tree {
+        tree(&inspection, &id)?;
+    }
     Ok(sound_or_not(&inspection, history.errors.len()))
 }
 
@@ -72,6 +77,8 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         ("resolved", row.resolved.then(|| "somebody found out that it had succeeded".to_owned())),
         ("pinned", row.pinned.then(|| "it is not pruned by age".to_owned())),
         ("notes", (!notes.is_empty()).then(|| notes.join("; "))),
+        ("within", within(inspection, details)),
+        ("payload", row.payload.map(|value| json::line(&value))),
         ("output", output),
     ];
     let mut out = out();
@@ -90,6 +97,54 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
     }
     for record in records {
         writeln!(out, "{}", log::line(inspection, record))?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The scopes within which it ran, the nearest one first.
+fn within(inspection: &Inspection, details: &TaskDetails) -> Option<String> {
+    let id_of = |parent: &Parent| EncodedId::from_bytes(parent.as_bytes());
+    let mut scopes: Vec<EncodedId> = details.parent.iter().map(id_of).collect();
+    // As far as the ledger knows them; a damaged one may lead round in a circle.
+    while let Some(scope) = scopes.last() {
+        let above = inspection.task(scope).ok().flatten();
+        let above = above.and_then(|history| history.details.parent.as_ref().map(id_of));
+        match above {
+            Some(above) if !scopes.contains(&above) => scopes.push(above),
+            _ => break,
+        }
+    }
+    let names: Vec<String> = scopes.iter().map(|scope| inspection.id_text(scope)).collect();
+    (!names.is_empty()).then(|| names.join(", within "))
+}
+
+/// It and all that ran within it.
+fn tree(inspection: &Inspection, id: &EncodedId) -> Result<(), Failure> {
+    let mut nodes = Vec::new();
+    for task in inspection.select(&Filter::default()) {
+        match task {
+            Ok((id, details)) => {
+                let line = format!("{}  {}", inspection.id_text(&id), details.state());
+                nodes.push(node(&id, &details, (id.clone(), line)));
+            }
+            Err(error) => complain(&chain(&error)),
+        }
+    }
+    // It is a root here, whatever it ran within.
+    for node in &mut nodes {
+        if node.id == id.as_bytes() {
+            node.parent = None;
+        }
+    }
+    let drawn = tree::draw(nodes);
+    let drawn = drawn.into_iter().skip_while(|leaf| leaf.task.0 != *id);
+    let mut out = out();
+    writeln!(out, "\nwhat ran within it:")?;
+    for (number, leaf) in drawn.enumerate() {
+        if number > 0 && leaf.branch.is_empty() {
+            break;
+        }
+        writeln!(out, "{}{}", leaf.branch, leaf.task.1)?;
     }
     Ok(out.flush()?)
 }

@@ -140,6 +140,7 @@ fn sample() -> (TempDir, Vec<u8>) {
         epoch: Epoch::new(1),
         since: SeqNo::new(since),
         fingerprint: Some(Fingerprint::from_bytes([7; 16])),
+        parent: None,
     };
     let done = |by, output| Event::Succeeded { by, output };
     let mark = || done(SuccessBy::Mark, Output::Absent);
@@ -154,7 +155,7 @@ fn sample() -> (TempDir, Vec<u8>) {
         vec![started(0), done(SuccessBy::Attempt, Output::NotKept(NotKept::TooLarge { size: 9 }))],
         vec![mark(), Event::RevokeStarted, Event::RevokeFailed { failure: Failure::TimedOut }],
         vec![mark(), Event::RevokeStarted],
-        vec![Event::Queued],
+        vec![Event::Queued { payload: None, since: SeqNo::ZERO }],
         vec![started(0)],
         vec![mark(), Event::Buried { tombstone: grave(3) }],
         vec![mark(), Event::Buried { tombstone: grave(1) }],
@@ -414,8 +415,8 @@ fn the_first_line_decides() {
         all.pop();
         imports_or_not(&scratch, &closed(&all), AcceptLoss::Yes).unwrap_err()
     };
-    let newer = with("version", json!(2));
-    assert!(matches!(newer, ImportError::Newer { found: 2, supported: 1 }), "{newer}");
+    let newer = with("version", json!(3));
+    assert!(matches!(newer, ImportError::Newer { found: 3, supported: 2 }), "{newer}");
     let other = with("format", json!("shopping list"));
     assert!(matches!(other, ImportError::NotAnExport(_)), "{other}");
     let pair = |name: &str, size: usize| json!({ "name": name, "value": data_encoding::BASE64.encode(&vec![0; size]) });

@@ -21,6 +21,8 @@
 //! fingerprint    (more, bit 1)   16 bytes
 //! notes          (more, bit 2)   their number u8, then of each its time, as the times above, and text
 //! pinned         (more, bit 3)   nothing follows
+//! parent         (more, bit 4)   bytes, with their length in front (since format version 3, as the next)
+//! payload        (more, bit 5)   bytes, with their length in front
 //!
 //! id "\x01a" succeeded in attempt 1 of epoch 1, last record 7 of 9, from the base of
 //! the times for 2 us, output c0:    02 01 61  0b  8d  01  02  01  00 04  01 01 c0
@@ -35,7 +37,8 @@ use crate::journal::codec;
 use crate::journal::frame::{FrameHead, ITEM_LIMIT};
 use crate::journal::wire::{BytesWire, FailureWire, OutputWire};
 use crate::state::{
-    Attempt, Cell, Epoch, Failure, Fingerprint, Output, SeqNo, SuccessBy, TaskState, Timestamp,
+    Attempt, Cell, Epoch, Failure, Fingerprint, Output, Parent, SeqNo, SuccessBy, TaskState,
+    Timestamp,
 };
 use serde::Deserialize;
 use std::collections::VecDeque;
@@ -135,6 +138,12 @@ pub(super) fn encode_entry(
         before = note.at.as_micros();
         codec::encode_into(out, &note.text.as_str());
     }
+    if let Some(parent) = &details.parent {
+        codec::encode_into(out, &BytesWire(parent.as_bytes()));
+    }
+    if let Some(payload) = &details.payload {
+        codec::encode_into(out, &BytesWire(payload));
+    }
     Some(())
 }
 
@@ -148,7 +157,7 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
     let has = |bit: u8| present & 1 << bit != 0;
     let more: u8 = if shape & MORE == 0 { 0 } else { field(rest)? };
     let has_more = |bit: u8| more & 1 << bit != 0;
-    if more > 0b1111 {
+    if more > 0b11_1111 {
         return Err(format!("an entry with {more:08b}"));
     }
     let attempt = Attempt::new(field(rest)?);
@@ -185,6 +194,11 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
         let at = time(true, rest)?.unwrap_or_default();
         notes.push_back(Note { at, text: field::<&str>(rest)?.to_owned() });
     }
+    let parent = has_more(4).then(|| field::<BytesWire<'_>>(rest)).transpose()?;
+    if parent.is_some_and(|parent| parent.0.len() > MAX_ID_BYTES) {
+        return Err("a parent that is longer than an id".to_owned());
+    }
+    let payload = has_more(5).then(|| field::<BytesWire<'_>>(rest)).transpose()?;
     let details = TaskDetails {
         cell: Cell { state: state_of(shape & 7)?, attempt, seq },
         epoch,
@@ -198,6 +212,8 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
         output: output.map_or(Output::Absent, Output::from),
         since,
         fingerprint: fingerprint.map(Fingerprint::from_bytes),
+        parent: parent.map(|parent| Parent::from_bytes(parent.0)),
+        payload: payload.map(|payload| payload.0.to_vec()),
         notes,
         pinned: has_more(3),
         in_doubt: false,
@@ -227,7 +243,8 @@ fn present(details: &TaskDetails) -> u8 {
 fn more(details: &TaskDetails) -> u8 {
     let since = details.since != SeqNo::ZERO;
     let (fingerprint, notes) = (details.fingerprint.is_some(), !details.notes.is_empty());
-    [since, fingerprint, notes, details.pinned]
+    let (parent, payload) = (details.parent.is_some(), details.payload.is_some());
+    [since, fingerprint, notes, details.pinned, parent, payload]
         .into_iter()
         .rev()
         .fold(0, |bits, bit| bits << 1 | u8::from(bit))
@@ -279,7 +296,7 @@ mod tests {
     use super::*;
 
     /// Bytes on disk, written out by hand from the table above: an entry with everything that format
-    /// version 2 has brought.
+    /// versions 2 and 3 have brought.
     #[test]
     fn an_entry_with_a_second_byte_of_what_is_present_has_its_golden_bytes() {
         let at = Timestamp::from_micros;
@@ -297,6 +314,8 @@ mod tests {
             ]
             .into(),
             pinned: true,
+            parent: Some(Parent::from_bytes(b"\x01p")),
+            payload: Some(vec![0xc0]),
             ..TaskDetails::ABSENT
         };
         let id = EncodedId::from_bytes(b"\x01a");
@@ -307,7 +326,7 @@ mod tests {
             b'a',        // id
             4 | MORE,    // failed, nobody says that it succeeded, a second byte
             0b0010_1101, // epoch, started, ended, failure
-            0b1111,      // since, fingerprint, notes, pinned
+            0b11_1111,   // since, fingerprint, notes, pinned, parent, payload
             2,           // attempt
             2,           // back from 9 to 7
             3,           // epoch
@@ -321,6 +340,7 @@ mod tests {
         golden.extend([2, 5, 4]);
         golden.extend(b"half");
         golden.extend([2, 0]);
+        golden.extend([2, 0x01, b'p', 1, 0xc0]);
         let mut written = Vec::new();
         encode_entry(&mut written, origin, &id, &details).unwrap();
         assert_eq!(written, golden);

@@ -177,7 +177,7 @@ fn an_illegal_record_ends_a_strict_fold_and_is_named() {
         entry: Entry::Task {
             id: EncodedId::from_bytes(b"a"),
             prev: SeqNo::ZERO,
-            event: Event::Queued,
+            event: Event::Queued { payload: None, since: SeqNo::ZERO },
         },
         ..failed_at(1, 0)
     };
@@ -222,7 +222,7 @@ fn a_fold_that_is_asked_to_stop_leaves_nothing() {
             entry: Entry::Task {
                 id: EncodedId::from_bytes(b"a"),
                 prev: SeqNo::ZERO,
-                event: Event::Queued,
+                event: Event::Queued { payload: None, since: SeqNo::ZERO },
             },
             ..failed_at(1, 0)
         })

@@ -65,6 +65,7 @@ fn a_frame_of_two_steps_of_an_id_has_its_golden_bytes() {
         epoch: Epoch::new(3),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     };
     let by = SuccessBy::Attempt;
     let succeeded = Event::Succeeded { by, output: Output::Kept(vec![0xc0]) };

@@ -24,13 +24,14 @@ fn source(scratch: &TempDir) -> SledJournal {
         epoch: Epoch::new(1),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     };
     let marked = Event::Succeeded { by: SuccessBy::Mark, output: Output::Absent };
     let told = [
         ("done", 0, started.clone()),
         ("done", 1, Event::Succeeded { by: SuccessBy::Attempt, output: Output::Kept(vec![7]) }),
         ("runs", 0, started),
-        ("wait", 0, Event::Queued),
+        ("wait", 0, Event::Queued { payload: None, since: SeqNo::ZERO }),
         ("undo", 0, marked),
         ("undo", 5, Event::RevokeStarted),
     ];

@@ -55,6 +55,7 @@ impl Subject {
                 epoch: Epoch::new(1),
                 since: SeqNo::ZERO,
                 fingerprint: None,
+                parent: None,
             },
             Event::Succeeded { by: SuccessBy::Attempt, output },
         ];

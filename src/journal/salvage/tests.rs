@@ -20,6 +20,7 @@ fn started(seq: u64) -> Record {
         epoch: Epoch::new(1),
         since: SeqNo::ZERO,
         fingerprint: None,
+        parent: None,
     };
     let id = EncodedId::from_bytes(&seq.to_be_bytes());
     let entry = Entry::Task { id, prev: SeqNo::ZERO, event };

@@ -1,8 +1,11 @@
 use super::*;
 use crate::journal::MemoryJournal;
 use crate::state::{Attempt, Failure, Output, SuccessBy};
+use crate::submission::Begin;
 use crate::writer::tests::Scripted;
 use std::collections::BTreeMap;
+
+mod scopes;
 
 /// A core over a journal in memory, and the cells as they are published.
 struct Bench {
@@ -10,6 +13,8 @@ struct Bench {
     journal: MemoryJournal,
     published: BTreeMap<EncodedId, Cell>,
     keys: u64,
+    /// Ends that wait for others.
+    deferred: usize,
 }
 
 impl Bench {
@@ -19,6 +24,7 @@ impl Bench {
             journal: MemoryJournal::new(),
             published: BTreeMap::new(),
             keys: 0,
+            deferred: 0,
         }
     }
 
@@ -33,7 +39,11 @@ impl Bench {
                 let record = Record {
                     seq: bench.core.next,
                     at: Timestamp::default(),
-                    entry: Entry::Task { id: id("a"), prev: SeqNo::ZERO, event: Event::Queued },
+                    entry: Entry::Task {
+                        id: id("a"),
+                        prev: SeqNo::ZERO,
+                        event: Event::Queued { payload: None, since: SeqNo::ZERO },
+                    },
                 };
                 bench.journal.append(&[record]).unwrap();
                 let cell = Cell { state, attempt: Attempt::NONE, seq: bench.core.next };
@@ -67,7 +77,7 @@ impl Bench {
 
     fn start(&mut self, name: &str) -> AttemptKey {
         let key = self.key();
-        self.accept(&[Request::Start { id: id(name), key, fingerprint: None }]);
+        self.accept(&[Request::Start { id: id(name), key, begin: Begin::default() }]);
         key
     }
 
@@ -93,8 +103,11 @@ impl Bench {
         assert_eq!(step.answers.len(), requests.len());
         let accepted = step.answers.iter().filter(|a| matches!(a, Answer::Done(_))).count();
         let records = self.journal.records();
-        assert_eq!(records.len() - before, accepted);
-        assert_eq!(step.changes.len() + step.metadata.len(), accepted);
+        // What was deferred comes with the last of those that it waits for.
+        self.deferred += step.answers.iter().filter(|a| **a == Answer::Deferred).count();
+        let late = records.len() - before - accepted;
+        self.deferred = self.deferred.checked_sub(late).unwrap();
+        assert_eq!(step.changes.len() + step.metadata.len(), accepted + late);
         for (at, record) in records.iter().enumerate() {
             assert_eq!(record.seq, SeqNo::new(at as u64 + 1), "dense");
         }
@@ -137,14 +150,18 @@ pub(in crate::writer) fn end(key: AttemptKey, event: Event) -> Request {
 }
 
 pub(in crate::writer) fn start(key: u64) -> Request {
-    Request::Start { id: id("a"), key: AttemptKey(key), fingerprint: None }
+    Request::Start { id: id("a"), key: AttemptKey(key), begin: Begin::default() }
 }
 
 fn states(answers: &[Answer]) -> Vec<Result<TaskState, Option<TaskState>>> {
     let told = |answer: &Answer| match answer {
         Answer::Done(cell) => Ok(cell.state),
         Answer::Refused(state) => Err(Some(*state)),
-        Answer::Superseded | Answer::NoRoom | Answer::Unreadable => Err(None),
+        Answer::Superseded
+        | Answer::NoRoom
+        | Answer::Unreadable
+        | Answer::ScopeEnded
+        | Answer::Deferred => Err(None),
     };
     answers.iter().map(told).collect()
 }
@@ -158,7 +175,7 @@ fn every_request_in_every_state() {
         let key = AttemptKey(99);
         let arrows = [
             (
-                Request::Start { id: id("a"), key, fingerprint: None },
+                Request::Start { id: id("a"), key, begin: Begin::default() },
                 matches!(state, NotFound | Failed),
                 Running,
             ),
@@ -300,8 +317,11 @@ fn a_revoke_refuses_the_launch_behind_it_until_it_is_done() {
 #[test]
 fn requests_of_several_ids_are_answered_in_their_order() {
     let mut bench = Bench::new();
-    let launch =
-        |name: &str, key| Request::Start { id: id(name), key: AttemptKey(key), fingerprint: None };
+    let launch = |name: &str, key| Request::Start {
+        id: id(name),
+        key: AttemptKey(key),
+        begin: Begin::default(),
+    };
     let set = |value: &[u8]| Request::SetMetadata { name: "m".into(), value: Some(value.into()) };
     let answers =
         bench.step(&[launch("b", 1), set(b"1"), launch("b", 2), launch("c", 3), set(b"2")]);
@@ -309,7 +329,12 @@ fn requests_of_several_ids_are_answered_in_their_order() {
         .iter()
         .map(|answer| match answer {
             Answer::Done(cell) => Some(cell.seq.get()),
-            Answer::Refused(_) | Answer::Superseded | Answer::NoRoom | Answer::Unreadable => None,
+            Answer::Refused(_)
+            | Answer::Superseded
+            | Answer::NoRoom
+            | Answer::Unreadable
+            | Answer::ScopeEnded
+            | Answer::Deferred => None,
         })
         .collect();
     assert_eq!(seqs, [Some(1), Some(0), None, Some(3), Some(0)]);

@@ -1,0 +1,635 @@
+//! The operation queue: first in, first performed, by as many runners as are started, one operation at a
+//! time each.
+//!
+//! ```text
+//!  enqueue --Queued, durable--> backlog --a runner takes the first--> Started --> performed --> its end
+//!  enqueue_future ------------> backlog --a runner takes the first--> performed
+//! ```
+//!
+//! The backlog of the operations *is* what the ledger knows to be queued, in the order of its records: so
+//! nobody has to put it in order again after a restart, and whoever is dropped while enqueuing has either
+//! enqueued it or not.
+
+mod builder;
+mod error;
+mod runner;
+
+pub use builder::QueueBuilder;
+pub use error::{EnqueueError, QueueError};
+
+use crate::error::Rejection;
+use crate::foreign::Contained;
+use crate::guard::Context;
+use crate::id::{EncodedId, TaskId};
+use crate::ledger::{Ledger, TaskOutput};
+use crate::scope::Root;
+use crate::shared::Shared;
+use crate::state::{Event, NotKept, Output, SeqNo, TaskState};
+use crate::submission::{Answer, Request};
+use crate::sync::{Arc, Mutex, lock};
+use crate::wake;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::num::NonZero;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What can be enqueued so that it outlives the process: it is kept serialized (MessagePack, with the
+/// names of fields, so that a later version of the type may have more of them).
+///
+/// Implemented for every type that fits; there is nothing to implement.
+pub trait Operation: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<O: Serialize + DeserializeOwned + Send + 'static> Operation for O {}
+
+/// How an operation is performed, read from its payload, with an error as its text.
+type Perform<K, V> = Box<dyn Fn(Vec<u8>, Context<K>) -> BoxFuture<Result<V, String>> + Send + Sync>;
+
+/// A queue of operations, performed in their order. Clones are handles to the same queue, for any thread.
+///
+/// Made by [`Ledger::queue`]. With one runner the order is strict: each operation has ended before the
+/// next one begins; with more, they begin in order. What is enqueued before [`start`](Self::start) waits.
+/// An operation that fails or panics is recorded so, and costs no runner.
+///
+/// **Dropping the last handle** is as [`stop`](Self::stop) that nobody waits for.
+pub struct Queue<K, V, O> {
+    handle: Arc<Handle<K, V>>,
+    operations: PhantomData<fn(O)>,
+}
+
+/// The last one that is dropped stops the queue.
+struct Handle<K, V> {
+    inner: Arc<Inner<K, V>>,
+}
+
+struct Inner<K, V> {
+    shared: Arc<Shared>,
+    ledger: Ledger<K, V>,
+    /// `None` if it performs futures alone, and leaves what is queued in the ledger alone.
+    perform: Option<Perform<K, V>>,
+    options: Options,
+    /// Within which the runners run.
+    runners: Root<K, V>,
+    feed: Mutex<Feed>,
+    /// Held by whoever waits for room next: so they come in the order in which they called.
+    turnstile: tokio::sync::Mutex<()>,
+    _claim: Option<Claimed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    capacity: usize,
+    timeout: Option<Duration>,
+    max_attempts: Option<NonZero<u32>>,
+}
+
+#[derive(Debug)]
+struct Feed {
+    /// What is queued up to here was taken.
+    taken: SeqNo,
+    /// Futures, each behind what had been queued when it came.
+    futures: VecDeque<(SeqNo, Contained<BoxFuture<()>>)>,
+    /// Operations that are about to be queued.
+    coming: usize,
+    /// Operations and futures that are being performed.
+    performing: usize,
+    runners: usize,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Takes nothing more, and performs what there is.
+    Draining,
+    /// Performs nothing more.
+    Stopped,
+}
+
+/// What became of an operation that was to be enqueued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Enqueued {
+    /// It is in the queue, durably.
+    Queued,
+    /// The id has succeeded before: there is nothing to be done.
+    AlreadySucceeded,
+}
+
+/// What a queue has left when it was stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Left {
+    /// Operations that are still queued in the ledger: another queue, or the next process, performs them.
+    pub operations: usize,
+    /// Futures that were dropped unpolled.
+    pub futures: usize,
+}
+
+/// That a ledger has a queue. Gone, it may have another one.
+#[derive(Debug)]
+struct Claimed(Arc<Shared>);
+
+impl Claimed {
+    fn new(shared: &Arc<Shared>) -> Option<Self> {
+        shared.claim_queue().then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.0.release_queue();
+    }
+}
+
+impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
+    /// Puts an operation into the queue under an id, and waits for room if there is none: first come, first
+    /// served.
+    ///
+    /// # Durability
+    ///
+    /// When this returns [`Enqueued::Queued`], it is on disk: after a crash it is in its place.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has been enqueued or it has not; never half.
+    ///
+    /// # Errors
+    ///
+    /// [`EnqueueError`], with the operation: the queue was stopped, the id is running, queued or being
+    /// revoked, the operation is larger than what is kept, ...
+    ///
+    /// # Panics
+    ///
+    /// None; a panic of `Serialize` is an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Enqueued, Ledger, MemoryJournal, TaskState};
+    /// # let ledger = Ledger::<u64, usize>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let queue = ledger.queue(|text: String, _| async move { Ok::<_, String>(text.len()) }).await?;
+    /// queue.enqueue(7, "hello".to_owned()).await?;
+    /// assert_eq!(ledger.query_task_state_quick(&7), TaskState::Queued);
+    /// queue.start(1)?;
+    /// assert_eq!(ledger.wait(&7).await?, TaskState::Succeeded);
+    /// assert_eq!(ledger.output(&7).await?, Some(5));
+    /// assert_eq!(queue.enqueue(7, "again".to_owned()).await?, Enqueued::AlreadySucceeded);
+    /// # Ok(()) }
+    /// ```
+    pub async fn enqueue(&self, id: K, operation: O) -> Result<Enqueued, EnqueueError<O>> {
+        self.put(id, operation, true).await
+    }
+
+    /// As [`enqueue`](Self::enqueue), but if there is no room, the operation comes back at once
+    /// ([`EnqueueError::Full`]).
+    ///
+    /// # Durability
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn try_enqueue(&self, id: K, operation: O) -> Result<Enqueued, EnqueueError<O>> {
+        self.put(id, operation, false).await
+    }
+
+    async fn put(&self, id: K, operation: O, waits: bool) -> Result<Enqueued, EnqueueError<O>> {
+        let inner = &self.handle.inner;
+        let shared = inner.ledger.shared();
+        if inner.perform.is_none() {
+            return Err(EnqueueError::FuturesOnly(operation));
+        }
+        let payload = match crate::attempt::output_of(&operation, shared) {
+            Output::Kept(bytes) => bytes,
+            Output::NotKept(NotKept::TooLarge { size }) => {
+                let cap = shared.options.output_cap;
+                return Err(EnqueueError::TooLarge { size, cap, operation });
+            }
+            Output::NotKept(NotKept::NotSerializable(why)) => {
+                return Err(EnqueueError::NotSerializable { why, operation });
+            }
+            Output::Absent => Vec::new(),
+        };
+        let encoded = match EncodedId::encode::<K, K>(&id).map_err(Rejection::Id) {
+            Ok(encoded) => encoded,
+            Err(reason) => return Err(EnqueueError::Rejected { reason, operation }),
+        };
+        if inner.ledger.state(&encoded) == TaskState::Succeeded {
+            return Ok(Enqueued::AlreadySucceeded);
+        }
+        let coming = match inner.room(waits).await {
+            Ok(coming) => coming,
+            Err(NoRoom::Stopped) => return Err(EnqueueError::Stopped(operation)),
+            Err(NoRoom::Full) => return Err(EnqueueError::Full(operation)),
+        };
+        if let Err(reason) = inner.ledger.check_new(&id, &encoded).await {
+            return Err(EnqueueError::Rejected { reason, operation });
+        }
+        let put = inner.queued(&encoded, payload).await;
+        drop(coming);
+        match put {
+            Ok(Answer::Done(_)) => Ok(Enqueued::Queued),
+            Ok(Answer::Refused(TaskState::Succeeded)) => Ok(Enqueued::AlreadySucceeded),
+            Ok(Answer::Refused(state)) => Err(EnqueueError::Refused { state, operation }),
+            Ok(_) => {
+                let state = inner.ledger.state(&encoded);
+                Err(EnqueueError::Refused { state, operation })
+            }
+            Err(reason) => Err(EnqueueError::Rejected { reason, operation }),
+        }
+    }
+
+    /// Puts a failed operation into the queue again, as it was; whatever has failed since it was taken from
+    /// there has its payload still.
+    ///
+    /// # Durability
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Refused`] if the id has not failed, or has no payload.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn requeue(&self, id: &K) -> Result<(), QueueError> {
+        let inner = &self.handle.inner;
+        let encoded = EncodedId::encode::<K, K>(id).map_err(Rejection::Id)?;
+        inner.requeue(&encoded).await
+    }
+}
+
+impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
+    /// Puts a future into the queue that is not recorded, and is gone with the process; it waits for room
+    /// as [`enqueue`](Self::enqueue) does, and for its turn among the operations.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has been enqueued or it has not.
+    ///
+    /// # Errors
+    ///
+    /// [`EnqueueError::Stopped`], with the future.
+    ///
+    /// # Panics
+    ///
+    /// None. A panic of the future is told by a warning of `tracing`, and costs no runner.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let queue = ledger.queue_of_futures();
+    /// let (reply, answer) = tokio::sync::oneshot::channel();
+    /// queue.enqueue_future(async { drop(reply.send(42)) }).await?;
+    /// queue.start(1)?;
+    /// assert_eq!(answer.await?, 42);
+    /// # Ok(()) }
+    /// ```
+    pub async fn enqueue_future<F>(&self, future: F) -> Result<(), EnqueueError<F>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.handle.inner.room(true).await {
+            Ok(coming) => {
+                coming.becomes(Box::pin(future));
+                Ok(())
+            }
+            Err(NoRoom::Stopped) => Err(EnqueueError::Stopped(future)),
+            Err(NoRoom::Full) => Err(EnqueueError::Full(future)),
+        }
+    }
+
+    /// As [`enqueue_future`](Self::enqueue_future), but if there is no room, the future comes back at once.
+    ///
+    /// # Errors
+    ///
+    /// [`EnqueueError::Full`] and [`EnqueueError::Stopped`], with the future.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub fn try_enqueue_future<F>(&self, future: F) -> Result<(), EnqueueError<F>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.handle.inner.room_now() {
+            Ok(coming) => {
+                coming.becomes(Box::pin(future));
+                Ok(())
+            }
+            Err(NoRoom::Stopped) => Err(EnqueueError::Stopped(future)),
+            Err(NoRoom::Full) => Err(EnqueueError::Full(future)),
+        }
+    }
+
+    /// Adds so many runners.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Stopped`]; [`QueueError::NoRuntime`] outside of a tokio runtime: none was added.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub fn start(&self, runners: usize) -> Result<(), QueueError> {
+        let inner = &self.handle.inner;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(QueueError::NoRuntime);
+        }
+        {
+            let mut feed = lock(&inner.feed);
+            if feed.phase != Phase::Open {
+                return Err(QueueError::Stopped);
+            }
+            feed.runners += runners;
+        }
+        for _ in 0..runners {
+            let running = runner::Running::new(Arc::clone(inner));
+            match inner.runners.spawn(running.run()) {
+                Ok(child) => child.forget(),
+                // Its place is given back when it is dropped.
+                Err(_) => return Err(QueueError::Stopped),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more, and waits until all that is queued is performed and the runners are gone.
+    /// Without a runner nothing would ever be: then it returns at once, and says what is left, as it does
+    /// when the ledger is closed or poisoned meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the queue goes on to its end all the same.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn stop(&self) -> Left {
+        self.handle.inner.drain();
+        self.handle.inner.gone().await
+    }
+
+    /// Takes nothing more, waits until what is being performed has ended and the runners are gone, and says
+    /// what is left. Operations stay queued in the ledger; futures are dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the queue goes on to its end all the same.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn stop_now(&self) -> Left {
+        self.handle.inner.halt();
+        self.handle.inner.gone().await
+    }
+
+    /// How many operations and futures wait to be performed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let feed = lock(&self.handle.inner.feed);
+        self.handle.inner.waiting(&feed)
+    }
+
+    /// Whether none waits to be performed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many operations and futures are being performed.
+    #[must_use]
+    pub fn performing(&self) -> usize {
+        lock(&self.handle.inner.feed).performing
+    }
+
+    /// How many runners there are.
+    #[must_use]
+    pub fn runners(&self) -> usize {
+        lock(&self.handle.inner.feed).runners
+    }
+
+    /// Whether there are runners: while there is none, nothing is performed.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        self.runners() > 0
+    }
+
+    /// Whether nothing waits and nothing is being performed, with or without runners.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        let feed = lock(&self.handle.inner.feed);
+        self.handle.inner.waiting(&feed) == 0 && feed.performing == 0
+    }
+}
+
+impl<K, V> Inner<K, V> {
+    /// Operations and futures that are queued, or are about to be.
+    fn waiting(&self, feed: &Feed) -> usize {
+        let operations =
+            self.perform.as_ref().map_or(0, |_| self.shared.index.count(TaskState::Queued));
+        operations + feed.futures.len()
+    }
+
+    /// Takes nothing more; without a runner, nothing is performed either.
+    fn drain(&self) {
+        let mut feed = lock(&self.feed);
+        if feed.phase == Phase::Open {
+            feed.phase = Phase::Draining;
+        }
+        drop(feed);
+        self.changed();
+    }
+
+    fn halt(&self) {
+        lock(&self.feed).phase = Phase::Stopped;
+        self.changed();
+    }
+
+    fn changed(&self) {
+        wake::caught(|| self.shared.index.tell_backlog());
+    }
+
+    /// Waits until the runners are gone.
+    async fn gone(&self) -> Left {
+        loop {
+            let mut changed = pin!(self.shared.index.backlog_changed());
+            changed.as_mut().enable();
+            let gone = {
+                let feed = lock(&self.feed);
+                feed.runners == 0 && feed.coming == 0
+            };
+            if gone {
+                break;
+            }
+            wake::guarded(changed).await;
+        }
+        let mut feed = lock(&self.feed);
+        feed.phase = Phase::Stopped;
+        let futures = std::mem::take(&mut feed.futures);
+        let left = Left { operations: self.waiting(&feed), futures: futures.len() };
+        drop(feed);
+        // Of the user's.
+        drop(futures);
+        left
+    }
+
+    /// Takes a place in the queue, if there is one now.
+    fn room_now(self: &Arc<Self>) -> Result<Coming<K, V>, NoRoom> {
+        let mut feed = lock(&self.feed);
+        if feed.phase != Phase::Open {
+            return Err(NoRoom::Stopped);
+        }
+        if self.waiting(&feed) + feed.coming >= self.options.capacity {
+            return Err(NoRoom::Full);
+        }
+        feed.coming += 1;
+        Ok(Coming { queue: Arc::clone(self) })
+    }
+
+    /// Waits for a place in the queue.
+    async fn room(self: &Arc<Self>, waits: bool) -> Result<Coming<K, V>, NoRoom> {
+        if !waits {
+            return self.room_now();
+        }
+        let _turn = wake::guarded(self.turnstile.lock()).await;
+        loop {
+            let mut changed = pin!(self.shared.index.backlog_changed());
+            changed.as_mut().enable();
+            match self.room_now() {
+                Err(NoRoom::Full) if self.shared.submissions.rejection().is_none() => {}
+                room => return room,
+            }
+            wake::guarded(changed).await;
+        }
+    }
+}
+
+enum NoRoom {
+    Stopped,
+    Full,
+}
+
+/// A place in the queue for something that is about to come.
+struct Coming<K, V> {
+    queue: Arc<Inner<K, V>>,
+}
+
+impl<K, V> Coming<K, V> {
+    fn becomes(self, future: BoxFuture<()>) {
+        let mut feed = lock(&self.queue.feed);
+        let behind = self.queue.shared.index.last_queued();
+        feed.futures.push_back((behind, Contained::new(future)));
+    }
+}
+
+impl<K, V> Drop for Coming<K, V> {
+    fn drop(&mut self) {
+        lock(&self.queue.feed).coming -= 1;
+        self.queue.changed();
+    }
+}
+
+impl<K: TaskId, V: TaskOutput> Inner<K, V> {
+    /// Puts it into the queue, if its id may be.
+    async fn queued(&self, id: &EncodedId, payload: Vec<u8>) -> Result<Answer, Rejection> {
+        let shared = self.ledger.shared();
+        loop {
+            let cell = shared.index.cell(id.as_bytes());
+            let since = match cell.state {
+                TaskState::NotFound => SeqNo::ZERO,
+                TaskState::Failed => {
+                    let details = self.ledger.details(id.clone()).await;
+                    let details = details.map_err(|_| Rejection::Unreadable)?;
+                    match details.filter(|details| details.cell == cell) {
+                        Some(details) => details.since,
+                        None => continue,
+                    }
+                }
+                state @ (TaskState::Queued
+                | TaskState::Running
+                | TaskState::Succeeded
+                | TaskState::Revoking) => return Ok(Answer::Refused(state)),
+            };
+            let event = Event::Queued { payload: Some(payload.clone()), since };
+            match self.change(id, event, cell.seq).await? {
+                // Something else has happened to it meanwhile.
+                Answer::Superseded => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// Puts a failed operation into the queue once more.
+    async fn requeue(&self, id: &EncodedId) -> Result<(), QueueError> {
+        let shared = self.ledger.shared();
+        let details = self.ledger.details(id.clone()).await?;
+        let refused = || QueueError::Refused { state: shared.index.state(id.as_bytes()) };
+        let details = details.filter(|details| details.state() == TaskState::Failed);
+        let details = details.ok_or_else(refused)?;
+        let Some(payload) = details.payload else { return Err(refused()) };
+        let event = Event::Queued { payload: Some(payload), since: details.since };
+        match self.change(id, event, details.cell.seq).await? {
+            Answer::Done(_) => Ok(()),
+            _ => Err(refused()),
+        }
+    }
+
+    async fn change(
+        &self,
+        id: &EncodedId,
+        event: Event,
+        after: SeqNo,
+    ) -> Result<Answer, Rejection> {
+        let shared = self.ledger.shared();
+        shared.permit().await?;
+        let change = Request::Change { id: id.clone(), event, after: Some(after) };
+        Ok(shared.submissions.submit(change)?.await?)
+    }
+}
+
+impl<K, V, O> Clone for Queue<K, V, O> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle), operations: PhantomData }
+    }
+}
+
+impl<K, V> Drop for Handle<K, V> {
+    fn drop(&mut self) {
+        self.inner.drain();
+    }
+}
+
+impl<K, V, O> fmt::Debug for Queue<K, V, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("feed", &*lock(&self.handle.inner.feed))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,230 @@
+//! A queue is made.
+
+use super::{Claimed, Feed, Handle, Inner, Operation, Options, Perform, Phase, Queue, QueueError};
+use crate::attempt::debug_text;
+use crate::error::Rejection;
+use crate::guard::{Context, OnCrash};
+use crate::id::TaskId;
+use crate::ledger::{Ledger, TaskOutput};
+use crate::state::{Event, Failure, SeqNo};
+use crate::sync::{Arc, Mutex};
+use crate::task::has_timer;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::num::NonZero;
+use std::time::Duration;
+
+/// Operations that a queue holds, unless something else is asked for.
+const CAPACITY: usize = 1024;
+
+/// A queue with options, made by [`Ledger::queue_builder`].
+#[must_use = "does nothing until it is opened"]
+pub struct QueueBuilder<'a, K, V> {
+    ledger: &'a Ledger<K, V>,
+    options: Options,
+    on_crash: OnCrash,
+}
+
+impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
+    /// The queue of this ledger, with what its last one has left; `perform` performs an operation. There is
+    /// one at a time. Nothing is performed before it is [started](Queue::start).
+    ///
+    /// What was being performed when the last process died is put into the queue again, behind what was
+    /// waiting; see [`QueueBuilder::on_crash`].
+    ///
+    /// # Durability
+    ///
+    /// When this returns, what has crashed is in the queue again, durably.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, some of what has crashed may be in the queue again; the next call goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::InUse`]; what was read or recorded meanwhile may fail.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// See [`Queue::enqueue`].
+    pub async fn queue<O, P, F, E>(&self, perform: P) -> Result<Queue<K, V, O>, QueueError>
+    where
+        O: Operation,
+        P: Fn(O, Context<K>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        self.queue_builder().open(perform).await
+    }
+
+    /// As [`queue`](Self::queue), with options.
+    pub const fn queue_builder(&self) -> QueueBuilder<'_, K, V> {
+        let options = Options { capacity: CAPACITY, timeout: None, max_attempts: None };
+        QueueBuilder { ledger: self, options, on_crash: OnCrash::Run }
+    }
+
+    /// A queue of futures alone: nothing of it is recorded, and what is queued in the ledger is left alone.
+    /// There may be any number of them.
+    ///
+    /// # Examples
+    ///
+    /// See [`Queue::enqueue_future`].
+    #[must_use = "dropping the last handle stops it"]
+    pub fn queue_of_futures(&self) -> Queue<K, V, ()> {
+        self.queue_builder().of_futures()
+    }
+}
+
+impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
+    /// How many operations and futures may wait before [`enqueue`](Queue::enqueue) waits. What has
+    /// crashed, and what an earlier queue has left, may be more. Default 1,024.
+    pub const fn capacity(mut self, capacity: NonZero<usize>) -> Self {
+        self.options.capacity = capacity.get();
+        self
+    }
+
+    /// What becomes of operations that were being performed when their process died, so that their effects
+    /// may have happened. [`OnCrash::Run`], the default, puts them into the queue again;
+    /// [`OnCrash::Hold`] and [`OnCrash::Ask`] leave them failed, to be looked at, and perhaps
+    /// [put into the queue again](Queue::requeue).
+    pub const fn on_crash(mut self, policy: OnCrash) -> Self {
+        self.on_crash = policy;
+        self
+    }
+
+    /// An operation that has been tried so often, crashes included, is not put into the queue again after
+    /// a crash: it is given up, so that what kills its process does not kill every next one. Default: no
+    /// bound.
+    pub const fn max_attempts(mut self, attempts: NonZero<u32>) -> Self {
+        self.options.max_attempts = Some(attempts);
+        self
+    }
+
+    /// How long an operation may take; recorded as [`TimedOut`](crate::Failure::TimedOut). Needs a
+    /// runtime with its time driver enabled. Default: no bound.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// As [`Ledger::queue_of_futures`], with the [capacity](Self::capacity).
+    #[must_use = "dropping the last handle stops it"]
+    pub fn of_futures(self) -> Queue<K, V, ()> {
+        self.made(None, None)
+    }
+
+    /// As [`Ledger::queue`].
+    ///
+    /// # Durability
+    ///
+    /// As [`Ledger::queue`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Ledger::queue`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::queue`].
+    ///
+    /// # Panics
+    ///
+    /// None.
+    pub async fn open<O, P, F, E>(self, perform: P) -> Result<Queue<K, V, O>, QueueError>
+    where
+        O: Operation,
+        P: Fn(O, Context<K>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        if self.options.timeout.is_some() && !has_timer() {
+            return Err(Rejection::NoTimer.into());
+        }
+        let claim = Claimed::new(self.ledger.shared()).ok_or(QueueError::InUse)?;
+        let on_crash = self.on_crash;
+        let perform: Perform<K, V> = Box::new(move |payload, context| {
+            let operation = match rmp_serde::from_slice(&payload) {
+                Ok(operation) => operation,
+                Err(why) => {
+                    let why = format!("its operation cannot be read: {why}");
+                    return Box::pin(std::future::ready(Err(why)));
+                }
+            };
+            let performed = perform(operation, context);
+            Box::pin(async move { performed.await.map_err(|error| debug_text(&error)) })
+        });
+        let queue = self.made(Some(perform), Some(claim));
+        if on_crash == OnCrash::Run {
+            queue.handle.inner.recover().await?;
+        }
+        Ok(queue)
+    }
+
+    fn made<O>(self, perform: Option<Perform<K, V>>, claim: Option<Claimed>) -> Queue<K, V, O> {
+        let feed = Feed {
+            taken: SeqNo::ZERO,
+            futures: VecDeque::new(),
+            coming: 0,
+            performing: 0,
+            runners: 0,
+            phase: Phase::Open,
+        };
+        let inner = Inner {
+            shared: Arc::clone(self.ledger.shared()),
+            ledger: self.ledger.clone(),
+            perform,
+            options: self.options,
+            runners: self.ledger.scope(),
+            feed: Mutex::new(feed),
+            turnstile: tokio::sync::Mutex::new(()),
+            _claim: claim,
+        };
+        let handle = Arc::new(Handle { inner: Arc::new(inner) });
+        Queue { handle, operations: PhantomData }
+    }
+}
+
+impl<K: TaskId, V: TaskOutput> Inner<K, V> {
+    /// Puts what has crashed into the queue again.
+    async fn recover(&self) -> Result<(), QueueError> {
+        let crashed = self.ledger.recovery().crashed_ids();
+        for id in crashed {
+            let details = self.ledger.details(id.clone()).await?;
+            let Some(details) = details.filter(|found| found.failure == Some(Failure::Crashed))
+            else {
+                continue;
+            };
+            if details.payload.is_none() {
+                continue;
+            }
+            let attempts = details.attempt().get();
+            if self.options.max_attempts.is_some_and(|most| attempts >= most.get()) {
+                let last = Failure::Crashed.to_string();
+                let event = Event::Resolved { failure: Failure::GaveUp { attempts, last } };
+                self.change(&id, event, details.cell.seq).await?;
+                continue;
+            }
+            match self.requeue(&id).await {
+                // Somebody else has been at it.
+                Ok(()) | Err(QueueError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K, V> fmt::Debug for QueueBuilder<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueBuilder")
+            .field("options", &self.options)
+            .field("on_crash", &self.on_crash)
+            .finish_non_exhaustive()
+    }
+}

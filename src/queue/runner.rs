@@ -1,0 +1,199 @@
+//! A runner takes the first of what is queued, performs it, and takes the next.
+
+use super::{BoxFuture, Inner, Phase};
+use crate::attempt::{self, Began, Control, Kind, Limits, Waiter, supervise};
+use crate::error::Outcome;
+use crate::foreign::Contained;
+use crate::guard::Context;
+use crate::id::{EncodedId, TaskId};
+use crate::ledger::TaskOutput;
+use crate::state::{SeqNo, TaskState};
+use crate::submission::{Begin, FromQueue};
+use crate::sync::{Arc, lock};
+use crate::task::{NotStarted, Start};
+use crate::wake;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::pin;
+use std::sync::OnceLock;
+use tokio::sync::oneshot;
+
+/// The place of a runner, given back when it is gone.
+pub(super) struct Running<K, V> {
+    queue: Arc<Inner<K, V>>,
+}
+
+impl<K, V> Drop for Running<K, V> {
+    fn drop(&mut self) {
+        lock(&self.queue.feed).runners -= 1;
+        self.queue.changed();
+    }
+}
+
+/// Something that is being performed.
+struct Performing<'a, K, V> {
+    queue: &'a Inner<K, V>,
+}
+
+impl<K, V> Drop for Performing<'_, K, V> {
+    fn drop(&mut self) {
+        lock(&self.queue.feed).performing -= 1;
+        self.queue.changed();
+    }
+}
+
+enum Work {
+    Operation(SeqNo, EncodedId),
+    Future(Contained<BoxFuture<()>>),
+}
+
+/// An error that is recorded as the text that it is.
+struct Verbatim(String);
+
+impl fmt::Debug for Verbatim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<K, V> Running<K, V> {
+    /// Of a runner that is counted already.
+    pub(super) const fn new(queue: Arc<Inner<K, V>>) -> Self {
+        Self { queue }
+    }
+}
+
+impl<K: TaskId, V: TaskOutput> Running<K, V> {
+    /// Until there is nothing more to do.
+    pub(super) async fn run(self) {
+        let queue = &self.queue;
+        while let Some(work) = queue.next().await {
+            let performing = Performing { queue };
+            match work {
+                Work::Operation(seq, id) => queue.perform(seq, id).await,
+                Work::Future(future) => perform_future(future).await,
+            }
+            drop(performing);
+        }
+    }
+}
+
+enum Next {
+    Work(Work),
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more.
+    End,
+}
+
+impl<K: TaskId, V: TaskOutput> Inner<K, V> {
+    /// Takes what is first, or waits for it.
+    async fn next(&self) -> Option<Work> {
+        loop {
+            let mut changed = pin!(self.ledger.shared().index.backlog_changed());
+            changed.as_mut().enable();
+            match self.take() {
+                Next::Work(work) => {
+                    // There is room for another one.
+                    self.changed();
+                    return Some(work);
+                }
+                Next::End => return None,
+                Next::Nothing => wake::guarded(changed).await,
+            }
+        }
+    }
+
+    fn take(&self) -> Next {
+        let shared = self.ledger.shared();
+        let mut feed = lock(&self.feed);
+        if feed.phase == Phase::Stopped || shared.submissions.rejection().is_some() {
+            return Next::End;
+        }
+        let operation = self.perform.as_ref().and_then(|_| shared.index.queued_after(feed.taken));
+        let before = |behind: SeqNo| operation.as_ref().is_none_or(|(seq, _)| behind < *seq);
+        if feed.futures.front().is_some_and(|(behind, _)| before(*behind)) {
+            if let Some((_, future)) = feed.futures.pop_front() {
+                feed.performing += 1;
+                return Next::Work(Work::Future(future));
+            }
+        }
+        match operation {
+            Some((seq, id)) => {
+                feed.taken = seq;
+                feed.performing += 1;
+                Next::Work(Work::Operation(seq, id))
+            }
+            None if feed.phase == Phase::Draining && feed.coming == 0 => Next::End,
+            None => Next::Nothing,
+        }
+    }
+
+    /// Performs what the record at `seq` has queued, to its recorded end.
+    async fn perform(self: &Arc<Self>, seq: SeqNo, encoded: EncodedId) {
+        let shared = self.ledger.shared();
+        let unread = |why: &dyn fmt::Display| {
+            let id = shared.id_text(&encoded);
+            tracing::error!(id, %why, "an operation cannot be read, and stays in the queue");
+        };
+        let details = match self.ledger.details(encoded.clone()).await {
+            Ok(details) => details,
+            Err(why) => return unread(&why),
+        };
+        // Somebody may have taken it out of the queue meanwhile.
+        let queued = details.filter(|now| now.state() == TaskState::Queued && now.cell.seq == seq);
+        let Some(details) = queued else { return };
+        let id: K = match encoded.decode() {
+            Ok(id) => id,
+            Err(why) => return unread(&why),
+        };
+        let from = FromQueue { seq, since: details.since };
+        let slot = Arc::new(OnceLock::new());
+        let (queue, told) = (Arc::clone(self), Arc::clone(&slot));
+        let payload = details.payload.unwrap_or_default();
+        let future = async move {
+            // Set before this is polled.
+            match (told.get(), &queue.perform) {
+                (Some(context), Some(perform)) => {
+                    let context: &Context<K> = context;
+                    perform(payload, context.clone()).await.map_err(Verbatim)
+                }
+                _ => std::future::pending().await,
+            }
+        };
+        let id = Arc::new(id);
+        let (ledger, of) = (self.ledger.clone(), Arc::clone(&id));
+        let began = Box::new(move |began: Began| {
+            // Called once.
+            let _ = slot.set(Context::new(&ledger, of, encoded, began));
+        });
+        let start = Start {
+            limits: Limits { timeout: self.options.timeout, ..Limits::default() },
+            begin: Begin { queued: Some(from), ..Begin::default() },
+            began: Some(began),
+            ..Start::new(&*id, Kind::Launch, attempt::launch_succeeded)
+        };
+        let (reply, end) = oneshot::channel();
+        match self.ledger.start(start, future, Waiter::End(reply)).await {
+            // Its end is on record, or nothing is recorded any more.
+            Ok(()) => drop(end.await),
+            Err(NotStarted::Refused(..)) => {}
+            Err(NotStarted::Rejected(reason, _)) => {
+                tracing::warn!(%reason, "an operation was not performed, and stays in the queue");
+            }
+        }
+    }
+}
+
+async fn perform_future(future: Contained<BoxFuture<()>>) {
+    let Some(future) = future.into_inner() else { return };
+    let future = async move {
+        future.await;
+        Ok::<_, Infallible>(())
+    };
+    if let Outcome::Panicked(panic) =
+        supervise(future, &Control::default(), Limits::default()).await
+    {
+        tracing::warn!(panic, "a future of a queue panicked");
+    }
+}

@@ -1,0 +1,426 @@
+//! Operations fail, panic, and are cut off; nobody performs them, or nobody waits for them. Each fault of
+//! the queue that this replaces has its test.
+
+use crate::support::{Call, Gate, Hooked, Tasks, Then, name, open, soon, until};
+use std::future::Future;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use taskledger::{
+    Context, EnqueueError, Enqueued, Failure, MemoryJournal, OnCrash, Queue, QueueError, Retention,
+    TaskState,
+};
+
+type Performed = Arc<Mutex<Vec<String>>>;
+
+/// A queue whose operations are words: some do what they say.
+async fn words(ledger: &Tasks, performed: &Performed) -> Queue<String, u32, String> {
+    let performed = Arc::clone(performed);
+    ledger.queue(perform(performed)).await.unwrap()
+}
+
+fn perform(
+    performed: Performed,
+) -> impl Fn(
+    String,
+    Context<String>,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<u32, String>> + Send>> {
+    move |word, context| {
+        let performed = Arc::clone(&performed);
+        Box::pin(async move {
+            performed.lock().unwrap().push(word.clone());
+            match word.as_str() {
+                "panic" => panic!("as it was told"),
+                "fail" => Err("as it was told".to_owned()),
+                "never" => std::future::pending().await,
+                _ => Ok(context.attempt().get()),
+            }
+        })
+    }
+}
+
+/// There one that panicked killed its runner without a word, and three later ones never ran.
+#[tokio::test]
+async fn an_operation_that_panics_or_fails_costs_no_runner() {
+    let ledger = open(MemoryJournal::new()).await;
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    for (id, word) in [("a", "panic"), ("b", "fail"), ("c", "one"), ("d", "panic"), ("e", "two")] {
+        assert_eq!(queue.enqueue(name(id), name(word)).await.unwrap(), Enqueued::Queued);
+    }
+    queue.enqueue_future(async { panic!("a future") }).await.unwrap();
+    queue.start(1).unwrap();
+    let left = soon(queue.stop()).await;
+    assert_eq!((left.operations, left.futures), (0, 0));
+    assert_eq!(*performed.lock().unwrap(), ["panic", "fail", "one", "panic", "two"]);
+    let failure = |id: &'static str| {
+        let ledger = ledger.clone();
+        async move { ledger.record(id).await.unwrap().unwrap().failure }
+    };
+    assert_eq!(failure("a").await, Some(Failure::Panicked("as it was told".into())));
+    assert_eq!(failure("b").await, Some(Failure::Error("\"as it was told\"".into())));
+    assert_eq!(ledger.query_task_state_quick("e"), TaskState::Succeeded);
+}
+
+/// There `stop` returned at once, with nothing done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_until_all_is_done_and_the_runners_are_gone() {
+    let ledger = open(MemoryJournal::new()).await;
+    let done = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&done);
+    let perform = move |number: u64, _| {
+        let counts = Arc::clone(&counts);
+        async move {
+            for _ in 0..number % 7 {
+                tokio::task::yield_now().await;
+            }
+            counts.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, String>(1)
+        }
+    };
+    let queue = ledger.queue(perform).await.unwrap();
+    // Enqueued before the start, and from another thread meanwhile: it is shared.
+    for number in 0..40_u64 {
+        queue.enqueue(format!("early {number}"), number).await.unwrap();
+    }
+    assert_eq!((queue.len(), queue.running(), queue.idle()), (40, false, false));
+    queue.start(2).unwrap();
+    queue.start(1).unwrap();
+    assert_eq!((queue.runners(), queue.running()), (3, true));
+    let other = queue.clone();
+    tokio::spawn(async move {
+        for number in 0..40_u64 {
+            other.enqueue(format!("late {number}"), number).await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    soon(queue.stop()).await;
+    assert_eq!(done.load(Ordering::SeqCst), 80);
+    assert_eq!((queue.len(), queue.runners(), queue.performing()), (0, 0, 0));
+    assert!(queue.idle() && !queue.running());
+    // There such a one was lost; here it comes back.
+    let late = queue.enqueue(name("too late"), 7).await.unwrap_err();
+    assert!(matches!(late, EnqueueError::Stopped(7)), "{late}");
+    assert!(matches!(queue.start(1), Err(QueueError::Stopped)));
+    assert_eq!(ledger.query_task_state_quick("too late"), TaskState::NotFound);
+}
+
+/// There a queue without a runner was idle, and stopping it lost what was queued.
+#[tokio::test]
+async fn a_queue_without_a_runner_is_not_idle_and_loses_nothing() {
+    let journal = MemoryJournal::new();
+    let ledger = open(journal.clone()).await;
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    assert!(queue.idle() && !queue.running());
+    for id in ["a", "b", "c"] {
+        queue.enqueue(name(id), format!("of {id}")).await.unwrap();
+    }
+    queue.enqueue_future(async {}).await.unwrap();
+    assert!(!queue.idle() && !queue.running() && queue.len() == 4);
+    queue.start(0).unwrap();
+    assert!(!queue.idle() && !queue.running());
+    let left = soon(queue.stop()).await;
+    assert_eq!((left.operations, left.futures), (3, 1));
+    drop(queue);
+    ledger.close().await.unwrap();
+    // After a restart they are there, in their order.
+    let ledger = open(journal).await;
+    let queue = words(&ledger, &performed).await;
+    assert_eq!(queue.len(), 3);
+    queue.start(1).unwrap();
+    soon(queue.stop()).await;
+    assert_eq!(*performed.lock().unwrap(), ["of a", "of b", "of c"]);
+}
+
+/// What was being performed when the process died is failed as crashed, and comes back by policy, with the
+/// effect key that it had.
+#[tokio::test]
+async fn a_crash_puts_back_what_was_being_performed() {
+    let journal = MemoryJournal::new();
+    let ledger = open(journal.clone()).await;
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let told = |keys: &Arc<Mutex<Vec<String>>>, ends: bool| {
+        let keys = Arc::clone(keys);
+        move |word: String, context: Context<String>| {
+            let keys = Arc::clone(&keys);
+            async move {
+                keys.lock().unwrap().push(format!("{word} {}", context.effect_key()));
+                if word == "cut" && !ends {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, String>(context.attempt().get())
+            }
+        }
+    };
+    let queue = ledger.queue(told(&keys, false)).await.unwrap();
+    for id in ["cut", "waits", "waits too"] {
+        queue.enqueue(name(id), name(id)).await.unwrap();
+    }
+    queue.start(1).unwrap();
+    until(|| keys.lock().unwrap().len() == 1).await;
+    let left = journal.fork();
+    ledger.close_within(Duration::ZERO).await.unwrap();
+    for policy in [OnCrash::Hold, OnCrash::Run] {
+        let ledger = open(left.fork()).await;
+        let state = |id: &str| ledger.query_task_state_quick(id);
+        assert_eq!((state("cut"), state("waits")), (TaskState::Failed, TaskState::Queued));
+        let again = Arc::new(Mutex::new(Vec::new()));
+        let queue = ledger.queue_builder().on_crash(policy).open(told(&again, true)).await.unwrap();
+        queue.start(1).unwrap();
+        soon(queue.stop()).await;
+        let first = keys.lock().unwrap()[0].clone();
+        let again = again.lock().unwrap().clone();
+        match policy {
+            OnCrash::Run => {
+                assert_eq!(again.len(), 3, "{again:?}");
+                assert_eq!(again[2], first, "behind those that waited, with its key");
+                assert_eq!(ledger.output("cut").await.unwrap(), Some(2));
+            }
+            _ => {
+                assert_eq!(again.len(), 2, "{again:?}");
+                assert_eq!(ledger.query_task_state_quick("cut"), TaskState::Failed);
+            }
+        }
+    }
+    // One that was tried too often is given up.
+    let ledger = open(left.fork()).await;
+    let once = NonZero::<u32>::MIN;
+    let queue = ledger.queue_builder().max_attempts(once).open(told(&keys, true)).await.unwrap();
+    assert_eq!(queue.len(), 2);
+    let failure = ledger.record("cut").await.unwrap().unwrap().failure;
+    assert!(matches!(failure, Some(Failure::GaveUp { attempts: 1, .. })), "{failure:?}");
+    // Somebody has found out, and wants it performed after all.
+    queue.requeue(&name("cut")).await.unwrap();
+    assert_eq!(queue.len(), 3);
+}
+
+#[tokio::test]
+async fn what_has_succeeded_is_skipped_and_nobody_else_starts_what_is_queued() {
+    let ledger = open(MemoryJournal::new()).await;
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    ledger.mark_succeeded(name("done")).await.unwrap();
+    let again = queue.enqueue(name("done"), name("again")).await.unwrap();
+    assert_eq!(again, Enqueued::AlreadySucceeded);
+    let all = Retention::new().succeeded(Duration::ZERO);
+    assert_eq!(ledger.prune(&all).await.unwrap().succeeded, 1);
+    let again = queue.enqueue(name("done"), name("again")).await.unwrap();
+    assert_eq!(again, Enqueued::AlreadySucceeded, "a tombstone counts");
+    queue.enqueue(name("a"), name("first")).await.unwrap();
+    let twice = queue.enqueue(name("a"), name("second")).await.unwrap_err();
+    assert!(matches!(twice, EnqueueError::Refused { state: TaskState::Queued, .. }), "{twice}");
+    assert_eq!(twice.into_inner(), "second");
+    let launched = ledger.launch(name("a"), async { Ok::<_, String>(1) }).await;
+    assert!(launched.is_err(), "only its runner starts it");
+    assert!(ledger.mark_succeeded(name("a")).await.is_err());
+    // Somebody takes one out of the queue.
+    queue.enqueue(name("b"), name("forgotten")).await.unwrap();
+    ledger.forget("b").await.unwrap();
+    queue.enqueue(name("c"), name("third")).await.unwrap();
+    queue.start(1).unwrap();
+    soon(queue.stop()).await;
+    assert_eq!(*performed.lock().unwrap(), ["first", "third"]);
+    assert!(matches!(words_again(&ledger).await, Err(QueueError::InUse)), "one at a time");
+    drop(queue);
+    until(|| ledger.queued_tasks().is_empty()).await;
+    words_again(&ledger).await.unwrap();
+}
+
+async fn words_again(ledger: &Tasks) -> Result<Queue<String, u32, String>, QueueError> {
+    ledger.queue(perform(Performed::default())).await
+}
+
+/// A failed operation whose id is enqueued anew keeps its life: services outside know it by its key.
+#[tokio::test]
+async fn a_failed_operation_is_enqueued_again_in_the_same_life() {
+    let ledger = open(MemoryJournal::new()).await;
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&keys);
+    let perform = move |fails: bool, context: Context<String>| {
+        told.lock().unwrap().push(context.effect_key().to_string());
+        async move { if fails { Err("no") } else { Ok(context.attempt().get()) } }
+    };
+    let queue = ledger.queue(perform).await.unwrap();
+    queue.start(1).unwrap();
+    queue.enqueue(name("a"), true).await.unwrap();
+    assert_eq!(soon(ledger.wait("a")).await.unwrap(), TaskState::Failed);
+    let payload = ledger.record("a").await.unwrap().unwrap().payload;
+    assert_eq!(payload, Some(vec![0xc3]), "what has failed can be looked at");
+    queue.requeue(&name("a")).await.unwrap();
+    assert_eq!(soon(ledger.wait("a")).await.unwrap(), TaskState::Failed);
+    queue.enqueue(name("a"), false).await.unwrap();
+    assert_eq!(soon(ledger.wait("a")).await.unwrap(), TaskState::Succeeded);
+    assert_eq!(ledger.output("a").await.unwrap(), Some(3), "the third attempt");
+    let keys = keys.lock().unwrap().clone();
+    assert!(keys.len() == 3 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert!(matches!(queue.requeue(&name("a")).await, Err(QueueError::Refused { .. })));
+}
+
+/// There the backlog was not bounded.
+#[tokio::test]
+async fn a_full_queue_holds_back_who_enqueues_and_serves_them_in_order() {
+    let ledger = open(MemoryJournal::new()).await;
+    let performed = Performed::default();
+    let two = NonZero::new(2).unwrap();
+    let queue = ledger.queue_builder().capacity(two).open(perform(Arc::clone(&performed))).await;
+    let queue = queue.unwrap();
+    for id in ["a", "b"] {
+        queue.try_enqueue(name(id), name(id)).await.unwrap();
+    }
+    let full = queue.try_enqueue(name("x"), name("x")).await.unwrap_err();
+    assert!(matches!(full, EnqueueError::Full(_)), "{full}");
+    assert_eq!(full.into_inner(), "x");
+    assert!(matches!(queue.try_enqueue_future(async {}), Err(EnqueueError::Full(_))));
+    let mut waiting = Vec::new();
+    for id in ["c", "d", "e"] {
+        let queue = queue.clone();
+        waiting.push(tokio::spawn(async move { queue.enqueue(name(id), name(id)).await.unwrap() }));
+        tokio::task::yield_now().await;
+    }
+    // Who gives up leaves nothing behind.
+    let gives_up =
+        tokio::time::timeout(Duration::from_millis(10), queue.enqueue(name("y"), name("y")));
+    assert!(gives_up.await.is_err());
+    assert_eq!(queue.len(), 2);
+    queue.start(1).unwrap();
+    for waiting in waiting {
+        soon(waiting).await.unwrap();
+    }
+    soon(queue.stop()).await;
+    assert_eq!(*performed.lock().unwrap(), ["a", "b", "c", "d", "e"]);
+    assert_eq!(ledger.query_task_state_quick("y"), TaskState::NotFound);
+}
+
+/// Futures take their turns among the operations.
+#[tokio::test]
+async fn futures_and_operations_are_performed_in_one_order() {
+    let ledger = open(MemoryJournal::new()).await;
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    for number in 0..6 {
+        if number % 2 == 0 {
+            queue.enqueue(number.to_string(), number.to_string()).await.unwrap();
+        } else {
+            let performed = Arc::clone(&performed);
+            let future = async move { performed.lock().unwrap().push(number.to_string()) };
+            queue.enqueue_future(future).await.unwrap();
+        }
+    }
+    queue.start(1).unwrap();
+    soon(queue.stop()).await;
+    assert_eq!(*performed.lock().unwrap(), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn a_stop_now_waits_for_what_is_performed_alone() {
+    let ledger = open(MemoryJournal::new()).await;
+    let gate = Gate::default();
+    let (waits, begun) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+    let begins = Arc::clone(&begun);
+    let perform = move |(), _| {
+        let (gate, begins) = (waits.clone(), Arc::clone(&begins));
+        async move {
+            begins.fetch_add(1, Ordering::SeqCst);
+            tokio::task::spawn_blocking(move || gate.pass()).await.map_err(|e| e.to_string())?;
+            Ok::<_, String>(1)
+        }
+    };
+    let queue = ledger.queue(perform).await.unwrap();
+    for id in ["a", "b", "c", "d"] {
+        queue.enqueue(name(id), ()).await.unwrap();
+    }
+    queue.start(2).unwrap();
+    until(|| begun.load(Ordering::SeqCst) == 2).await;
+    assert_eq!((queue.performing(), queue.len()), (2, 2));
+    let mut stop = Box::pin(queue.stop_now());
+    assert!(tokio::time::timeout(Duration::from_millis(30), &mut stop).await.is_err());
+    gate.open();
+    let left = soon(stop).await;
+    assert_eq!((left.operations, left.futures), (2, 0));
+    assert_eq!(ledger.succeeded_tasks().len(), 2);
+    assert_eq!(ledger.queued_tasks().len(), 2);
+}
+
+/// There a queue that was dropped went on unseen; here it drains, and then its claim is free.
+#[tokio::test]
+async fn a_queue_that_is_dropped_drains() {
+    let ledger = open(MemoryJournal::new()).await;
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    for id in ["a", "b", "c"] {
+        queue.enqueue(name(id), name(id)).await.unwrap();
+    }
+    queue.start(2).unwrap();
+    drop(queue);
+    soon(ledger.wait("c")).await.unwrap();
+    soon(async {
+        while words_again(&ledger).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(performed.lock().unwrap().len(), 3);
+}
+
+/// A ledger that is poisoned or closed keeps no runner, and nobody who enqueues.
+#[tokio::test]
+async fn a_ledger_that_fails_ends_the_runners() {
+    let fails = Arc::new(AtomicUsize::new(0));
+    let armed = Arc::clone(&fails);
+    let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
+        Call::Append(_) if armed.load(Ordering::SeqCst) == 1 => Then::Fail,
+        _ => Then::GoOn,
+    });
+    let ledger = open(journal).await;
+    let one = NonZero::new(1).unwrap();
+    let queue = ledger.queue_builder().capacity(one).open(perform(Performed::default())).await;
+    let queue = queue.unwrap();
+    queue.enqueue(name("a"), name("never")).await.unwrap();
+    queue.start(2).unwrap();
+    soon(async {
+        while queue.performing() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    queue.enqueue(name("b"), name("b")).await.ok();
+    fails.store(1, Ordering::SeqCst);
+    let poisoned = ledger.mark_succeeded(name("x")).await;
+    assert!(poisoned.is_err());
+    ledger.cancel("a", "over").ok();
+    assert!(soon(queue.enqueue(name("c"), name("c"))).await.is_err());
+    soon(queue.stop()).await;
+    assert_eq!(queue.runners(), 0);
+}
+
+#[tokio::test]
+async fn an_operation_that_cannot_be_kept_comes_back() {
+    let journal = MemoryJournal::new();
+    let ledger = open(journal.clone()).await;
+    let queue = words(&ledger, &Performed::default()).await;
+    let large = queue.enqueue(name("a"), "x".repeat(100_000)).await.unwrap_err();
+    assert!(matches!(large, EnqueueError::TooLarge { .. }), "{large}");
+    assert_eq!(large.into_inner().len(), 100_000);
+    queue.enqueue(name("b"), name("words")).await.unwrap();
+    drop(queue);
+    // Read as something else, it fails, and says so; the next one is performed.
+    let numbers = soon(async {
+        loop {
+            match ledger.queue(|number: u32, _| async move { Ok::<_, String>(number) }).await {
+                Ok(queue) => return queue,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    numbers.enqueue(name("c"), 7).await.unwrap();
+    numbers.start(1).unwrap();
+    soon(numbers.stop()).await;
+    let failure = ledger.record("b").await.unwrap().unwrap().failure;
+    let Some(Failure::Error(why)) = failure else { panic!("{failure:?}") };
+    assert!(why.contains("cannot be read"), "{why}");
+    assert_eq!(ledger.output("c").await.unwrap(), Some(7));
+}
