@@ -13,19 +13,22 @@
 //! the end of an attempt says that its future and all it held are gone.
 
 mod control;
+mod place;
+mod waiter;
 
 pub(crate) use control::{Control, Seat, Stop, is_within, is_within_id, within};
+pub(crate) use place::Place;
+pub(crate) use waiter::{Waiter, send};
 
-use crate::error::{AttemptError, LaunchError, Outcome, Poison, Rejection, panic_text};
+use crate::error::{AttemptError, Outcome, Poison, Rejection, panic_text};
 use crate::foreign::drop_caught;
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
-use crate::scope::{Membership, Node};
 use crate::shared::Shared;
-use crate::state::{Cell, Event, Failure, NotKept, Output, SeqNo, SuccessBy, TaskState};
+use crate::state::{Cell, Event, Failure, NotKept, Output, SeqNo, SuccessBy};
 use crate::submission::{Answer, AttemptKey, Begin, Request, Ticket};
 use crate::sync::Arc;
-use crate::wake;
+use place::Later;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 use std::future::{Future, poll_fn};
@@ -33,7 +36,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -140,67 +142,6 @@ impl Drop for Live {
         // It cannot be reached any more when the writer is told that it is gone.
         self.seat.leave();
         self.shared().submissions.leave();
-    }
-}
-
-/// Who waits for an attempt, and for what.
-pub(crate) enum Waiter<F, V, E> {
-    /// For its start.
-    Start(oneshot::Sender<Result<(), LaunchError<F>>>),
-    /// For its end.
-    End(oneshot::Sender<Result<V, AttemptError<F, V, E>>>),
-    /// For the one, and then for the other.
-    Both {
-        start: oneshot::Sender<Result<(), LaunchError<F>>>,
-        end: oneshot::Sender<Result<V, AttemptError<F, V, E>>>,
-    },
-}
-
-impl<F, V, E> Waiter<F, V, E> {
-    fn refuse(self, state: TaskState, future: F) {
-        match self {
-            Self::Start(reply) | Self::Both { start: reply, .. } => {
-                send(reply, Err(LaunchError::Refused { state, future }));
-            }
-            Self::End(reply) => send(reply, Err(AttemptError::Refused { state, future })),
-        }
-    }
-
-    fn reject(self, reason: Rejection, future: F) {
-        match self {
-            Self::Start(reply) | Self::Both { start: reply, .. } => {
-                send(reply, Err(LaunchError::Rejected { reason, future }));
-            }
-            Self::End(reply) => send(reply, Err(AttemptError::Rejected { reason, future })),
-        }
-    }
-}
-
-/// Nobody waiting any more is fine; what comes back is the user's and may panic when dropped.
-pub(crate) fn send<T>(reply: oneshot::Sender<T>, message: T) {
-    wake::caught(|| {
-        if let Err(message) = reply.send(message) {
-            drop_caught(message);
-        }
-    });
-}
-
-/// Where an attempt stands in a tree of scopes.
-#[derive(Debug, Default)]
-pub(crate) struct Place {
-    /// The scope that it is.
-    pub(crate) scope: Option<Arc<Node>>,
-    /// Its place in the one that it runs within.
-    pub(crate) membership: Option<Membership>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Dropped by its runtime. It leaves when nothing runs within it any more.
-        if let Some(scope) = self.scope.take() {
-            let membership = self.membership.take();
-            scope.end(move || drop(membership));
-        }
     }
 }
 
@@ -373,37 +314,6 @@ fn told<F, V, E>(
             | Answer::Deferred,
         ) => Err(AttemptError::Superseded { outcome }),
         Err(poison) => Err(AttemptError::InDoubt { outcome, poison }),
-    }
-}
-
-/// An attempt whose end waits for those of what ran within it: dropped by a runtime, they may leave
-/// their scope a little before they say that they have ended.
-struct Later {
-    shared: Arc<Shared>,
-    id: EncodedId,
-    key: AttemptKey,
-}
-
-impl Later {
-    fn of(live: &Live) -> Self {
-        Self { shared: Arc::clone(live.shared()), id: live.id.clone(), key: live.seat.key() }
-    }
-
-    /// Waits until its end is on record.
-    async fn ended(self) -> Result<Answer, Poison> {
-        let index = &self.shared.index;
-        let registered = index.register(&self.id);
-        loop {
-            let mut changed = pin!(registered.notified());
-            changed.as_mut().enable();
-            if let Some(poison) = self.shared.poisoned() {
-                return Err(poison);
-            }
-            if index.runs(self.id.as_bytes()) != Some(self.key) {
-                return Ok(Answer::Done(index.cell(self.id.as_bytes())));
-            }
-            wake::guarded(changed).await;
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod copy;
 mod open;
+mod poison;
 mod run;
 
 pub use copy::{BackupError, CreateError};
@@ -13,6 +14,7 @@ pub use copy::{BackupError, CreateError};
 pub use copy::{ExportError, ImportError};
 pub(crate) use open::no_space;
 pub use open::{Damage, Holder, JournalError, OpenError};
+pub use poison::Poison;
 pub use run::RunError;
 
 use crate::state::{TaskState, Timestamp};
@@ -21,7 +23,6 @@ use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 use thiserror::Error;
 
 /// An id that cannot be one.
@@ -43,42 +44,6 @@ pub enum IdError {
     #[error("the id does not survive serialization: {0}")]
     NoRoundTrip(String),
 }
-
-/// Why a ledger has stopped recording. Every clone of the handle says the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Poison {
-    /// A write or a sync failed.
-    Failed(Arc<str>),
-    /// The store panicked.
-    Panicked(Arc<str>),
-    /// A write or a sync has not come back within its deadline.
-    Stuck {
-        /// The deadline.
-        after: Duration,
-    },
-}
-
-impl fmt::Display for Poison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(what) => write!(
-                f,
-                "the ledger stopped recording after a failed write ({what}); close it, mend the cause and open it again"
-            ),
-            Self::Panicked(what) => write!(
-                f,
-                "the ledger stopped recording because its store panicked ({what}); restart the process"
-            ),
-            Self::Stuck { after } => write!(
-                f,
-                "the ledger stopped recording because a write has not come back for {after:?}; restart the process"
-            ),
-        }
-    }
-}
-
-impl Error for Poison {}
 
 /// Why a request was not taken up. Nothing ran. Nothing was recorded either, unless the ledger was
 /// poisoned in that very moment: then the next open may find a start of it, as crashed. (With a new

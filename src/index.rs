@@ -11,6 +11,7 @@
 //! complete: counts are linearizable with everything else.
 
 mod listed;
+mod published;
 
 use crate::details::TaskDetails;
 use crate::id::EncodedId;
@@ -20,8 +21,9 @@ use crate::state::{Cell, Grave, SeqNo, TaskState, Tombstone};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
 use crate::writer::Found;
+use published::{Published, slot};
 use scc::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher, RandomState};
 use std::sync::OnceLock;
 use tokio::sync::Notify;
@@ -95,20 +97,6 @@ pub(crate) struct Index {
 struct Waiters {
     notify: Arc<Notify>,
     count: usize,
-}
-
-#[derive(Debug, Default)]
-struct Published {
-    counts: [usize; TaskState::ALL.len()],
-    /// In the order in which they were put into the queue, by the positions of those records.
-    queued: BTreeMap<SeqNo, EncodedId>,
-    /// The last of those records that was published.
-    last_queued: SeqNo,
-    /// Whose end was the last record of each, and where its life began; zero if nobody has asked.
-    failed: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
-    /// Who runs, and where the life of the id began.
-    running: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
-    revoking: HashMap<EncodedId, Option<AttemptKey>>,
 }
 
 impl Index {
@@ -460,58 +448,6 @@ impl Waiters {
 /// Not under the lock: what is woken may be dropped at once, and takes itself off the list then.
 fn wake(woken: Vec<Arc<Notify>>) {
     woken.iter().for_each(|notify| notify.notify_waiters());
-}
-
-const fn slot(state: TaskState) -> usize {
-    match state {
-        TaskState::NotFound => 0,
-        TaskState::Queued => 1,
-        TaskState::Running => 2,
-        TaskState::Succeeded => 3,
-        TaskState::Failed => 4,
-        TaskState::Revoking => 5,
-    }
-}
-
-impl Published {
-    fn moved(
-        &mut self,
-        id: EncodedId,
-        before: Cell,
-        cell: Cell,
-        key: Option<AttemptKey>,
-        since: SeqNo,
-    ) {
-        let (from, to) = (before.state, cell.state);
-        match from {
-            TaskState::NotFound | TaskState::Succeeded => {}
-            TaskState::Queued => _ = self.queued.remove(&before.seq),
-            TaskState::Failed => _ = self.failed.remove(&id),
-            TaskState::Running => _ = self.running.remove(&id),
-            TaskState::Revoking => _ = self.revoking.remove(&id),
-        }
-        if from != TaskState::NotFound {
-            self.count(from, |count| count.saturating_sub(1));
-        }
-        match to {
-            TaskState::NotFound => return,
-            TaskState::Succeeded => {}
-            TaskState::Queued => {
-                self.last_queued = self.last_queued.max(cell.seq);
-                self.queued.insert(cell.seq, id);
-            }
-            TaskState::Failed => _ = self.failed.insert(id, (key, since)),
-            TaskState::Running => _ = self.running.insert(id, (key, since)),
-            TaskState::Revoking => _ = self.revoking.insert(id, key),
-        }
-        self.count(to, |count| count + 1);
-    }
-
-    fn count(&mut self, state: TaskState, change: impl FnOnce(usize) -> usize) {
-        if let Some(count) = self.counts.get_mut(slot(state)) {
-            *count = change(*count);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@
 //! the end of a runtime leaves no orphans.
 
 mod child;
+mod handle;
 mod node;
 mod root;
 
-pub use child::{Child, ChildBuilder, Ended, Launched, SpawnError, StopFlag};
+pub use child::ChildBuilder;
+pub use handle::{Child, Ended, Launched, SpawnError, StopFlag};
 pub(crate) use node::{Membership, Name, Node};
 pub use root::Root;
 

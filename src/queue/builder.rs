@@ -1,6 +1,7 @@
 //! A queue is made.
 
-use super::{Claimed, Feed, Handle, Inner, Operation, Options, Perform, Phase, Queue, QueueError};
+use super::feed::{Claimed, Feed, Inner, Phase};
+use super::{Handle, Operation, Options, Perform, Queue, QueueError};
 use crate::attempt::debug_text;
 use crate::error::Rejection;
 use crate::guard::{Context, OnCrash};
@@ -207,10 +208,10 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
             if self.options.max_attempts.is_some_and(|most| attempts >= most.get()) {
                 let last = Failure::Crashed.to_string();
                 let event = Event::Resolved { failure: Failure::GaveUp { attempts, last } };
-                self.change(&id, event, details.cell.seq).await?;
+                self.change(id, event, details.cell.seq).await?;
                 continue;
             }
-            match self.requeue(&id).await {
+            match self.requeue(id).await {
                 // Somebody else has been at it.
                 Ok(()) | Err(QueueError::Refused { .. }) => {}
                 Err(error) => return Err(error),

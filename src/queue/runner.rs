@@ -1,6 +1,7 @@
 //! A runner takes the first of what is queued, performs it, and takes the next.
 
-use super::{BoxFuture, Inner, Phase};
+use super::BoxFuture;
+use super::feed::{Inner, Phase};
 use crate::attempt::{self, Began, Control, Kind, Limits, Waiter, supervise};
 use crate::error::Outcome;
 use crate::foreign::Contained;

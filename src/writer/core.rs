@@ -369,10 +369,8 @@ impl<'r> Batch<'_, 'r> {
         at_work: &impl Fn(&EncodedId) -> bool,
         journal: &mut dyn Journal,
     ) -> Result<Cell, Answer> {
-        let within = match request {
-            Request::End { key, .. } => self.core.within(*key),
-            _ => None,
-        };
+        let ends = if let Request::End { key, .. } = request { Some(*key) } else { None };
+        let within = ends.and_then(|key| self.core.within(key));
         let mut found = self.found(id, published);
         let answer = self.judge_found(request, id, &mut found, published, at_work, journal);
         self.ahead.insert(Cow::Borrowed(id), found);

@@ -20,12 +20,9 @@ async fn words(ledger: &Tasks, performed: &Performed) -> Queue<String, u32, Stri
     ledger.queue(perform(performed)).await.unwrap()
 }
 
-fn perform(
-    performed: Performed,
-) -> impl Fn(
-    String,
-    Context<String>,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<u32, String>> + Send>> {
+type Words = std::pin::Pin<Box<dyn Future<Output = Result<u32, String>> + Send>>;
+
+fn perform(performed: Performed) -> impl Fn(String, Context<String>) -> Words {
     move |word, context| {
         let performed = Arc::clone(&performed);
         Box::pin(async move {

@@ -53,7 +53,7 @@ async fn holds(resource: Resource) {
 fn records(journal: &MemoryJournal) -> Vec<String> {
     let told = |record: taskledger::Record| match record.entry {
         Entry::Task { id, event, .. } => {
-            let id = String::from_utf8_lossy(&id.as_bytes()[1..]).into_owned();
+            let id = id.as_bytes().iter().skip(1).map(|byte| char::from(*byte)).collect::<String>();
             Some(format!("{id} {}", event.name()))
         }
         _ => None,

@@ -46,7 +46,7 @@ fn the_state_machine_knows_nothing_but_std() {
             .strip_prefix("use ")
             .or_else(|| line.trim_start().strip_prefix("pub use "));
         let foreign = path.is_some_and(|path| {
-            !["std::", "core::", "TaskState::", "number::", "digest::", "outcome::"]
+            !["std::", "core::", "TaskState::", "number::", "digest::", "outcome::", "parent::"]
                 .iter()
                 .any(|own| path.starts_with(own))
         });

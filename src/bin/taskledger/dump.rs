@@ -78,7 +78,7 @@ pub(crate) fn node<T>(id: &EncodedId, details: &TaskDetails, task: T) -> Node<T>
         id: id.as_bytes().to_vec(),
         parent: details.parent.as_ref().map(|parent| parent.as_bytes().to_vec()),
         // Its last record is later than those of what stands beside it only by chance.
-        order: details.started_at.map_or(details.cell.seq.get(), Timestamp::as_micros),
+        order: details.started_at.map_or_else(|| details.cell.seq.get(), Timestamp::as_micros),
         task,
     }
 }

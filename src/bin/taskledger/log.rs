@@ -83,12 +83,13 @@ fn task(inspection: &Inspection, event: &Event) -> String {
         Event::Noted { note } => clean(note),
         Event::Resolved { failure } => clean(&failure.to_string()),
         Event::Buried { tombstone } | Event::Exhumed { tombstone } => tombstone.to_string(),
-        Event::Queued { payload: Some(payload), .. } => match output_json(payload) {
-            Ok(value) => format!("payload={}", json::line(&value)),
-            Err(_) => format!("payload_bytes={}", hex(payload)),
-        },
-        Event::Queued { payload: None, .. }
-        | Event::RevokeStarted
+        Event::Queued { payload, .. } => {
+            payload.as_ref().map_or_else(String::new, |payload| match output_json(payload) {
+                Ok(value) => format!("payload={}", json::line(&value)),
+                Err(_) => format!("payload_bytes={}", hex(payload)),
+            })
+        }
+        Event::RevokeStarted
         | Event::Revoked
         | Event::Forgotten
         | Event::Pinned

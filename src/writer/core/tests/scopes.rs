@@ -18,7 +18,7 @@ fn ended(bench: &Bench) -> Vec<String> {
         Entry::Task { id, event: Event::Failed { .. } | Event::Succeeded { .. }, .. } => {
             Some(String::from_utf8_lossy(id.as_bytes()).into_owned())
         }
-        _ => None,
+        Entry::Task { .. } | Entry::Ledger(_) => None,
     };
     bench.journal.records().into_iter().filter_map(end).collect()
 }

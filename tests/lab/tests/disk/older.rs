@@ -13,11 +13,11 @@
 use crate::lab::{self, builder};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use taskledger::{Context, Retention, TaskState, Verdict};
+use taskledger::{Context, Retention, Scope, TaskState, Verdict};
 use taskledger_lab::ops;
 
 /// The version of this library.
-const CURRENT: u16 = 2;
+const CURRENT: u16 = 3;
 
 fn fixture(version: u16) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fixtures/v{version}"))
@@ -60,6 +60,29 @@ async fn told(path: &Path) -> String {
     text
 }
 
+/// What came with version 3, a line for each id that has some of it.
+async fn told_most(path: &Path) -> String {
+    let ledger = lab::open(builder(), path).await.unwrap();
+    let mut ids: Vec<String> = ledger.all_tasks().iter().map(Result::unwrap).collect();
+    ids.sort();
+    let mut text = String::new();
+    for id in ids {
+        let found = ledger.record(&id).await.unwrap().unwrap();
+        if found.parent.is_none() && found.payload.is_none() {
+            continue;
+        }
+        let parent = found.parent.map(|parent| parent.decode::<String>().unwrap());
+        writeln!(
+            text,
+            "{id}: within {parent:?}, payload {:?}, since {}",
+            found.payload, found.since
+        )
+        .unwrap();
+    }
+    ledger.close().await.unwrap();
+    text
+}
+
 /// What came with version 2, a line for each id.
 async fn told_more(path: &Path) -> String {
     let ledger = lab::open(builder(), path).await.unwrap();
@@ -91,7 +114,7 @@ async fn told_more(path: &Path) -> String {
 }
 
 /// Opens a copy of a fixture, twice: as it was written, and after a checkpoint of this version.
-fn opens(version: u16, expected: &str, more: Option<&str>) {
+fn opens(version: u16, expected: &str, more: Option<&str>, most: Option<&str>) {
     let top = lab::scratch();
     let path = top.path().join("ledger");
     lab::lay_out(&lab::image(&fixture(version)), &path);
@@ -108,19 +131,29 @@ fn opens(version: u16, expected: &str, more: Option<&str>) {
             if let Some(more) = more {
                 assert_eq!(told_more(&path).await, more);
             }
+            if let Some(most) = most {
+                assert_eq!(told_most(&path).await, most);
+            }
         }
     });
 }
 
 #[test]
 fn a_ledger_of_format_1_opens_and_says_what_it_said() {
-    opens(1, include_str!("../../../fixtures/v1.txt"), None);
+    opens(1, include_str!("../../../fixtures/v1.txt"), None, None);
 }
 
 #[test]
 fn a_ledger_of_format_2_opens_and_says_what_it_said() {
     let more = include_str!("../../../fixtures/v2.more.txt");
-    opens(2, include_str!("../../../fixtures/v2.txt"), Some(more));
+    opens(2, include_str!("../../../fixtures/v2.txt"), Some(more), None);
+}
+
+#[test]
+fn a_ledger_of_format_3_opens_and_says_what_it_said() {
+    let more = include_str!("../../../fixtures/v3.more.txt");
+    let most = include_str!("../../../fixtures/v3.most.txt");
+    opens(3, include_str!("../../../fixtures/v3.txt"), Some(more), Some(most));
 }
 
 #[test]
@@ -186,6 +219,28 @@ fn make_fixture() {
             for pinned in left.iter().filter(|pinned| !pinned.ends_with("marked")) {
                 ledger.unpin(pinned).await.unwrap();
             }
+            let (below, failing) = (id("child"), id("failing child"));
+            let body = |scope: Scope<String, String>| async move {
+                let done = async { Ok::<_, String>("in time".to_owned()) };
+                scope.task(below).launch_block(done).await.map_err(|error| error.to_string())?;
+                let no = async { Err::<String, _>("no") };
+                scope.task(failing).launch_block(no).await.unwrap_err();
+                Ok::<_, String>("scope".to_owned())
+            };
+            ledger.task(id("scope")).scope(body).await.unwrap();
+            let perform = |word: String, _| async move { Err::<String, _>(word) };
+            let queue = ledger.queue(perform).await.unwrap();
+            queue.enqueue(id("performed"), "performed".to_owned()).await.unwrap();
+            queue.start(1).unwrap();
+            ledger.wait(&id("performed")).await.unwrap();
+            queue.stop().await;
+            drop(queue);
+            let queue = ledger.queue(perform).await.unwrap();
+            queue.enqueue(id("queued"), "waits".to_owned()).await.unwrap();
+            // In the life that it had.
+            queue.requeue(&id("performed")).await.unwrap();
+            queue.stop_now().await;
+            drop(queue);
             if part == "checkpoint" {
                 ledger.checkpoint().await.unwrap();
             }
@@ -205,6 +260,8 @@ fn make_fixture() {
         std::fs::write(path.with_extension("txt"), text).unwrap();
         let text = told_more(&probe.path().join("ledger")).await;
         std::fs::write(path.with_extension("more.txt"), text).unwrap();
+        let text = told_most(&probe.path().join("ledger")).await;
+        std::fs::write(path.with_extension("most.txt"), text).unwrap();
     });
     for (name, content) in lab::image(&path) {
         println!("{} {:?}", name.display(), content.map(|bytes| bytes.len()));
