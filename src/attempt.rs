@@ -353,15 +353,23 @@ where
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {
             if let Poll::Ready(outcome) = poll_caught(future, context) {
-                // It did as it was asked.
-                let left = leaving.is_some() && matches!(outcome, Outcome::Failed(_));
-                return Poll::Ready(if left { stopped() } else { outcome });
+                return Poll::Ready(match outcome {
+                    Outcome::Succeeded(_) => outcome,
+                    // However it ends, it does as it was asked.
+                    _ if leaving.is_some() => {
+                        if let Outcome::Panicked(text) = &outcome {
+                            tracing::warn!(panic = text, "an attempt panicked when it was to stop");
+                        }
+                        stopped()
+                    }
+                    _ => outcome,
+                });
             }
         }
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
+            control.token.cancel();
             let Some(grace) = limits.grace else { return Poll::Ready(stopped()) };
             leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
-            control.token.cancel();
             // It hears of it in this poll, or is woken by it.
             context.waker().wake_by_ref();
         }
@@ -371,7 +379,9 @@ where
         }
         let late = late.as_mut().as_pin_mut();
         if late.is_some_and(|late| late.poll(context).is_ready()) {
-            return Poll::Ready(Outcome::TimedOut);
+            // What it has spawned hears of it.
+            control.token.cancel();
+            return Poll::Ready(if leaving.is_some() { stopped() } else { Outcome::TimedOut });
         }
         Poll::Pending
     })

@@ -20,6 +20,7 @@ mod printed;
 mod pruned;
 mod refusals;
 mod replayed;
+mod stopped;
 mod stuck;
 mod support;
 mod traced;

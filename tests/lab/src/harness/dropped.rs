@@ -41,7 +41,11 @@ pub(super) const HARNESS: Harness = Harness {
         broken(Sabotage::StayOpen, 200, &["that nobody has taken stays open"]),
         broken(Sabotage::StayBehind, 5, &["threads are left behind"]),
         broken(Sabotage::LeaveCompany, 600, &["who waits for the run hangs"]),
-        broken(Sabotage::KeepLead, 600, &["who waits for the run hangs"]),
+        broken(
+            Sabotage::KeepLead,
+            600,
+            &["who waits for the run hangs", "who waits for the run: Told"],
+        ),
     ],
 };
 
