@@ -80,10 +80,11 @@ impl Live {
         id: EncodedId,
         kind: Kind,
         fingerprint: Option<Fingerprint>,
+        after: Option<SeqNo>,
     ) -> Result<(Self, Ticket), Rejection> {
         let key = seat.key();
         let request = match kind {
-            Kind::Launch => Request::Start { id: id.clone(), key, fingerprint },
+            Kind::Launch => Request::Start { id: id.clone(), key, fingerprint, after },
             Kind::Revoke => Request::StartRevoke { id: id.clone(), key },
         };
         let ticket = seat.shared.submissions.submit(request)?;
@@ -106,6 +107,7 @@ impl Live {
             id: id.clone(),
             key: seat.key(),
             fingerprint: None,
+            after: None,
         };
         let requests = seated.iter().map(start).collect();
         let tickets = shared.submissions.submit_all(requests, permits)?;

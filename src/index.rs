@@ -49,7 +49,7 @@ pub(crate) struct Change {
 pub(crate) struct Seen {
     /// As callers see it: what has a tombstone has succeeded.
     pub(crate) cell: Cell,
-    /// Who runs; or, of a failed id, whose end was its last record.
+    /// Who runs; or, of a failed id, whose attempt that was, unless there is a verdict on it.
     pub(crate) key: Option<AttemptKey>,
 }
 
@@ -99,7 +99,8 @@ struct Waiters {
 struct Published {
     counts: [usize; TaskState::ALL.len()],
     queued: HashSet<EncodedId>,
-    /// Whose end was the last record of each, and where its life began; zero if nobody has asked.
+    /// Whose attempt it was that failed, unless there is a verdict on that, and where the life of the id
+    /// began; zero if nobody has asked.
     failed: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
     /// Who runs, and where the life of the id began.
     running: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
@@ -163,12 +164,12 @@ impl Index {
     /// All that the writer has to know of an id.
     pub(crate) fn find(&self, id: &EncodedId) -> Found {
         let (cell, tombstone) = self.look(id.as_bytes());
-        let since = if cell.state == TaskState::Failed {
-            lock(&self.published).failed.get(id).map(|(_, since)| *since).unwrap_or_default()
+        let (key, since) = if cell.state == TaskState::Failed {
+            lock(&self.published).failed.get(id).copied().unwrap_or_default()
         } else {
-            SeqNo::ZERO
+            (None, SeqNo::ZERO)
         };
-        Found { cell, since, tombstone }
+        Found { cell, since, key, tombstone }
     }
 
     /// Whether there is this one.

@@ -395,6 +395,7 @@ impl Submissions {
                 | Request::StartRevoke { .. }
                 | Request::Note { .. }
                 | Request::Change { .. }
+                | Request::Resolve { .. }
                 | Request::Prune { .. }
                 | Request::SetMetadata { .. } => None,
             })

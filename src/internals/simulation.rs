@@ -106,7 +106,7 @@ impl Simulation {
         let request = match self.below(24) {
             0..4 => {
                 self.attempts.push((n, key, false));
-                Request::Start { id: number(n), key, fingerprint: None }
+                Request::Start { id: number(n), key, fingerprint: None, after: None }
             }
             4..6 => {
                 self.attempts.push((n, key, true));

@@ -12,8 +12,8 @@ pub(crate) struct AttemptKey(pub(crate) u64);
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    /// Start an attempt.
-    Start { id: EncodedId, key: AttemptKey, fingerprint: Option<Fingerprint> },
+    /// Start an attempt; with a position, only if that is its last record.
+    Start { id: EncodedId, key: AttemptKey, fingerprint: Option<Fingerprint>, after: Option<SeqNo> },
     /// Start taking a success back.
     StartRevoke { id: EncodedId, key: AttemptKey },
     /// The attempt or revoke with this key ended in this event.
@@ -22,6 +22,9 @@ pub(crate) enum Request {
     Note { id: EncodedId, key: AttemptKey, note: String },
     /// This happened to it, says somebody outside; with a position, only if that is its last record.
     Change { id: EncodedId, event: Event, after: Option<SeqNo> },
+    /// It has succeeded, as somebody has found out, who says this of it: both are recorded, or neither.
+    /// With a position, only if that is its last record.
+    Resolve { id: EncodedId, note: Option<String>, output: Output, after: Option<SeqNo> },
     /// Drop what is old of it, in this event, unless a run is at it; only if this is its last record.
     Prune { id: EncodedId, event: Event, after: SeqNo },
     /// Set or remove a name of the metadata.
@@ -48,6 +51,7 @@ impl Request {
             | Self::End { id, .. }
             | Self::Note { id, .. }
             | Self::Change { id, .. }
+            | Self::Resolve { id, .. }
             | Self::Prune { id, .. } => Some(id),
             Self::SetMetadata { .. } => None,
         }
@@ -75,6 +79,7 @@ impl Request {
             | Self::StartRevoke { .. }
             | Self::Note { .. }
             | Self::Change { .. }
+            | Self::Resolve { .. }
             | Self::Prune { .. }
             | Self::SetMetadata { .. } => true,
             Self::End { .. } => false,

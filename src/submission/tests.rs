@@ -31,7 +31,7 @@ fn id(name: &str) -> EncodedId {
 }
 
 fn start(name: &str, key: u64) -> Request {
-    Request::Start { id: id(name), key: AttemptKey(key), fingerprint: None }
+    Request::Start { id: id(name), key: AttemptKey(key), fingerprint: None, after: None }
 }
 
 fn end(name: &str, key: u64) -> Request {

@@ -5,7 +5,7 @@ use crate::error::{AttemptError, LaunchError, Rejection};
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
 use crate::shared::Shared;
-use crate::state::{Event, Fingerprint, TaskState};
+use crate::state::{Event, Fingerprint, SeqNo, TaskState};
 use std::fmt;
 use std::future::Future;
 use std::panic::catch_unwind;
@@ -36,9 +36,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             self.shared().permits.add_permits(1);
             return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
         };
-        let Start { kind, seat, limits, success, fingerprint, after, began, .. } = start;
+        let Start { kind, seat, limits, success, fingerprint, judged, after, began, .. } = start;
         let seat = seat.unwrap_or_else(|| Seat::take(self.shared()));
-        match Live::submit(seat, id, kind, fingerprint) {
+        match Live::submit(seat, id, kind, fingerprint, judged) {
             Ok((live, ticket)) => {
                 let parent = match &after {
                     None => tracing::Span::current(),
@@ -96,6 +96,8 @@ pub(crate) struct Start<'a, K, R> {
     /// Where it is reached, if somebody has to know that before it is submitted.
     pub(crate) seat: Option<Seat>,
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// The last record of the id when it was judged, if it may be started only as it was then.
+    pub(crate) judged: Option<SeqNo>,
     /// See [`Plan`].
     pub(crate) after: Option<tracing::Span>,
     /// See [`Plan`].
@@ -111,6 +113,7 @@ impl<'a, K, R> Start<'a, K, R> {
             limits: Limits { timeout: None, deadline: None, grace: None },
             seat: None,
             fingerprint: None,
+            judged: None,
             after: None,
             began: None,
         }

@@ -14,8 +14,8 @@ use crate::journal::{Entry, Journal, LedgerEvent, Record};
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{MAX_METADATA, RESERVED};
 use crate::state::{
-    Cell, Epoch, Event, Grave, IllegalTransition, SeqNo, TaskState, Timestamp, Tombstone,
-    WhyIllegal,
+    Cell, Epoch, Event, Grave, IllegalTransition, SeqNo, SuccessBy, TaskState, Timestamp,
+    Tombstone, WhyIllegal,
 };
 use crate::submission::{Answer, AttemptKey, Request};
 use std::collections::{BTreeMap, HashMap};
@@ -48,6 +48,8 @@ pub(crate) struct Found {
     pub(crate) cell: Cell,
     /// Where the life of a failed id began; zero if nobody has asked yet.
     pub(crate) since: SeqNo,
+    /// Of a failed id, whose attempt that was.
+    pub(crate) key: Option<AttemptKey>,
     /// All that is left of a success.
     pub(crate) tombstone: Option<Tombstone>,
 }
@@ -56,7 +58,7 @@ impl Found {
     /// An id of which nothing is known.
     #[cfg(test)]
     pub(crate) const NOTHING: Self =
-        Self { cell: Cell::ABSENT, since: SeqNo::ZERO, tombstone: None };
+        Self { cell: Cell::ABSENT, since: SeqNo::ZERO, key: None, tombstone: None };
 
     /// As callers see it.
     const fn state(&self) -> TaskState {
@@ -144,21 +146,19 @@ impl Core {
                         // A life that has ended, or has come to its success, begins no other.
                         let lives = matches!(cell.state, TaskState::Running | TaskState::Failed);
                         let since = if lives { since } else { SeqNo::ZERO };
-                        (found.cell, found.since) = (cell, since);
+                        (found.cell, found.since, found.key) = (cell, since, key);
                         records.push(core.record(at, Entry::Task { id: id.clone(), prev, event }));
                         let change = Change { id: id.clone(), cell, key, since, moved };
                         step.changes.push(change);
                         cell
                     };
-                    let exhumed = match found.tombstone {
-                        Some(tombstone) if request.opens_a_grave() => {
-                            let event = Event::Exhumed { tombstone };
-                            self.legal(&found, SeqNo::ZERO, event, None, SeqNo::ZERO)
-                                .map(|judged| _ = taken(self, judged, &mut found))
-                        }
-                        Some(_) | None => Ok(()),
+                    let before = match Self::before(request, &found) {
+                        Some((prev, event)) => self
+                            .legal(&found, prev, event, None, found.since)
+                            .map(|judged| _ = taken(self, judged, &mut found)),
+                        None => Ok(()),
                     };
-                    let judged = exhumed.and_then(|()| {
+                    let judged = before.and_then(|()| {
                         if matches!(request, Request::Prune { .. }) && at_work(id) {
                             // Between two attempts it does not look like it.
                             return Err(Answer::Refused(TaskState::Running));
@@ -191,6 +191,23 @@ impl Core {
         Record { seq, at, entry }
     }
 
+    /// What has to happen before the request can: after which record, and what.
+    fn before(request: &Request, found: &Found) -> Option<(SeqNo, Event)> {
+        let last = found.cell.seq;
+        match (request, found.tombstone) {
+            (_, Some(tombstone)) if request.opens_a_grave() => {
+                Some((last, Event::Exhumed { tombstone }))
+            }
+            // Only where the success can follow it.
+            (Request::Resolve { note: Some(note), after, .. }, None)
+                if found.cell.state == TaskState::Failed =>
+            {
+                Some((after.unwrap_or(last), Event::Noted { note: note.clone() }))
+            }
+            _ => None,
+        }
+    }
+
     /// What the request becomes for `id`, of which this is known; or why not.
     fn judge(
         &mut self,
@@ -202,9 +219,12 @@ impl Core {
     ) -> Result<Judged, Answer> {
         let last = found.cell.seq;
         match request {
-            Request::Start { key, fingerprint, .. } => {
+            Request::Start { key, fingerprint, after, .. } => {
+                // Whoever asks has judged another record.
+                let overtaken = after.is_some_and(|after| after != last);
                 // The queue's own runner is the only one to start what is queued.
-                if found.tombstone.is_some() || found.cell.state == TaskState::Queued {
+                let queued = found.cell.state == TaskState::Queued;
+                if found.tombstone.is_some() || queued || overtaken {
                     return Err(Answer::Refused(found.state()));
                 }
                 let failed = found.cell.state == TaskState::Failed;
@@ -236,7 +256,19 @@ impl Core {
                 if found.tombstone.is_some() || runs {
                     return Err(Answer::Refused(found.state()));
                 }
-                self.legal(found, after.unwrap_or(last), event.clone(), None, found.since)
+                // What says nothing of the failure leaves it whose it was.
+                let told = matches!(event, Event::Noted { .. } | Event::Pinned | Event::Unpinned);
+                let key = found.key.filter(|_| told);
+                self.legal(found, after.unwrap_or(last), event.clone(), key, found.since)
+            }
+            Request::Resolve { note, output, after, .. } => {
+                if found.tombstone.is_some() {
+                    return Err(Answer::Refused(found.state()));
+                }
+                // The note before it has followed that record.
+                let prev = after.filter(|_| note.is_none()).unwrap_or(last);
+                let event = Event::Succeeded { by: SuccessBy::Resolve, output: output.clone() };
+                self.legal(found, prev, event, None, found.since)
             }
             Request::Prune { event, after, .. } => {
                 if found.tombstone.is_some() {

@@ -13,7 +13,9 @@ mod limited;
 mod lined;
 #[cfg(feature = "metrics")]
 mod measured;
+mod mistaken;
 mod model;
+mod overtaken;
 mod paused;
 mod porting;
 mod printed;
