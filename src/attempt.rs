@@ -355,17 +355,15 @@ where
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {
             if let Poll::Ready(outcome) = poll_caught(future, context) {
-                return Poll::Ready(match outcome {
-                    Outcome::Succeeded(_) => outcome,
-                    // However it ends, it does as it was asked.
-                    _ if leaving.is_some() => {
-                        if let Outcome::Panicked(text) = &outcome {
-                            tracing::warn!(panic = text, "an attempt panicked when it was to stop");
-                        }
-                        stopped()
-                    }
-                    _ => outcome,
-                });
+                // Once it was asked to stop, whatever else it ends in may come of that.
+                if leaving.is_none() || matches!(outcome, Outcome::Succeeded(_)) {
+                    return Poll::Ready(outcome);
+                }
+                if let Outcome::Panicked(text) = &outcome {
+                    tracing::warn!(panic = text, "an attempt panicked when it was to stop");
+                }
+                drop_caught(outcome);
+                return Poll::Ready(stopped());
             }
         }
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {

@@ -176,9 +176,17 @@ impl Journal for SledJournal {
         let Some(last) = records.last() else { return Ok(()) };
         self.lock.still_ours()?;
         let (frames, chain) = frame::encode_records(self.ledger(), self.end.chain, records)
-            .map_err(|error| match error {
+            .map_err(|error| match &error {
                 FrameError::Position { .. } => JournalError::UsedUp,
-                error => JournalError::Store(error.to_string()),
+                FrameError::NotAFrame
+                | FrameError::Version(_)
+                | FrameError::Kind(_)
+                | FrameError::OtherLedger(_)
+                | FrameError::TooLong(_)
+                | FrameError::Count(_)
+                | FrameError::Truncated { .. }
+                | FrameError::Checksum
+                | FrameError::Body(_) => JournalError::Store(error.to_string()),
             })?;
         self.log.append(frames)?;
         self.end = Position { seq: last.seq, chain };

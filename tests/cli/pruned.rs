@@ -39,7 +39,7 @@ fn pruning_is_tried_done_and_seen() {
 fn what_is_pinned_is_kept_until_it_is_unpinned() {
     let (_dir, path) = words();
     let failed = on("dump", &path, &["--state", "failed", "--format", "json"]).expect(0);
-    let failed: serde_json::Value = serde_json::from_str(&failed.lines()[0]).unwrap();
+    let failed: serde_json::Value = serde_json::from_str(failed.lines()[0]).unwrap();
     let failed = failed["id"].as_str().unwrap();
     for id in ["apple", failed] {
         on("pin", &path, &[id]).expect(0);

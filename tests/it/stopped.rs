@@ -1,6 +1,6 @@
 //! Attempts that are asked to stop, and end in some other way within their grace.
 
-use crate::support::{Tasks, fresh, name, never, ok, soon, until};
+use crate::support::{Bomb, Tasks, fresh, name, never, ok, soon, until};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,9 +14,10 @@ use tokio::time::Instant;
 const SOON: Duration = Duration::from_millis(100);
 
 type Asked<'a> = Task<'a, String, u32>;
+type Limit = fn(Asked<'_>) -> Asked<'_>;
 
 /// What ends an attempt within its grace, and whether it panics when it is told.
-const ENDS: [(&str, fn(Asked<'_>) -> Asked<'_>, bool); 3] = [
+const ENDS: [(&str, Limit, bool); 3] = [
     ("its timeout", |task| task.timeout(SOON), false),
     ("its deadline", |task| task.deadline(Instant::now() + SOON), false),
     ("a panic", |task| task, true),
@@ -151,6 +152,31 @@ async fn a_success_within_the_grace_is_a_success() {
     let claim = claim.unwrap();
     assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(7)));
     assert_eq!(ledger.query_task_state_quick("a"), TaskState::Succeeded);
+}
+
+/// Its error is nobody's then, and may panic when it is dropped: the attempt was recorded as dropped by its
+/// runtime.
+#[tokio::test]
+async fn an_error_within_the_grace_that_panics_when_dropped_costs_no_reason() {
+    let (ledger, _) = fresh().await;
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
+    let work = move |cx: Context<String>| {
+        let begins = Arc::clone(&begins);
+        async move {
+            begins.notify_one();
+            cx.cancellation().cancelled().await;
+            Err::<u32, _>(Bomb)
+        }
+    };
+    let cancel = async {
+        begun.notified().await;
+        ledger.cancel("a", "not needed").unwrap();
+    };
+    let (answer, ()) = soon(async { tokio::join!(ledger.run(name("a"), work), cancel) }).await;
+    assert!(matches!(answer, Err(RunError::Cancelled(why)) if why == "not needed"));
+    let why = Failure::Cancelled("not needed".into());
+    assert_eq!(failure(&ledger, "a").await, Some(why));
 }
 
 /// What an attempt has spawned and given its token heard nothing of a timeout, and nothing of a cancel
