@@ -351,15 +351,21 @@ where
     let outcome = poll_fn(|context| {
         if let Some(future) = slot.as_mut().as_pin_mut() {
             if let Poll::Ready(outcome) = poll_caught(future, context) {
-                // It did as it was asked.
-                let left = leaving.is_some() && matches!(outcome, Outcome::Failed(_));
-                return Poll::Ready(if left { stopped() } else { outcome });
+                // Once it was asked to stop, whatever else it ends in may come of that.
+                if leaving.is_none() || matches!(outcome, Outcome::Succeeded(_)) {
+                    return Poll::Ready(outcome);
+                }
+                if let Outcome::Panicked(text) = &outcome {
+                    tracing::warn!(panic = text, "an attempt panicked when it was to stop");
+                }
+                drop_caught(outcome);
+                return Poll::Ready(stopped());
             }
         }
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
+            control.token.cancel();
             let Some(grace) = limits.grace else { return Poll::Ready(stopped()) };
             leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
-            control.token.cancel();
             // It hears of it in this poll, or is woken by it.
             context.waker().wake_by_ref();
         }
@@ -369,7 +375,9 @@ where
         }
         let late = late.as_mut().as_pin_mut();
         if late.is_some_and(|late| late.poll(context).is_ready()) {
-            return Poll::Ready(Outcome::TimedOut);
+            // What it has spawned hears of it.
+            control.token.cancel();
+            return Poll::Ready(if leaving.is_some() { stopped() } else { Outcome::TimedOut });
         }
         Poll::Pending
     })

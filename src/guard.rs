@@ -37,13 +37,14 @@ use crate::foreign::Contained;
 use crate::id::{EncodedId, TaskId};
 use crate::index::Seen;
 use crate::ledger::{Ledger, TaskOutput, decoded};
+use crate::measure::Claiming;
 use crate::sabotage::{self, Sabotage};
 use crate::state::{Failure, Output, TaskState};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex};
 use crate::task::has_timer;
 use drive::Drive;
-use flight::{Begun, Joined, Landing, Leaves};
+use flight::{Begun, Joined, Landing, Leaves, Stored};
 use std::fmt;
 use std::future::Future;
 use tokio::sync::oneshot;
@@ -99,7 +100,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// [`RunError`]: one variant for each thing a caller can do about it. A runtime without its time
     /// driver is rejected: waits and grace periods need it. A run within an attempt of the same id is
-    /// rejected: it would wait for itself. (So would two ids that run each other, which nobody sees.)
+    /// rejected: it would wait for itself. (So would a run in a task that the attempt has spawned and waits
+    /// for, one in its [probe](crate::Task::probe), and two ids that run each other, which nobody sees.)
     ///
     /// # Panics
     ///
@@ -138,6 +140,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         options: Options<K, V>,
         retry: Retry<E>,
         work: W,
+        claiming: &mut Claiming,
     ) -> Answer<V, E>
     where
         W: FnMut(Context<K>) -> F + Send + 'static,
@@ -162,14 +165,17 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let drive = async move {
             let mut drive = Drive::new(run, &begun, retry);
             let answer = drive.drive().await;
+            let ran = drive.own.is_some();
             // What the user has given is gone before anybody is told.
             let tells = drive.end();
             begun.land(&answer, tells);
-            attempt::send(reply, answer);
+            attempt::send(reply, (answer, ran));
         };
         drop(tokio::spawn(tracing::Instrument::instrument(drive, span)));
         let _leaves = leaves.map(Leaves::new);
-        answer.await.unwrap_or(Err(RunError::Lost))
+        let (answer, ran) = answer.await.unwrap_or((Err(RunError::Lost), false));
+        claiming.ran(ran);
+        answer
     }
 }
 
@@ -201,14 +207,22 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         match shared.flights.join_or_begin(&shared.index, &self.encoded, fingerprint) {
             Joined::Own(begun) => Ok(Comes::First(begun)),
             Joined::Other(flight, seen) => {
-                let landing = self.in_time(flight.landed()).await?;
-                Ok(self.hears(landing, &seen).map_or(Comes::Again, Comes::Told))
+                // It has none to be compared with, but what it may be waiting for has.
+                if fingerprint.is_some() && !flight.has_fingerprint() {
+                    if let Some(details) = self.details().await? {
+                        self.same_request(Stored::of(&details))?;
+                    }
+                }
+                let (landing, request) = self.in_time(flight.landed()).await?;
+                let Some(answer) = self.hears(landing, &seen) else { return Ok(Comes::Again) };
+                self.same_request(request)?;
+                Ok(Comes::Told(answer))
             }
             Joined::Stranger(flight) => {
                 // Until its attempt is on record, it may still make way for this one.
                 if self.in_time(flight.begins()).await? {
                     if let Some(details) = self.details().await? {
-                        self.same_request(&details)?;
+                        self.same_request(Stored::of(&details))?;
                     }
                     // On record is something else by now, which it has to hear of first.
                     self.in_time(flight.landed()).await?;
@@ -267,10 +281,18 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
     /// The stored output of the id; `None` if it has not succeeded any more.
     async fn replayed<E>(&self, kind: ClaimKind) -> Result<Option<Claim<V>>, RunError<V, E>> {
         let details = self.details().await?;
+        self.replay(kind, details)
+    }
+
+    fn replay<E>(
+        &self,
+        kind: ClaimKind,
+        details: Option<TaskDetails>,
+    ) -> Result<Option<Claim<V>>, RunError<V, E>> {
         let Some(details) = details.filter(|found| found.state() == TaskState::Succeeded) else {
             return Ok(None);
         };
-        self.same_request(&details)?;
+        self.same_request(Stored::of(&details))?;
         let value = match &details.output {
             Output::Kept(bytes) => Some(decoded(bytes)?),
             Output::Absent | Output::NotKept(_) => None,
@@ -278,10 +300,11 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         Ok(Some(Claim { kind, value }))
     }
 
-    fn same_request<E>(&self, details: &TaskDetails) -> Result<(), RunError<V, E>> {
-        match (self.options.fingerprint, details.fingerprint) {
-            (Some(own), Some(stored)) if own != stored => {
-                Err(RunError::OtherRequest { at: details.started_at })
+    /// Whether what is stored may be its own.
+    fn same_request<E>(&self, stored: Option<Stored>) -> Result<(), RunError<V, E>> {
+        match (self.options.fingerprint, stored) {
+            (Some(own), Some(Stored { fingerprint, at })) if own != fingerprint => {
+                Err(RunError::OtherRequest { at })
             }
             _ => Ok(()),
         }

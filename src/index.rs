@@ -51,7 +51,7 @@ pub(crate) struct Change {
 pub(crate) struct Seen {
     /// As callers see it: what has a tombstone has succeeded.
     pub(crate) cell: Cell,
-    /// Who runs; or, of a failed id, whose end was its last record.
+    /// Who runs; or, of a failed id, whose attempt that was, unless there is a verdict on it.
     pub(crate) key: Option<AttemptKey>,
 }
 
@@ -157,12 +157,12 @@ impl Index {
     /// All that the writer has to know of an id.
     pub(crate) fn find(&self, id: &EncodedId) -> Found {
         let (cell, tombstone) = self.look(id.as_bytes());
-        let since = if cell.state == TaskState::Failed {
-            lock(&self.published).failed.get(id).map(|(_, since)| *since).unwrap_or_default()
+        let (key, since) = if cell.state == TaskState::Failed {
+            lock(&self.published).failed.get(id).copied().unwrap_or_default()
         } else {
-            SeqNo::ZERO
+            (None, SeqNo::ZERO)
         };
-        Found { cell, since, tombstone }
+        Found { cell, since, key, tombstone }
     }
 
     /// Whether there is this one.

@@ -508,8 +508,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// An attempt of a [`run`](Self::run) is told first, by its
     /// [token](crate::Context::cancellation), and dropped only after its
-    /// [grace period](crate::Task::cancel_grace). What it returns by itself until then counts: a value is
-    /// a success, an error is recorded as `Cancelled(reason)`. A run has no further attempt then. One
+    /// [grace period](crate::Task::cancel_grace). A value that it returns until then is a success; however
+    /// else it ends, by an error, a panic, its timeout or its deadline, `Cancelled(reason)` is recorded. A
+    /// run has no further attempt then. One
     /// that waits for its next attempt ends at once, with
     /// [`RunError::Cancelled`](crate::RunError::Cancelled); on record stays how its last attempt ended.
     ///

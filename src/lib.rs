@@ -38,8 +38,24 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Ledger`] has all that can be done; [`Builder`] the few options. More programs are in
-//! `examples/`: `quickstart`, `idempotent_upload`, `graceful_shutdown`, `checksum_tree`.
+//! Most of that match is what [`Ledger::run`] is for: do this once, and give everybody the same answer.
+//! The first caller executes, others join it, and a repeat gets the stored output:
+//!
+//! ```
+//! # use taskledger::{ClaimKind, Ledger, MemoryJournal};
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn charge(order: u64, key: String) -> Result<String, String> { Ok(format!("{order} {key}")) }
+//! # let ledger = Ledger::<u64, String>::builder().open_journal(MemoryJournal::new()).await?;
+//! let once = || ledger.run(7, |cx| charge(7, cx.effect_key().to_string()));
+//! let (first, again) = (once().await?, once().await?);
+//! assert_eq!((first.kind, again.kind), (ClaimKind::Executed, ClaimKind::Replayed));
+//! assert_eq!(first.value, again.value);
+//! # Ok(()) }
+//! ```
+//!
+//! [`Ledger`] has all that can be done; [`Ledger::task`] the policies, retries, deadlines and fingerprints
+//! of a run; [`Builder`] the few options. More programs are in `examples/`: `quickstart`,
+//! `idempotent_upload`, `payment_once`, `cached_fetch`, `graceful_shutdown`, `checksum_tree`.
 //!
 //! # Guarantees
 //!
@@ -75,8 +91,8 @@
 //! * **A distributed lock or a database server.** One process has a ledger open at a time
 //!   ([`OpenError::Locked`] says who). Network file systems are not supported: their locks and syncs
 //!   do not mean what is needed.
-//! * **A scheduler, cron, or a queue of jobs.** It runs what you launch, when you launch it; it does
-//!   not retry on its own.
+//! * **A scheduler, cron, or a queue of jobs.** It runs what you launch, when you launch it; it
+//!   retries only where [you say so](Task::retry).
 //! * **Fork-safe.** A forked child must not touch the ledger of its parent.
 //! * **Of full use with `panic = "abort"`.** A panicking attempt then takes the process with it, and is
 //!   found as crashed.
@@ -87,7 +103,9 @@
 //!
 //! None is on by default, and none changes what the library does without it.
 //!
-//! * `cli`: the `taskledger` command, which looks into ledgers (and repairs damaged ones on request).
+//! * `cli`: the `taskledger` command. It runs commands that must succeed once (`map`, `exec`), looks into
+//!   ledgers (`dump`, `show`, `log`, `stats`, `verify`), changes what is asked for (`resolve`, `pin`, `unpin`,
+//!   `prune`, `repair`), and copies them (`backup`, `export`, `import`).
 //! * `json`: exports and imports of whole ledgers as JSON Lines (`dump::Inspection::export`,
 //!   `dump::import`). `cli` turns it on.
 //! * `metrics`: what the ledger does, in numbers, for the `metrics` facade.

@@ -11,9 +11,10 @@
 //! | `taskledger_recovery_seconds` | gauge | how long the last open took |
 //!
 //! The kinds of claims: `executed` (this call ran it, whatever came of it), `joined` and `replayed` (it was
-//! told what somebody else's attempt, or an earlier one, came to: a value or a failure), `refused` (nothing
-//! ran for it, and there was nothing to tell: a policy, another fingerprint, a closed ledger), `dropped` (its
-//! caller was dropped before the answer; what it had begun may go on).
+//! told what somebody else's attempt, or an earlier one, came to: a value, a failure, or that nobody knows),
+//! `refused` (nothing ran for it, and there was nothing to tell: a policy, another fingerprint, a closed
+//! ledger, its deadline, a cancel), `dropped` (its caller was dropped before the answer; what it had begun
+//! may go on).
 //!
 //! Several ledgers of one process add up in the counter and the histograms; the gauges tell of the one
 //! that was the last to record.
@@ -33,15 +34,23 @@ mod on {
     }
 
     /// A call of `run`, which counts once: by its answer, or as dropped.
-    pub(crate) struct Claiming(&'static str);
+    pub(crate) struct Claiming {
+        kind: &'static str,
+        ran: bool,
+    }
 
     impl Claiming {
         pub(crate) const fn begin() -> Self {
-            Self("dropped")
+            Self { kind: "dropped", ran: false }
+        }
+
+        /// Whether an attempt of this call is on record.
+        pub(crate) const fn ran(&mut self, ran: bool) {
+            self.ran = ran;
         }
 
         pub(crate) fn answered<V, E>(mut self, answer: &Result<Claim<V>, RunError<V, E>>) {
-            self.0 = match answer {
+            self.kind = match answer {
                 Ok(Claim { kind, .. }) | Err(RunError::Told { kind, .. }) => match kind {
                     ClaimKind::Executed => "executed",
                     ClaimKind::Joined => "joined",
@@ -50,13 +59,15 @@ mod on {
                 Err(
                     RunError::Failed(_)
                     | RunError::Panicked(_)
-                    | RunError::Cancelled(_)
-                    | RunError::TimedOut
-                    | RunError::InDoubt { .. }
+                    | RunError::InDoubt { outcome: Some(_), .. }
                     | RunError::Superseded { .. },
                 ) => "executed",
+                Err(RunError::Cancelled(_) | RunError::TimedOut) if self.ran => "executed",
+                Err(RunError::InDoubt { outcome: None, .. }) => "joined",
                 Err(
-                    RunError::GaveUp { .. }
+                    RunError::Cancelled(_)
+                    | RunError::TimedOut
+                    | RunError::GaveUp { .. }
                     | RunError::Held
                     | RunError::OtherRequest { .. }
                     | RunError::Refused { .. }
@@ -71,7 +82,7 @@ mod on {
 
     impl Drop for Claiming {
         fn drop(&mut self) {
-            let kind = self.0;
+            let kind = self.kind;
             told(|| metrics::counter!("taskledger_claims_total", "kind" => kind).increment(1));
         }
     }
@@ -115,6 +126,8 @@ mod off {
         pub(crate) const fn begin() -> Self {
             Self
         }
+
+        pub(crate) const fn ran(&mut self, _: bool) {}
 
         pub(crate) const fn answered<V, E>(self, _: &Result<Claim<V>, RunError<V, E>>) {}
     }

@@ -19,7 +19,7 @@
 
 mod request;
 
-pub(crate) use request::{AttemptKey, Begin, FromQueue, Request, Within};
+pub(crate) use request::{AttemptKey, Begin, Request, Within};
 
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, JournalError, Poison, Rejection};
@@ -399,6 +399,7 @@ impl Submissions {
                 | Request::StartRevoke { .. }
                 | Request::Note { .. }
                 | Request::Change { .. }
+                | Request::Resolve { .. }
                 | Request::Prune { .. }
                 | Request::SetMetadata { .. } => None,
             })

@@ -63,8 +63,8 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     }
 
     /// Of a run: how long an attempt may go on when it is [cancelled](Ledger::cancel), before its future
-    /// is dropped. Its [token](crate::Context::cancellation) tells it. Default 5 s; zero drops it at
-    /// once. (The future of a launch is told nothing, and is dropped at once.)
+    /// is dropped; no longer than to its timeout and its deadline. Its
+    /// [token](crate::Context::cancellation) tells it. Default 5 s; zero drops it at once. (The future of a launch is told nothing, and is dropped at once.)
     pub const fn cancel_grace(mut self, grace: Duration) -> Self {
         self.options.grace = Some(grace);
         self
@@ -73,7 +73,8 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// Of a run: what the request is about. The same id with another fingerprint is refused with
     /// [`OtherRequest`](crate::RunError::OtherRequest). Only a keyed hash of it is kept, with the
     /// attempt; an id whose last attempt had none takes any, and so does one of which
-    /// [pruning](Ledger::prune) has left no more than that it has succeeded.
+    /// [pruning](Ledger::prune) has left no more than that it has succeeded. A verdict changes nothing of it:
+    /// what is [released](crate::Verdict::Retry) is released to the same request.
     pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
         let seal = self.ledger.shared().index.seal();
         self.options.fingerprint = Some(seal.fingerprint(request.as_ref()));
@@ -97,7 +98,8 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// has the effect key that the attempt had. It is dropped at the [`timeout`](Self::timeout) and the
     /// [`deadline`](Self::deadline), when the id is [cancelled](Ledger::cancel), when its caller is dropped
     /// and wanted to [cancel with that](Self::cancel_with_caller), and when the ledger is closed: then it
-    /// has found out nothing.
+    /// has found out nothing. What happens to the id while it is asked comes first: a verdict, an attempt of
+    /// somebody else. It must not [run](Ledger::run) its own id: it would wait for itself, for ever.
     pub fn probe<P, F>(mut self, probe: P) -> Self
     where
         P: FnOnce(Context<K>) -> F + Send + 'static,
@@ -133,9 +135,16 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     }
 
     /// Of a run: tries it again when it fails. Every attempt is recorded. What happens to the id between
-    /// two attempts counts: a [cancel](Ledger::cancel), a verdict, another attempt, the id being forgotten
-    /// or [pruned](Ledger::prune), or the close of the ledger end the run, which answers with what its last
-    /// attempt ended in; [`Verdict::Retry`](crate::Verdict::Retry) ends the wait.
+    /// two attempts counts, and the run has no further attempt then:
+    ///
+    /// * a [cancel](Ledger::cancel): it answers [`Cancelled`](crate::RunError::Cancelled);
+    /// * a success, by a mark, a verdict or somebody else's attempt: it answers with that, replayed or joined;
+    /// * somebody else's attempt that fails: it is told of that if it has waited for it; otherwise,
+    /// * and after any other verdict, when the id is forgotten or [pruned](Ledger::prune), and at the close
+    ///   of the ledger: it answers with what its own last attempt ended in.
+    ///
+    /// Only [`Verdict::Retry`](crate::Verdict::Retry) lets it go on, and at once. Notes and pins change
+    /// nothing.
     pub const fn retry<E>(self, retry: Retry<E>) -> Retrying<'a, K, V, E> {
         Retrying { task: self, retry }
     }
@@ -333,8 +342,8 @@ impl<K: TaskId, V: TaskOutput, E: fmt::Debug + Send + 'static> Retrying<'_, K, V
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
         let Self { task: Task { ledger, id, options }, retry } = self;
-        let claiming = measure::Claiming::begin();
-        let answer = ledger.run_with(id, options, retry, work).await;
+        let mut claiming = measure::Claiming::begin();
+        let answer = ledger.run_with(id, options, retry, work, &mut claiming).await;
         claiming.answered(&answer);
         answer
     }

@@ -93,7 +93,9 @@ pub struct Transitions<K> {
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Watches what is recorded from now on: every transition of every id, in the order of the log, each
     /// when it is durable and visible. The last 4,096 are kept for who is slow; beyond that it is told
-    /// how many were missed. The writer never waits for who watches.
+    /// how many were missed. The writer never waits for who watches. All who watch share what is kept, which
+    /// may be as large as 4,096 records are: a megabyte for small ones, 192 MB if each has an output of the
+    /// largest size there is.
     ///
     /// # Examples
     ///

@@ -43,6 +43,11 @@ impl Inspection {
     /// Of a pruned success there is only the hash, as everywhere: it counts as succeeded, its id is gone.
     /// What is no part of the state of the ledger is not there: its log, what an accepted loss put aside.
     ///
+    /// **Treat it as what it tells of.** It holds the identity of the ledger beside the fingerprints of
+    /// requests and the hashes of pruned ids, which are keyed with that: whoever has the export can try out
+    /// requests and ids, and find those that have few possible values, such as amounts. (So can whoever has
+    /// the ledger.)
+    ///
     /// Takes no more memory for a longer ledger, but for its log: see [`tasks`](Self::tasks).
     ///
     /// # Durability

@@ -12,13 +12,14 @@ use crate::AcceptLoss;
 use crate::error::{CreateError, ImportError, JournalError};
 use crate::id::{EncodedId, IdShape};
 use crate::journal::chain::{Chain, LedgerId};
-use crate::journal::checkpoint::{CheckpointWriter, SummedUp};
+use crate::journal::checkpoint::{Checkpoint, CheckpointWriter, SummedUp};
 use crate::journal::frame::MAX_RECORD;
 use crate::journal::fresh::{Fresh, Origin};
 use crate::journal::judge::Position;
 use crate::journal::manifest::MAX_SHAPE_BYTES;
 use crate::journal::{Entry, LedgerEvent, Record};
 use crate::ledger::MAX_METADATA_ENTRY;
+use crate::seal::Seal;
 use crate::shared::{MAX_METADATA, RESERVED};
 use crate::state::{Epoch, SeqNo, Timestamp, Tombstone};
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -27,6 +28,13 @@ use std::io::{BufRead, Read as _};
 use std::path::Path;
 use std::time::SystemTime;
 use xxhash_rust::xxh3::Xxh3;
+
+/// Positions that an imported ledger has left: more than it will ever use. One that had none would be
+/// poisoned with its first record.
+const ROOM: u64 = SeqNo::LAST / 4;
+
+/// Tombstones that are held against all tasks at once: 16 MB, however many there are.
+const AT_ONCE: usize = 1024 * 1024;
 
 /// What was [imported](import).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,11 +133,47 @@ pub fn import_with(
         let entry = Entry::Ledger(LedgerEvent::LossAccepted { what });
         Record { seq: end.next(), at: SystemTime::now().into(), entry }
     });
-    made.and_then(|checkpoint| checkpoint.check())
-        .and_then(|()| fresh.finish(&origin, record.as_slice()))
-        .map_err(CreateError::from)?;
+    let checkpoint = made.map_err(CreateError::from)?;
+    checkpoint.check().map_err(CreateError::from)?;
+    let beside = buried_alive(&checkpoint, &Seal::new(origin.ledger.0), AT_ONCE);
+    if let Some(place) = beside.map_err(CreateError::from)? {
+        // After the first line and the tasks.
+        let line = 2 + imported.tasks + place;
+        let what = "the tombstone of a task that is there as well".to_owned();
+        return Err(ImportError::Line { line, what });
+    }
+    drop(checkpoint);
+    fresh.finish(&origin, record.as_slice()).map_err(CreateError::from)?;
     imported.lost = lost;
     Ok(imported)
+}
+
+/// Which of the tombstones is that of a task, of which there cannot be both: as soon as the task went, its
+/// id would have succeeded. They are held against all tasks, so many at a time.
+fn buried_alive(
+    checkpoint: &Checkpoint,
+    seal: &Seal,
+    at_once: usize,
+) -> Result<Option<u64>, JournalError> {
+    let (mut tombstones, mut before) = (checkpoint.tombstones(), 0);
+    loop {
+        let mut some = Vec::new();
+        while some.len() < at_once {
+            let Some(tombstone) = tombstones.next()? else { break };
+            some.push(tombstone);
+        }
+        if some.is_empty() {
+            return Ok(None);
+        }
+        let mut tasks = checkpoint.entries();
+        while let Some((id, _)) = tasks.next()? {
+            // They ascend.
+            if let Ok(place) = some.binary_search(&seal.tombstone(id.as_bytes())) {
+                return Ok(Some(before + place as u64));
+            }
+        }
+        before += some.len() as u64;
+    }
 }
 
 /// What the first line says.
@@ -169,6 +213,9 @@ fn begun(line: LedgerLine<IgnoredAny>) -> Result<Begun, String> {
     let (last_seq, chain) = (SeqNo::new(line.last_seq), Chain(line.chain.number()));
     if line.last_seq >= SeqNo::LAST {
         return Err("its last position is beyond all that there are".to_owned());
+    }
+    if line.last_seq > SeqNo::LAST - ROOM {
+        return Err("its last position leaves no room for what is to come".to_owned());
     }
     if last_seq == SeqNo::ZERO && chain != Chain::START {
         return Err("a ledger without records has the chain 0".to_owned());

@@ -25,6 +25,8 @@
 //! * The times, the epoch, the fingerprint and the parent of an attempt come together: with `epoch` there
 //!   are `started_at` and an attempt, without it none of the others.
 //! * All sizes are within the limits of the ledger.
+//! * The last position of the ledger leaves a quarter of all positions for what is to come, and no tombstone
+//!   is that of a task.
 //!
 //! Nothing else is asked of how fields go together, since a repair believes what it finds over a gap; and
 //! nothing of times, since a clock may say anything.

@@ -257,6 +257,7 @@ impl Look<'_> {
             | JournalError::Illegal { .. }
             | JournalError::Store(_)
             | JournalError::Panicked(_)
+            | JournalError::UsedUp
             | JournalError::Moved { .. } => Err(error),
         }
     }

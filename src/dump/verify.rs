@@ -83,6 +83,7 @@ impl Inspection {
             JournalError::Io { .. }
             | JournalError::Store(_)
             | JournalError::Panicked(_)
+            | JournalError::UsedUp
             | JournalError::Moved { .. } => Err(error),
         }
     }

@@ -111,9 +111,10 @@ impl From<JournalError> for OpenError {
                 what: format!("record {seq}: {source}"),
                 lost: None,
             }),
-            JournalError::Store(_) | JournalError::Panicked(_) | JournalError::Moved { .. } => {
-                Self::Journal(error)
-            }
+            JournalError::Store(_)
+            | JournalError::Panicked(_)
+            | JournalError::UsedUp
+            | JournalError::Moved { .. } => Self::Journal(error),
         }
     }
 }
@@ -202,6 +203,9 @@ pub enum JournalError {
     /// The store below panicked.
     #[error("the store panicked: {0}")]
     Panicked(String),
+    /// There is no position left for a record. No ledger comes to that by itself.
+    #[error("all positions of its log are used up: nothing can be recorded any more")]
+    UsedUp,
     /// Another directory has taken the place of this one.
     #[error("{} was moved or replaced while the ledger was open", path.display())]
     Moved {
@@ -238,6 +242,7 @@ impl JournalError {
             | Self::Illegal { .. }
             | Self::Store(_)
             | Self::Panicked(_)
+            | Self::UsedUp
             | Self::Moved { .. } => false,
         }
     }

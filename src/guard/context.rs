@@ -126,9 +126,12 @@ impl<K: TaskId> Context<K> {
         self.inner.effect_key
     }
 
-    /// Cancelled when the attempt is asked to stop, by [`cancel`](Ledger::cancel) or by the close of the
-    /// ledger. An attempt that goes on nevertheless is dropped after the
-    /// [grace period](crate::Task::cancel_grace).
+    /// Cancelled when the attempt is asked to stop: by [`cancel`](Ledger::cancel) or
+    /// [`time_out`](Ledger::time_out), by [`close_within`](Ledger::close_within) after its grace, and by its
+    /// caller's drop if it is to [end with that](crate::Task::cancel_with_caller). An attempt that goes on
+    /// nevertheless is dropped after the [grace period](crate::Task::cancel_grace). Also cancelled when it is
+    /// dropped at once, without a grace or at its timeout or deadline: for what it has spawned. A
+    /// [`close`](Ledger::close) waits for it, and does not cancel this.
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
         self.inner.runs.as_ref().map_or(&self.inner.never, |(_, control)| control.token())

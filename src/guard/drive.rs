@@ -1,8 +1,10 @@
 //! The task of a flight: looks at the id, acts, and looks again, until there is an answer.
 
-use super::flight::{Begun, Stop, Tells, Whom};
+use super::failed::Found;
+use super::flight::{Begun, Stop, Stored, Tells, Whom};
 use super::{Answer, Claim, ClaimKind, Context, Retry, Run};
 use crate::attempt::{self, Began, GONE, Kind, LEFT, Seat, Waiter};
+use crate::details::TaskDetails;
 use crate::error::{AttemptError, Rejection, RunError};
 use crate::foreign::Contained;
 use crate::id::TaskId;
@@ -35,8 +37,8 @@ pub(super) enum Look {
     Again,
 }
 
-/// The last attempt of this very run that is on record.
-#[derive(Clone, Copy, Debug)]
+/// An attempt on record: the last one of this very run, or the one that a probe was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Own {
     pub(super) attempt: Attempt,
     pub(super) since: SeqNo,
@@ -48,6 +50,8 @@ pub(super) struct Drive<'a, K, V, W, E> {
     pub(super) begun: &'a Begun,
     retry: Retry<E>,
     pub(super) own: Option<Own>,
+    /// What the probe has found out, and about what.
+    pub(super) found: Option<(Own, Found)>,
     /// What that ended in, if there may be another one.
     last: Option<Contained<RunError<V, E>>>,
     /// The first attempt of this run.
@@ -65,7 +69,7 @@ where
 {
     pub(super) fn new(run: Run<K, V, W>, begun: &'a Begun, retry: Retry<E>) -> Self {
         let (first, tells) = (Arc::default(), Tells::default());
-        Self { run, begun, retry, own: None, last: None, first, tells }
+        Self { run, begun, retry, own: None, found: None, last: None, first, tells }
     }
 
     /// Lets go of all that the user has given.
@@ -94,7 +98,7 @@ where
             self.goes_on()?;
             let seen = self.look();
             match seen.cell.state {
-                TaskState::Succeeded => match self.run.replayed(ClaimKind::Replayed).await? {
+                TaskState::Succeeded => match self.replayed(ClaimKind::Replayed).await? {
                     Some(claim) => return Ok(claim),
                     None => continue,
                 },
@@ -112,6 +116,7 @@ where
                 },
                 // Forgotten while this run was between two attempts: that is to have no other.
                 TaskState::NotFound => {
+                    self.tells.request = None;
                     if let Some(last) = self.take_last() {
                         return Err(last);
                     }
@@ -124,7 +129,7 @@ where
             if self.run.options.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(self.too_late());
             }
-            let ended = self.attempt().await;
+            let ended = self.attempt(seen.cell.seq).await;
             let (error, again) = match ended {
                 Ok(value) => return Ok(Claim { kind: ClaimKind::Executed, value: Some(value) }),
                 Err(AttemptError::Refused { .. }) => continue,
@@ -232,8 +237,8 @@ where
     async fn wait_for_other(&mut self, seen: &Seen) -> Result<Option<Claim<V>>, RunError<V, E>> {
         let runs = seen.cell.state == TaskState::Running;
         if runs {
-            if let Some(details) = self.run.details().await? {
-                self.run.same_request(&details)?;
+            if let Some(details) = self.details().await? {
+                self.run.same_request(Stored::of(&details))?;
             }
         }
         let settled = self.run.ledger.settled(&self.run.encoded);
@@ -247,9 +252,9 @@ where
             false => RunError::Rejected(Rejection::Poisoned(poison)),
         })?;
         match state {
-            TaskState::Succeeded if runs => self.run.replayed(ClaimKind::Joined).await,
+            TaskState::Succeeded if runs => self.replayed(ClaimKind::Joined).await,
             TaskState::Failed if runs => {
-                let Some(details) = self.run.details().await? else { return Ok(None) };
+                let Some(details) = self.details().await? else { return Ok(None) };
                 let Some(failure) = details.failure else { return Ok(None) };
                 if ended_with_its_caller(&failure) {
                     self.run.pardoned = seen.key;
@@ -267,8 +272,20 @@ where
         }
     }
 
-    /// One attempt, to its end.
-    async fn attempt(&mut self) -> Result<V, AttemptError<(), V, E>> {
+    /// What is known of the id. Whatever its company is told next is of that request.
+    pub(super) async fn details(&mut self) -> Result<Option<TaskDetails>, RunError<V, E>> {
+        let details = self.run.details().await?;
+        self.tells.request = details.as_ref().and_then(Stored::of);
+        Ok(details)
+    }
+
+    async fn replayed(&mut self, kind: ClaimKind) -> Result<Option<Claim<V>>, RunError<V, E>> {
+        let details = self.details().await?;
+        self.run.replay(kind, details)
+    }
+
+    /// One attempt, to its end, if the id is still as it was when its last record was this.
+    async fn attempt(&mut self, judged: SeqNo) -> Result<V, AttemptError<(), V, E>> {
         let run = &self.run;
         let seat = Seat::take(run.ledger.shared());
         let control = Arc::clone(seat.control());
@@ -298,7 +315,11 @@ where
         let start = Start {
             limits: run.options.limits(),
             seat: Some(seat),
-            begin: Begin { fingerprint: run.options.fingerprint, ..Begin::default() },
+            begin: Begin {
+                fingerprint: run.options.fingerprint,
+                after: Some(judged),
+                ..Begin::default()
+            },
             within: run.options.scope.clone(),
             after: self.first.get().cloned(),
             began: Some(began),
@@ -311,6 +332,7 @@ where
         };
         if let Some(own) = own.get() {
             self.own = Some(*own);
+            self.tells.request = None;
         }
         if let Some(end) = control.end() {
             self.tells.whom = Whom::Before(end.seq);

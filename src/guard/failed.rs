@@ -1,7 +1,7 @@
 //! What a run makes of an id that has failed: the policies.
 
-use super::drive::{Drive, Look, ended_with_its_caller, unless};
-use super::flight::Whom;
+use super::drive::{Drive, Look, Own, ended_with_its_caller, unless};
+use super::flight::{Stored, Whom};
 use super::{ClaimKind, Context, Landed, OnCrash, OnFailure, Run};
 use crate::attempt::{self, MAX_FAILURE_BYTES};
 use crate::details::TaskDetails;
@@ -9,13 +9,23 @@ use crate::error::{ChangeError, Rejection, RunError};
 use crate::foreign::{Contained, drop_caught};
 use crate::id::TaskId;
 use crate::index::Seen;
-use crate::ledger::{Ledger, TaskOutput};
-use crate::state::{Attempt, Event, Failure, Output, SeqNo, SuccessBy, TaskState};
-use crate::submission::{Answer, Request};
+use crate::ledger::TaskOutput;
+use crate::state::{Attempt, Event, Failure, Output, TaskState};
+use crate::submission::Request;
 use crate::sync::{Arc, lock};
 use std::fmt;
 use std::future::Future;
 use tokio::time::Instant;
+use tracing::Instrument as _;
+
+/// What a probe has found out about a crash.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    /// It has not happened.
+    Nothing,
+    /// It has, and this is what came of it.
+    Success(Output),
+}
 
 impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
     /// Whether there may be no attempt after this one.
@@ -30,28 +40,9 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         let last = attempt::cut_at(last, MAX_FAILURE_BYTES);
         let failure = Failure::GaveUp { attempts: details.attempt().get(), last };
         let event = Event::Resolved { failure: failure.clone() };
-        self.recorded(details.cell.seq, [event]).await?;
+        let (id, after) = (self.encoded.clone(), Some(details.cell.seq));
+        self.ledger.change(Request::Change { id, event, after }).await?;
         Ok(failure)
-    }
-
-    /// Records changes, the first after the record at `seq`, each other one after the one before it.
-    async fn recorded(
-        &self,
-        mut seq: SeqNo,
-        events: impl IntoIterator<Item = Event> + Send,
-    ) -> Result<(), ChangeError> {
-        let shared = self.ledger.shared();
-        for event in events {
-            let (id, after) = (self.encoded.clone(), Some(seq));
-            shared.permit().await?;
-            let request = Request::Change { id, event, after };
-            let answer = shared.submissions.submit(request)?.await;
-            if let Ok(Answer::Done(cell)) = &answer {
-                seq = cell.seq;
-            }
-            Ledger::<K, V>::answered(answer)?;
-        }
-        Ok(())
     }
 }
 
@@ -65,7 +56,7 @@ where
 {
     /// What the policies say of an id that has failed, in this very run or before.
     pub(super) async fn after_failure(&mut self, seen: &Seen) -> Result<Look, RunError<V, E>> {
-        let details = self.run.details().await?.filter(|details| details.cell == seen.cell);
+        let details = self.details().await?.filter(|details| details.cell == seen.cell);
         let Some(details) = details else { return Ok(Look::Again) };
         // No ledger records a failure without a reason, but a journal may have been told of one. Nobody
         // knows what came of it then.
@@ -76,7 +67,9 @@ where
         if own {
             return self.unless_worn(&details).await;
         }
-        if let Failure::Released(_) = failure {
+        // It is released to be tried again, which is not to be another request's.
+        let same = self.run.same_request(Stored::of(&details));
+        if matches!(failure, Failure::Released(_)) && same.is_ok() {
             return Ok(Look::Now);
         }
         // Others have taken it up between two attempts of this run, which has no more then.
@@ -85,7 +78,7 @@ where
             self.tells.failure = Some(failure);
             return Err(last);
         }
-        self.run.same_request(&details)?;
+        same?;
         if let Failure::GaveUp { attempts, .. } = failure {
             return Err(RunError::GaveUp { attempts });
         }
@@ -136,7 +129,7 @@ where
     /// After the last attempt: a next run is not to begin with finding that out.
     pub(super) async fn give_up_if_worn(&mut self) {
         let Some(own) = self.own.filter(|own| self.run.is_worn(own.attempt)) else { return };
-        let details: Result<_, RunError<V, E>> = self.run.details().await;
+        let details = self.details().await;
         let Ok(Some(details)) = details else { return };
         let same = (details.attempt(), details.since) == (own.attempt, own.since);
         if same && details.failure.as_ref().is_some_and(|failure| !is_verdict(failure)) {
@@ -145,8 +138,23 @@ where
         }
     }
 
-    /// It may have happened: asks the probe, which has no more time than an attempt.
+    /// It may have happened, which the probe finds out.
     async fn after_crash(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
+        let crash = Own { attempt: details.attempt(), since: details.since };
+        match self.found.clone().filter(|(asked, _)| *asked == crash) {
+            Some((_, Found::Nothing)) => self.unless_worn(details).await,
+            Some((_, Found::Success(output))) => self.has_landed(details, output).await,
+            None => {
+                let found = self.ask(details).await?;
+                self.found = found.map(|found| (crash, found));
+                // Whatever has happened meanwhile is to be heard of first.
+                Ok(Look::Again)
+            }
+        }
+    }
+
+    /// Asks the probe, which has no more time than an attempt; `None` if it is stopped.
+    async fn ask(&mut self, details: &TaskDetails) -> Result<Option<Found>, RunError<V, E>> {
         let run = &self.run;
         self.tells.asked = true;
         let probe = lock(&run.options.probe).take().and_then(Contained::into_inner);
@@ -154,7 +162,8 @@ where
         let context =
             Context::after_crash(&run.ledger, Arc::clone(&run.id), run.encoded.clone(), details);
         // In a task of its own: one that panics has found out nothing.
-        let asked = tokio::spawn(async move { probe(context).await });
+        let asked = async move { probe(context).await };
+        let asked = tokio::spawn(asked.instrument(tracing::Span::current()));
         let stop = asked.abort_handle();
         let timeout = run.options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let until = [timeout, run.options.deadline].into_iter().flatten().min();
@@ -163,10 +172,14 @@ where
         let landed = self.begun.unless_stopped(until, asked).await.flatten();
         stop.abort();
         match landed {
-            Some(Ok(Landed::No)) => self.unless_worn(details).await,
+            Some(Ok(Landed::No)) => Ok(Some(Found::Nothing)),
             Some(Ok(Landed::Unknown) | Err(_)) => Err(RunError::Held),
-            Some(Ok(Landed::Yes(value))) => self.has_landed(details, value).await,
-            None if self.begun.stopped().is_some() => Ok(Look::Again),
+            Some(Ok(Landed::Yes(value))) => {
+                let output = value.as_ref().map(|value| attempt::output_of(value, &shared));
+                drop_caught(value);
+                Ok(Some(Found::Success(output.unwrap_or(Output::Absent))))
+            }
+            None if self.begun.stopped().is_some() => Ok(None),
             None => match shared.submissions.rejection() {
                 Some(reason @ Rejection::Closed) => Err(reason.into()),
                 _ => Err(RunError::Held),
@@ -177,21 +190,12 @@ where
     async fn has_landed(
         &mut self,
         details: &TaskDetails,
-        value: Option<V>,
+        output: Output,
     ) -> Result<Look, RunError<V, E>> {
-        let shared = self.run.ledger.shared();
-        let output = match value {
-            None => Output::Absent,
-            Some(value) => {
-                let output = attempt::output_of(&value, shared);
-                drop_caught(value);
-                output
-            }
-        };
-        // By itself it says nothing about the state, so dying behind it is harmless.
-        let note = Event::Noted { note: "its probe has found that it had happened".to_owned() };
-        let success = Event::Succeeded { by: SuccessBy::Resolve, output };
-        match self.run.recorded(details.cell.seq, [note, success]).await {
+        let (id, after) = (self.run.encoded.clone(), Some(details.cell.seq));
+        let note = Some("its probe has found that it had happened".to_owned());
+        let request = Request::Resolve { id, note, output, after };
+        match self.run.ledger.change(request).await {
             Ok(()) | Err(ChangeError::Refused { .. }) => Ok(Look::Again),
             Err(error) => Err(error.into()),
         }

@@ -18,12 +18,13 @@
 
 use super::{Answer, failure_of};
 use crate::attempt::{Control, LEFT, Seat};
+use crate::details::TaskDetails;
 use crate::error::{Poison, RunError};
 use crate::id::EncodedId;
 use crate::index::{Index, Seen};
 use crate::ledger::TaskOutput;
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Cell, Failure, Fingerprint, SeqNo};
+use crate::state::{Cell, Failure, Fingerprint, SeqNo, Timestamp};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
@@ -83,6 +84,21 @@ impl Whom {
     }
 }
 
+/// Of which request an answer is that was on record already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub(super) fingerprint: Fingerprint,
+    /// When it was begun.
+    pub(super) at: Option<Timestamp>,
+}
+
+impl Stored {
+    pub(super) fn of(details: &TaskDetails) -> Option<Self> {
+        let at = details.started_at;
+        details.fingerprint.map(|fingerprint| Self { fingerprint, at })
+    }
+}
+
 /// What an answer says to others than its caller.
 #[derive(Debug, Default)]
 pub(super) struct Tells {
@@ -90,6 +106,8 @@ pub(super) struct Tells {
     pub(super) whom: Whom,
     /// What is on record, if that is not the answer itself.
     pub(super) failure: Option<Failure>,
+    /// Of which request it is, if it is not the caller's own that has one, or has none.
+    pub(super) request: Option<Stored>,
     /// The attempt that has ended with its caller, or its runtime.
     pub(super) left: Option<AttemptKey>,
     /// Whether a probe was asked.
@@ -109,7 +127,8 @@ pub(super) enum Stop {
 #[derive(Debug)]
 pub(crate) struct Flight {
     fingerprint: Option<Fingerprint>,
-    landing: OnceLock<Landing>,
+    /// What it came to, and of which request that is, if it is none of its own.
+    landing: OnceLock<(Landing, Option<Stored>)>,
     /// It has landed, or its first attempt is on record.
     news: Notify,
     stop: OnceLock<Stop>,
@@ -198,8 +217,13 @@ impl Flight {
         !ends && (seen.cell == now.cell || (now.key.is_some() && seen.key == now.key))
     }
 
+    /// Whether it is for a request that can be told from others.
+    pub(super) const fn has_fingerprint(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+
     /// Waits for what it comes to.
-    pub(super) async fn landed(&self) -> Landing {
+    pub(super) async fn landed(&self) -> (Landing, Option<Stored>) {
         self.wait(|| self.landing.get().cloned()).await
     }
 
@@ -332,6 +356,7 @@ impl Begun {
     /// Tells the company.
     pub(super) fn land<V: TaskOutput, E: fmt::Debug>(&self, answer: &Answer<V, E>, tells: Tells) {
         let alone = Arc::strong_count(&self.flight) <= 2;
+        let request = tells.request;
         let landing = match (answer, tells.left) {
             // Not worth serializing it once more for nobody: who comes from now on finds it recorded.
             (Ok(_), _) if alone => Landing::Gone,
@@ -350,10 +375,10 @@ impl Begun {
                 None => Landing::Gone,
             },
         };
-        self.end(landing);
+        self.end(landing, request);
     }
 
-    fn end(&self, landing: Landing) {
+    fn end(&self, landing: Landing, request: Option<Stored>) {
         {
             let mut flights = lock(&self.flights);
             // Another one may have taken its place.
@@ -363,7 +388,7 @@ impl Begun {
         }
         let nothing = matches!(landing, Landing::Gone | Landing::Left(_));
         let forgotten = nothing && sabotage::is(Sabotage::LeaveCompany);
-        if self.flight.landing.set(landing).is_ok() && !forgotten {
+        if self.flight.landing.set((landing, request)).is_ok() && !forgotten {
             self.flight.news.notify_waiters();
         }
     }
@@ -373,7 +398,7 @@ impl Drop for Begun {
     fn drop(&mut self) {
         if self.flight.landing.get().is_none() {
             // Its runtime is gone, and so is its attempt, or will be.
-            self.end(self.latest().map_or(Landing::Gone, Landing::Left));
+            self.end(self.latest().map_or(Landing::Gone, Landing::Left), None);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::attempt::{MAX_FAILURE_BYTES, cut_at};
 use crate::error::{ChangeError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
-use crate::state::{Event, Failure, Output, SuccessBy};
+use crate::state::{Event, Failure, Output};
 use crate::submission::Request;
 
 /// What became of a failed, most often a crashed, attempt after all.
@@ -28,7 +28,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Durability
     ///
-    /// When it returns `Ok`, it is on disk.
+    /// When it returns `Ok`, it is on disk, with its note.
     ///
     /// # Cancel safety
     ///
@@ -36,7 +36,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ///
     /// # Errors
     ///
-    /// [`ChangeError`]; refused when the id is not failed.
+    /// [`ChangeError`]; refused, without leaving its note, when the id is not failed.
     ///
     /// # Panics
     ///
@@ -70,18 +70,15 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     ) -> Result<(), ChangeError> {
         let id = EncodedId::encode::<K, Q>(id).map_err(Rejection::Id)?;
         let note = cut_at(note.into(), MAX_FAILURE_BYTES);
+        let resolved = |failure| Event::Resolved { failure };
         let event = match verdict {
             Verdict::Succeeded => {
-                if !note.is_empty() {
-                    // By itself it says nothing about the state, so dying behind it is harmless.
-                    let note = cut_at(note, MAX_NOTE_BYTES);
-                    let (id, event) = (id.clone(), Event::Noted { note });
-                    self.change(Request::Change { id, event, after: None }).await?;
-                }
-                Event::Succeeded { by: SuccessBy::Resolve, output: Output::Absent }
+                let note = Some(cut_at(note, MAX_NOTE_BYTES)).filter(|note| !note.is_empty());
+                let output = Output::Absent;
+                return self.change(Request::Resolve { id, note, output, after: None }).await;
             }
-            Verdict::Failed => Event::Resolved { failure: Failure::Resolved(note) },
-            Verdict::Retry => Event::Resolved { failure: Failure::Released(note) },
+            Verdict::Failed => resolved(Failure::Resolved(note)),
+            Verdict::Retry => resolved(Failure::Released(note)),
         };
         self.change(Request::Change { id, event, after: None }).await
     }

@@ -12,7 +12,8 @@ pub(super) struct Published {
     pub(super) queued: BTreeMap<SeqNo, EncodedId>,
     /// The last of those records that was published.
     pub(super) last_queued: SeqNo,
-    /// Whose end was the last record of each, and where its life began; zero if nobody has asked.
+    /// Whose attempt it was that failed, unless there is a verdict on that, and where the life of the id
+    /// began; zero if nobody has asked.
     pub(super) failed: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
     /// Who runs, and where the life of the id began.
     pub(super) running: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,

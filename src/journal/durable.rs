@@ -11,7 +11,7 @@
 
 use super::chain::LedgerId;
 use super::checkpoint::Checkpoint;
-use super::frame;
+use super::frame::{self, FrameError};
 use super::fresh::{Fresh, Origin};
 use super::judge::Position;
 use super::lock::DirLock;
@@ -115,7 +115,7 @@ impl SledJournal {
             }
         };
         let Some(bytes) = bytes else { return Ok(Vec::new()) };
-        let wrong = |error: frame::FrameError| JournalError::damaged("log", error.to_string());
+        let wrong = |error: FrameError| JournalError::damaged("log", error.to_string());
         let (head, body) = frame::parse(ledger, &bytes).map_err(wrong)?;
         frame::decode_records(&head, body).map_err(wrong)
     }
@@ -176,7 +176,18 @@ impl Journal for SledJournal {
         let Some(last) = records.last() else { return Ok(()) };
         self.lock.still_ours()?;
         let (frames, chain) = frame::encode_records(self.ledger(), self.end.chain, records)
-            .map_err(|error| JournalError::Store(error.to_string()))?;
+            .map_err(|error| match &error {
+                FrameError::Position { .. } => JournalError::UsedUp,
+                FrameError::NotAFrame
+                | FrameError::Version(_)
+                | FrameError::Kind(_)
+                | FrameError::OtherLedger(_)
+                | FrameError::TooLong(_)
+                | FrameError::Count(_)
+                | FrameError::Truncated { .. }
+                | FrameError::Checksum
+                | FrameError::Body(_) => JournalError::Store(error.to_string()),
+            })?;
         self.log.append(frames)?;
         self.end = Position { seq: last.seq, chain };
         self.witness.note(last.seq, chain, Instant::now())

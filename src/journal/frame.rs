@@ -160,6 +160,7 @@ pub(crate) enum FrameError {
 ///
 /// [`FrameError::TooLong`] for a record above [`MAX_RECORD`]: the limits of ids, outputs and texts
 /// are kept further up, so this is a second fence, before anything is written.
+/// [`FrameError::Position`] when there are no positions left.
 pub(crate) fn encode_records(
     ledger: LedgerId,
     mut chain: Chain,
@@ -245,8 +246,8 @@ pub(crate) fn parse(ledger: LedgerId, bytes: &[u8]) -> Result<(FrameHead, &[u8])
         return Err(FrameError::Count(fields.count));
     }
     let first = fields.first;
-    let end = first.checked_add(fields.count.into()).filter(|end| *end <= SeqNo::LAST);
-    if end.is_none() || first < fields.lead.into() {
+    end_of(first, fields.count)?;
+    if first < fields.lead.into() {
         return Err(FrameError::Position { first });
     }
     let head = FrameHead {
@@ -259,6 +260,12 @@ pub(crate) fn parse(ledger: LedgerId, bytes: &[u8]) -> Result<(FrameHead, &[u8])
         checksum: Chain(checksum),
     };
     Ok((head, sealed.get(HEAD..).unwrap_or_default()))
+}
+
+/// The position behind so many items, which there has to be.
+fn end_of(first: u64, count: u32) -> Result<u64, FrameError> {
+    let end = first.checked_add(count.into()).filter(|end| *end <= SeqNo::LAST);
+    end.ok_or(FrameError::Position { first })
 }
 
 /// As many of the records as fit, as a frame whose head is still to be filled in and whose checksum
@@ -296,6 +303,8 @@ fn finish(
 ) -> Result<Chain, FrameError> {
     let body = out.len() - at - HEAD;
     let length = u32::try_from(body).map_err(|_| FrameError::TooLong(body as u64))?;
+    // What would not be read back is not written.
+    end_of(start.first, start.count)?;
     debug_assert!(start.count >= 1 && start.count <= length, "items in a frame");
     let head = MAGIC
         .iter()

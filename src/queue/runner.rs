@@ -9,7 +9,7 @@ use crate::guard::Context;
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::TaskOutput;
 use crate::state::{SeqNo, TaskState};
-use crate::submission::{Begin, FromQueue};
+use crate::submission::Begin;
 use crate::sync::{Arc, lock};
 use crate::task::{NotStarted, Start};
 use crate::wake;
@@ -148,7 +148,6 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
             Ok(id) => id,
             Err(why) => return unread(&why),
         };
-        let from = FromQueue { seq, since: details.since };
         let slot = Arc::new(OnceLock::new());
         let (queue, told) = (Arc::clone(self), Arc::clone(&slot));
         let payload = details.payload.unwrap_or_default();
@@ -170,7 +169,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         });
         let start = Start {
             limits: Limits { timeout: self.options.timeout, ..Limits::default() },
-            begin: Begin { queued: Some(from), ..Begin::default() },
+            begin: Begin { after: Some(seq), queued: Some(details.since), ..Begin::default() },
             began: Some(began),
             ..Start::new(&*id, Kind::Launch, attempt::launch_succeeded)
         };

@@ -16,18 +16,11 @@ pub(crate) struct Begin {
     pub(crate) fingerprint: Option<Fingerprint>,
     /// The attempt of the scope within which it runs.
     pub(crate) within: Option<Within>,
-    /// What it comes out of the queue for: nobody else starts what is queued, and that starts nothing
-    /// else.
-    pub(crate) queued: Option<FromQueue>,
-}
-
-/// What somebody has found in the queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FromQueue {
-    /// The record that has put it there.
-    pub(crate) seq: SeqNo,
-    /// Where the life of its id began.
-    pub(crate) since: SeqNo,
+    /// Only if this is the last record of its id.
+    pub(crate) after: Option<SeqNo>,
+    /// It comes out of the queue, and its life began there: nobody else starts what is queued, and that
+    /// starts nothing else.
+    pub(crate) queued: Option<SeqNo>,
 }
 
 /// An attempt within which others run. Its end is recorded after theirs.
@@ -50,6 +43,9 @@ pub(crate) enum Request {
     Note { id: EncodedId, key: AttemptKey, note: String },
     /// This happened to it, says somebody outside; with a position, only if that is its last record.
     Change { id: EncodedId, event: Event, after: Option<SeqNo> },
+    /// It has succeeded, as somebody has found out, who says this of it: both are recorded, or neither.
+    /// With a position, only if that is its last record.
+    Resolve { id: EncodedId, note: Option<String>, output: Output, after: Option<SeqNo> },
     /// Drop what is old of it, in this event, unless a run is at it; only if this is its last record.
     Prune { id: EncodedId, event: Event, after: SeqNo },
     /// Set or remove a name of the metadata.
@@ -76,6 +72,7 @@ impl Request {
             | Self::End { id, .. }
             | Self::Note { id, .. }
             | Self::Change { id, .. }
+            | Self::Resolve { id, .. }
             | Self::Prune { id, .. } => Some(id),
             Self::SetMetadata { .. } => None,
         }
@@ -103,6 +100,7 @@ impl Request {
             | Self::StartRevoke { .. }
             | Self::Note { .. }
             | Self::Change { .. }
+            | Self::Resolve { .. }
             | Self::Prune { .. }
             | Self::SetMetadata { .. } => true,
             Self::End { .. } => false,

@@ -139,7 +139,7 @@ impl<'a, K, R> Start<'a, K, R> {
             success,
             limits: Limits { timeout: None, deadline: None, grace: None },
             seat: None,
-            begin: Begin { fingerprint: None, within: None, queued: None },
+            begin: Begin { fingerprint: None, after: None, within: None, queued: None },
             within: None,
             scope: None,
             after: None,

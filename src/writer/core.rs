@@ -14,8 +14,8 @@ use crate::journal::{Entry, Journal, LedgerEvent, Record};
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{MAX_METADATA, RESERVED};
 use crate::state::{
-    Cell, Epoch, Event, Grave, IllegalTransition, Parent, SeqNo, TaskState, Timestamp, Tombstone,
-    WhyIllegal,
+    Cell, Epoch, Event, Grave, IllegalTransition, Parent, SeqNo, SuccessBy, TaskState, Timestamp,
+    Tombstone, WhyIllegal,
 };
 use crate::submission::{Answer, AttemptKey, Request, Within};
 use std::borrow::Cow;
@@ -49,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) cell: Cell,
     /// Where the life of a failed id began; zero if nobody has asked yet.
     pub(crate) since: SeqNo,
+    /// Of a failed id, whose attempt that was.
+    pub(crate) key: Option<AttemptKey>,
     /// All that is left of a success.
     pub(crate) tombstone: Option<Tombstone>,
 }
@@ -57,7 +59,7 @@ impl Found {
     /// An id of which nothing is known.
     #[cfg(test)]
     pub(crate) const NOTHING: Self =
-        Self { cell: Cell::ABSENT, since: SeqNo::ZERO, tombstone: None };
+        Self { cell: Cell::ABSENT, since: SeqNo::ZERO, key: None, tombstone: None };
 
     /// As callers see it.
     const fn state(&self) -> TaskState {
@@ -174,6 +176,23 @@ impl Core {
         Record { seq, at, entry }
     }
 
+    /// What has to happen before the request can: after which record, and what.
+    fn before(request: &Request, found: &Found) -> Option<(SeqNo, Event)> {
+        let last = found.cell.seq;
+        match (request, found.tombstone) {
+            (_, Some(tombstone)) if request.opens_a_grave() => {
+                Some((last, Event::Exhumed { tombstone }))
+            }
+            // Only where the success can follow it.
+            (Request::Resolve { note: Some(note), after, .. }, None)
+                if found.cell.state == TaskState::Failed =>
+            {
+                Some((after.unwrap_or(last), Event::Noted { note: note.clone() }))
+            }
+            _ => None,
+        }
+    }
+
     /// What the request becomes for `id`, of which this is known; or why not.
     fn judge(
         &mut self,
@@ -186,18 +205,20 @@ impl Core {
         let last = found.cell.seq;
         match request {
             Request::Start { key, begin, .. } => {
+                // Whoever asks has judged another record.
+                let overtaken = begin.after.is_some_and(|after| after != last);
                 // The queue's own runner is the only one to start what is queued.
                 let queued = found.cell.state == TaskState::Queued;
-                let is_meant = begin.queued.map_or(!queued, |from| queued && from.seq == last);
-                if found.tombstone.is_some() || !is_meant {
+                let is_meant = queued == begin.queued.is_some();
+                if found.tombstone.is_some() || !is_meant || overtaken {
                     return Err(Answer::Refused(found.state()));
                 }
                 if begin.within.as_ref().is_some_and(|within| !self.takes_more(within)) {
                     return Err(Answer::ScopeEnded);
                 }
                 let failed = found.cell.state == TaskState::Failed;
-                let since = if let Some(from) = begin.queued {
-                    from.since
+                let since = if let Some(since) = begin.queued {
+                    since
                 } else if failed && found.since == SeqNo::ZERO {
                     let read = journal.read(id, before());
                     read.map_err(|_| Answer::Unreadable)?.since
@@ -230,7 +251,19 @@ impl Core {
                 if found.tombstone.is_some() || runs {
                     return Err(Answer::Refused(found.state()));
                 }
-                self.legal(found, after.unwrap_or(last), event.clone(), None, found.since)
+                // What says nothing of the failure leaves it whose it was.
+                let told = matches!(event, Event::Noted { .. } | Event::Pinned | Event::Unpinned);
+                let key = found.key.filter(|_| told);
+                self.legal(found, after.unwrap_or(last), event.clone(), key, found.since)
+            }
+            Request::Resolve { note, output, after, .. } => {
+                if found.tombstone.is_some() {
+                    return Err(Answer::Refused(found.state()));
+                }
+                // The note before it has followed that record.
+                let prev = after.filter(|_| note.is_none()).unwrap_or(last);
+                let event = Event::Succeeded { by: SuccessBy::Resolve, output: output.clone() };
+                self.legal(found, prev, event, None, found.since)
             }
             Request::Prune { event, after, .. } => {
                 if found.tombstone.is_some() {
@@ -405,9 +438,8 @@ impl<'r> Batch<'_, 'r> {
         at_work: &impl Fn(&EncodedId) -> bool,
         journal: &mut dyn Journal,
     ) -> Result<Cell, Answer> {
-        if let Some(tombstone) = found.tombstone.filter(|_| request.opens_a_grave()) {
-            let event = Event::Exhumed { tombstone };
-            let judged = self.core.legal(found, SeqNo::ZERO, event, None, SeqNo::ZERO)?;
+        if let Some((prev, event)) = Core::before(request, found) {
+            let judged = self.core.legal(found, prev, event, None, found.since)?;
             self.taken(id, judged, found);
         }
         if matches!(request, Request::Prune { .. }) && at_work(id) {
@@ -435,7 +467,7 @@ impl<'r> Batch<'_, 'r> {
         // A life that has ended, or has come to its success, begins no other.
         let lives = matches!(cell.state, TaskState::Running | TaskState::Failed);
         let since = if lives { since } else { SeqNo::ZERO };
-        (found.cell, found.since) = (cell, since);
+        (found.cell, found.since, found.key) = (cell, since, key);
         let entry = Entry::Task { id: id.clone(), prev, event };
         let record = self.core.record(self.at, entry);
         self.records.push(record);

@@ -34,6 +34,33 @@ fn pruning_is_tried_done_and_seen() {
     on("verify", &path, &[]).expect(0);
 }
 
+/// There was no way to pin anything but by a program.
+#[test]
+fn what_is_pinned_is_kept_until_it_is_unpinned() {
+    let (_dir, path) = words();
+    let failed = on("dump", &path, &["--state", "failed", "--format", "json"]).expect(0);
+    let failed: serde_json::Value = serde_json::from_str(failed.lines()[0]).unwrap();
+    let failed = failed["id"].as_str().unwrap();
+    for id in ["apple", failed] {
+        on("pin", &path, &[id]).expect(0);
+        let shown = on("show", &path, &[id]).expect(0);
+        assert!(shown.out.contains("it is not pruned by age"), "{shown:?}");
+    }
+    let all = ["--succeeded", "0s", "--failed", "0s"];
+    let done = on("prune", &path, &all).expect(0);
+    assert!(done.out.contains("pinned\t2\tkept"), "{done:?}");
+    on("unpin", &path, &["apple"]).expect(0);
+    let done = on("prune", &path, &all).expect(0);
+    assert!(done.out.contains("succeeded\t1\tbecame tombstones"), "{done:?}");
+    assert!(done.out.contains("pinned\t1\tkept"), "{done:?}");
+    let pruned = on("pin", &path, &["apple"]).expect(1);
+    assert!(pruned.err.contains("apple is succeeded: only what"), "{pruned:?}");
+    let unknown = on("unpin", &path, &["never seen"]).expect(1);
+    assert!(unknown.err.contains("knows nothing of the id"), "{unknown:?}");
+    on("pin", &path, &[]).expect(2);
+    on("verify", &path, &[]).expect(0);
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let (_dir, path) = words();

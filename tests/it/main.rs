@@ -13,7 +13,9 @@ mod limited;
 mod lined;
 #[cfg(feature = "metrics")]
 mod measured;
+mod mistaken;
 mod model;
+mod overtaken;
 mod paused;
 mod porting;
 mod printed;
@@ -22,6 +24,7 @@ mod queued;
 mod refusals;
 mod replayed;
 mod scoped;
+mod stopped;
 mod stuck;
 mod support;
 mod traced;

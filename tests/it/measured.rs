@@ -1,11 +1,13 @@
 //! What is told to the `metrics` facade. The recorder is one for the whole process, so other tests are
 //! counted as well: what is asserted are lower bounds, names and kinds.
 
-use crate::support::{fresh, name, never, ok, until};
+use crate::support::{crashed, fresh, name, never, ok, until};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use metrics_util::{CompositeKey, MetricKind};
 use std::sync::OnceLock;
-use taskledger::{OnFailure, TaskState};
+use std::time::Duration;
+use taskledger::{OnFailure, RunError, TaskState};
+use tokio::time::Instant;
 
 fn recorder() -> &'static Snapshotter {
     static RECORDER: OnceLock<Snapshotter> = OnceLock::new();
@@ -103,6 +105,23 @@ async fn each_run_counts_once_as_what_it_came_to() {
         _ = both => unreachable!(),
         () = until(|| ledger.query_task_state_quick("b") == TaskState::Running) => {}
     }
+    // Nothing runs for these: one is late, one waits until it is late, one is cancelled while its probe
+    // is asked.
+    let now = Instant::now();
+    ledger.task(name("c")).deadline(now).run(|_| ok(1)).await.unwrap_err();
+    let waits = ledger.task(name("b")).deadline(now + Duration::from_millis(20));
+    waits.run(|_| ok(1)).await.unwrap_err();
+    let (crashed, _) = crashed("a").await;
+    let asks = crashed.task(name("a")).probe(|_| std::future::pending());
+    let cancel = async {
+        tokio::task::yield_now().await;
+        crashed.cancel("a", "enough").unwrap();
+    };
+    let (cancelled, ()) = tokio::join!(asks.run(|_| ok(1)), cancel);
+    assert!(matches!(cancelled, Err(RunError::Cancelled(_))), "{cancelled:?}");
+    // This one has run.
+    let late = ledger.task(name("d")).timeout(Duration::from_millis(1));
+    late.run(|_| never()).await.unwrap_err();
     drop(guard);
     let mut told: Vec<String> = snapshotter
         .snapshot()
@@ -114,7 +133,7 @@ async fn each_run_counts_once_as_what_it_came_to() {
     told.sort();
     assert_eq!(
         told,
-        [("dropped", 2), ("executed", 2), ("refused", 1), ("replayed", 2)]
+        [("dropped", 2), ("executed", 3), ("refused", 4), ("replayed", 2)]
             .map(|(kind, count)| format!("taskledger_claims_total kind={kind} Counter({count})"))
     );
 }

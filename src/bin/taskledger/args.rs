@@ -38,6 +38,14 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Repair(RepairArgs),
     Resolve(ResolveArgs),
+    /// Keeps a task that has succeeded or failed from being pruned by age.
+    ///
+    /// Until it is unpinned, launched again, revoked or forgotten. It opens the ledger, as `resolve` does.
+    Pin(PinArgs),
+    /// Takes a `pin` back.
+    ///
+    /// It opens the ledger, as `resolve` does.
+    Unpin(PinArgs),
     Prune(PruneArgs),
     #[command(flatten)]
     Copies(crate::copies::Copies),
@@ -84,6 +92,21 @@ pub(crate) struct VerdictArgs {
     /// It may be tried again, also if it was given up.
     #[arg(long)]
     pub(crate) retry: bool,
+}
+
+/// Which task is pinned, or is no more.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  taskledger pin ledger payment-17
+  taskledger unpin ledger payment-17
+  taskledger show ledger payment-17")]
+pub(crate) struct PinArgs {
+    /// The directory of the ledger.
+    pub(crate) path: PathBuf,
+    /// The id, exactly as `dump` prints it.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) id: String,
 }
 
 /// Drops tasks that finished longer ago than they are to be kept.

@@ -53,6 +53,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Resolve(args) => resolve::run(&args),
+        Command::Pin(args) => resolve::pin(&args),
+        Command::Unpin(args) => resolve::unpin(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Copies(args) => copies::run(&args),
         Command::Completions(args) => completions(args.shell),

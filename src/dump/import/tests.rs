@@ -403,6 +403,64 @@ fn what_no_ledger_can_hold_is_refused_whatever_is_accepted() {
     assert!(tried >= 22, "{tried}");
 }
 
+/// It was imported: failed, and, as soon as it was forgotten, succeeded.
+#[test]
+fn a_task_beside_its_own_tombstone_is_refused() {
+    let (scratch, export) = sample();
+    let mut all = lines(&export);
+    all.pop();
+    let field = |line: &str, of: &str, name: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        data_encoding::HEXLOWER.decode(line[of][name].as_str().unwrap().as_bytes()).unwrap()
+    };
+    let seal = Seal::new(field(&all[0], "ledger", "ledger").try_into().unwrap());
+    let tasks: Vec<String> =
+        all.iter().filter(|line| line.starts_with("{\"task\"")).cloned().collect();
+    for task in &tasks {
+        let tombstone = seal.tombstone(&field(task, "task", "id"));
+        let mut lines = all.clone();
+        lines.push(json!({ "tombstone": tombstone.to_string() }).to_string());
+        lines[1 + tasks.len()..].sort();
+        let at = lines.iter().position(|line| line.contains(&tombstone.to_string())).unwrap();
+        refused(&scratch, &lines, at as u64 + 1, "of a task that is there as well");
+    }
+}
+
+/// However few of many tombstones are held against the tasks at once.
+#[test]
+fn every_tombstone_is_held_against_every_task() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (ledger, seal) = (LedgerId([1; 16]), Seal::new([1; 16]));
+    let id = |number: u8| EncodedId::from_bytes(&[number]);
+    let mut tombstones: Vec<_> = (100..110).map(|n| seal.tombstone(id(n).as_bytes())).collect();
+    tombstones.sort();
+    let cell = |seq| Cell { state: TaskState::Succeeded, attempt: Attempt::NONE, seq };
+    let checkpoint = |name: &str, last: u8| {
+        let path = scratch.path().join(name);
+        let end = SeqNo::new(9);
+        let mut writer = CheckpointWriter::create(&path, ledger, end, Chain(1)).unwrap();
+        for number in [1, 2, last] {
+            let cell = cell(SeqNo::new(1));
+            let details = TaskDetails {
+                cell,
+                succeeded_by: Some(SuccessBy::Mark),
+                ended_at: Some(Timestamp::from_micros(1)),
+                ..TaskDetails::ABSENT
+            };
+            writer.push(&id(number), &details).unwrap();
+        }
+        let mut summed_up = writer.sum_up(Epoch::new(1), &BTreeMap::new()).unwrap();
+        tombstones.iter().for_each(|tombstone| summed_up.bury(*tombstone).unwrap());
+        summed_up.end().unwrap()
+    };
+    let (good, bad) = (checkpoint("good", 3), checkpoint("bad", 107));
+    let place = tombstones.iter().position(|grave| *grave == seal.tombstone(&[107])).unwrap();
+    for at_once in [1, 3, 10, 11] {
+        assert_eq!(buried_alive(&good, &seal, at_once).unwrap(), None);
+        assert_eq!(buried_alive(&bad, &seal, at_once).unwrap(), Some(place as u64));
+    }
+}
+
 #[test]
 fn the_first_line_decides() {
     let (scratch, export) = sample();
@@ -426,6 +484,8 @@ fn the_first_line_decides() {
         ("id_type", json!("////"), "the description of the id type"),
         ("id_type", json!(data_encoding::BASE64.encode(&vec![0; 300_000])), "has 300000 bytes"),
         ("last_seq", json!(u64::MAX), "beyond all"),
+        ("last_seq", json!(SeqNo::LAST - 1), "no room"),
+        ("last_seq", json!(SeqNo::LAST - ROOM + 1), "no room"),
         ("epoch", json!(u64::MAX), "more opens than records"),
         ("metadata", json!([pair("a", 5000)]), "with its value"),
         ("metadata", json!([pair("b", 1), pair("a", 1)]), "out of order"),

@@ -180,6 +180,21 @@ fn hostile_numbers_are_refused() {
     }
 }
 
+/// It was written, acknowledged, and passed over when it was read.
+#[test]
+fn what_would_not_be_read_back_is_not_written() {
+    let at = |seq| Record { seq: SeqNo::new(seq), ..opened() };
+    let last = SeqNo::LAST - 1;
+    let (frames, _) = encode_records(LEDGER, Chain(0), &[at(last)]).expect("the last one");
+    parse(LEDGER, &frames[0].bytes).expect("it is read back");
+    for first in [SeqNo::LAST, SeqNo::LAST + 1, u64::MAX] {
+        let refused = encode_records(LEDGER, Chain(0), &[at(first)]).expect_err("beyond");
+        assert_eq!(refused, FrameError::Position { first });
+    }
+    let refused = encode_records(LEDGER, Chain(0), &[at(last), at(last + 1)]).expect_err("half");
+    assert_eq!(refused, FrameError::Position { first: last });
+}
+
 /// A length inside the body that claims up to `u64::MAX` bytes is answered at once: everything
 /// borrows from the body, so there is nothing to allocate.
 #[test]

@@ -2,9 +2,10 @@ use super::*;
 use crate::dump::Inspection;
 use crate::error::OpenError;
 use crate::id::{EncodedId, IdShape};
+use crate::journal::chain::Chain;
 use crate::journal::durable::SledJournal;
 use crate::journal::open::{self, StoreOptions};
-use crate::journal::{Copier, Entry, Journal};
+use crate::journal::{Copier, Entry, Journal, LedgerEvent, Replayed};
 use crate::state::{Attempt, Epoch, Event, Output, SeqNo, SuccessBy, TaskState, Timestamp};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -159,7 +160,7 @@ fn a_copy_goes_on_from_where_it_was_made() {
         assert_eq!((journal.ledger(), report.repaired.len()), (ledger, 0));
         let base = journal.replay(&mut |_| Ok(())).unwrap();
         assert_eq!((base.ledger, base.last_seq.get()), (ledger.0, 6));
-        let event = crate::journal::LedgerEvent::EpochOpened { epoch: Epoch::new(next) };
+        let event = LedgerEvent::EpochOpened { epoch: Epoch::new(next) };
         let at = Timestamp::from_micros(next);
         let record = Record { seq: SeqNo::new(next), at, entry: Entry::Ledger(event) };
         journal.append(&[record]).unwrap();
@@ -259,7 +260,7 @@ fn a_copier_outlives_its_checkpoint_and_its_ledger() {
         .append(&[Record {
             seq: SeqNo::new(7),
             at: Timestamp::from_micros(7),
-            entry: Entry::Ledger(crate::journal::LedgerEvent::EpochOpened { epoch: Epoch::new(2) }),
+            entry: Entry::Ledger(LedgerEvent::EpochOpened { epoch: Epoch::new(2) }),
         }])
         .unwrap();
     while journal.upkeep(Some(SeqNo::new(7))).unwrap().checkpointed < SeqNo::new(7) {
@@ -273,4 +274,45 @@ fn a_copier_outlives_its_checkpoint_and_its_ledger() {
         copier(&path, &go()).unwrap();
         assert_whole(&path);
     }
+}
+
+/// A record beyond the last position was acknowledged, and passed over by the next open. (No import makes such
+/// a ledger.)
+#[test]
+fn a_ledger_without_positions_left_says_so_and_keeps_what_it_has() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("copy");
+    let end = Position { seq: SeqNo::new(SeqNo::LAST - 2), chain: Chain(7) };
+    let shape = IdShape::of_type::<String>().to_bytes();
+    let created_at = Timestamp::from_micros(1);
+    let origin = Origin { ledger: LedgerId([1; 16]), created_at, shape, end };
+    let fresh = Fresh::begin(&path).unwrap();
+    let writer = fresh.write_checkpoint(&origin).unwrap();
+    writer.sum_up(Epoch::new(1), &std::collections::BTreeMap::new()).unwrap().end().unwrap();
+    fresh.finish(&origin, &[]).unwrap();
+    let opened = |seq: u64| Record {
+        seq: SeqNo::new(seq),
+        at: Timestamp::from_micros(seq),
+        entry: Entry::Ledger(LedgerEvent::EpochOpened { epoch: Epoch::new(2) }),
+    };
+    let (mut journal, _) = open::open(&options(&path)).unwrap();
+    journal.replay(&mut |_| Ok(())).unwrap();
+    let last = SeqNo::LAST - 1;
+    let both = journal.append(&[opened(last), opened(last + 1)]);
+    assert!(matches!(both, Err(JournalError::UsedUp)), "{both:?}");
+    journal.append(&[opened(last)]).unwrap();
+    let beyond = journal.append(&[opened(last + 1)]);
+    assert!(matches!(beyond, Err(JournalError::UsedUp)), "{beyond:?}");
+    journal.close().unwrap();
+    drop(journal);
+    let (mut journal, _) = open::open(&options(&path)).unwrap();
+    let mut found = Vec::new();
+    let replay = journal.replay(&mut |replayed| {
+        if let Replayed::Records(records) = replayed {
+            found.extend(records.into_iter().map(|record| record.seq.get()));
+        }
+        Ok(())
+    });
+    replay.unwrap();
+    assert_eq!(found, [last]);
 }

@@ -280,6 +280,79 @@ fn a_mark_refuses_the_launch_behind_it() {
     assert_eq!(states(&answers), [Ok(TaskState::Running), Err(Some(TaskState::Running))]);
 }
 
+/// A start was taken whatever had become of the id since it was judged.
+#[test]
+fn a_start_follows_only_what_was_judged() {
+    let judged = |key, after| Request::Start {
+        id: id("a"),
+        key: AttemptKey(key),
+        begin: Begin { after: Some(SeqNo::new(after)), ..Begin::default() },
+    };
+    let mut bench = Bench::new();
+    let answers = bench.step(&[start(1), end(AttemptKey(1), failed()), judged(2, 0), judged(3, 1)]);
+    let refused = Err(Some(TaskState::Failed));
+    assert_eq!(states(&answers)[2..], [refused, refused]);
+    assert_eq!(states(&bench.step(&[judged(4, 0)])), [refused]);
+    let pin = Request::Change { id: id("a"), event: Event::Pinned, after: None };
+    let answers = bench.step(&[pin, judged(5, 2)]);
+    assert_eq!(states(&answers), [Ok(TaskState::Failed), refused]);
+    assert_eq!(states(&bench.step(&[judged(6, 3)])), [Ok(TaskState::Running)]);
+    // Of what is not known there is no record.
+    let mut bench = Bench::new();
+    assert_eq!(states(&bench.step(&[judged(1, 0)])), [Ok(TaskState::Running)]);
+}
+
+/// They were two requests, of which the second might be refused.
+#[test]
+fn a_verdict_and_its_note_are_one_request() {
+    let resolve = |note: Option<&str>, after: Option<u64>| Request::Resolve {
+        id: id("a"),
+        note: note.map(str::to_owned),
+        output: Output::Absent,
+        after: after.map(SeqNo::new),
+    };
+    for state in TaskState::ALL {
+        for note in [None, Some("seen")] {
+            let (mut bench, _) = Bench::with(state);
+            let before = bench.journal.records().len();
+            let last = bench.cell("a").seq.get();
+            if state != TaskState::Failed {
+                for after in [None, Some(last), Some(last + 1)] {
+                    let answers = bench.step(&[resolve(note, after)]);
+                    assert!(!matches!(answers[..], [Answer::Done(_)]), "{state}: {answers:?}");
+                }
+                assert_eq!(bench.journal.records().len(), before, "{state}");
+                continue;
+            }
+            // Another record is the last one.
+            assert_eq!(bench.step(&[resolve(note, Some(last - 1))]), [Answer::Superseded]);
+            let published = bench.cell("a");
+            let look = |_: &EncodedId| found(published);
+            let requests = [resolve(note, Some(last)), start(50)];
+            let at = Timestamp::default();
+            let step = bench.core.step(&requests, at, look, |_| false, &mut bench.journal).unwrap();
+            assert!(
+                matches!(step.answers[0], Answer::Done(cell) if cell.state == TaskState::Succeeded)
+            );
+            assert_eq!(step.answers[1], Answer::Refused(TaskState::Succeeded));
+            let names: Vec<_> =
+                step.changes.iter().map(|change| change.cell.state.name()).collect();
+            let told = bench.journal.records().split_off(before);
+            match note {
+                None => assert_eq!(names, ["succeeded"]),
+                Some(_) => {
+                    assert_eq!(names, ["failed", "succeeded"]);
+                    let Entry::Task { event: Event::Noted { note }, .. } = &told[0].entry else {
+                        panic!("{told:?}")
+                    };
+                    assert_eq!(note, "seen");
+                    assert_eq!((prev(&told[0]).get(), prev(&told[1])), (last, told[0].seq));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_forget_makes_room_for_a_launch_behind_it() {
     let (mut bench, _) = Bench::with(TaskState::Failed);

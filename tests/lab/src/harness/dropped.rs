@@ -41,8 +41,12 @@ pub(super) const HARNESS: Harness = Harness {
         broken(Sabotage::StayOpen, 200, &["that nobody has taken stays open"]),
         broken(Sabotage::StayBehind, 5, &["threads are left behind"]),
         broken(Sabotage::LeaveCompany, 600, &["who waits for the run hangs"]).only(&["run"]),
-        broken(Sabotage::KeepLead, 600, &["who waits for the run hangs"])
-            .only(&["run", "run that ends with its caller"]),
+        broken(
+            Sabotage::KeepLead,
+            600,
+            &["who waits for the run hangs", "who waits for the run: Told"],
+        )
+        .only(&["run", "run that ends with its caller"]),
     ],
 };
 
