@@ -184,7 +184,7 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
             runners: self.ledger.scope(),
             feed: Mutex::new(feed),
             turnstile: tokio::sync::Mutex::new(()),
-            _claim: claim,
+            claim: Mutex::new(claim),
         };
         let handle = Arc::new(Handle { inner: Arc::new(inner) });
         Queue { handle, operations: PhantomData }

@@ -25,7 +25,8 @@ pub(super) struct Inner<K, V> {
     pub(super) feed: Mutex<Feed>,
     /// Held by whoever waits for room next: so they come in the order in which they called.
     pub(super) turnstile: tokio::sync::Mutex<()>,
-    pub(super) _claim: Option<Claimed>,
+    /// Given back when it has stopped.
+    pub(super) claim: Mutex<Option<Claimed>>,
 }
 
 #[derive(Debug)]
@@ -113,6 +114,8 @@ impl<K, V> Inner<K, V> {
         let futures = std::mem::take(&mut feed.futures);
         let left = Left { operations: self.waiting(&feed), futures: futures.len() };
         drop(feed);
+        // Another queue may perform what is left.
+        drop(lock(&self.claim).take());
         // Of the user's.
         drop(futures);
         left

@@ -402,17 +402,10 @@ async fn an_operation_that_cannot_be_kept_comes_back() {
     assert!(matches!(large, EnqueueError::TooLarge { .. }), "{large}");
     assert_eq!(large.into_inner().len(), 100_000);
     queue.enqueue(name("b"), name("words")).await.unwrap();
-    drop(queue);
+    queue.stop().await;
     // Read as something else, it fails, and says so; the next one is performed.
-    let numbers = soon(async {
-        loop {
-            match ledger.queue(|number: u32, _| async move { Ok::<_, String>(number) }).await {
-                Ok(queue) => return queue,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
-    })
-    .await;
+    let numbers = ledger.queue(|number: u32, _| async move { Ok::<_, String>(number) }).await;
+    let numbers = numbers.unwrap();
     numbers.enqueue(name("c"), 7).await.unwrap();
     numbers.start(1).unwrap();
     soon(numbers.stop()).await;

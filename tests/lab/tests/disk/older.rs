@@ -221,11 +221,11 @@ fn make_fixture() {
             }
             let (below, failing) = (id("child"), id("failing child"));
             let body = |scope: Scope<String, String>| async move {
-                let done = async { Ok::<_, String>("in time".to_owned()) };
+                let done = async { Ok::<_, String>(ops::output_of(10)) };
                 scope.task(below).launch_block(done).await.map_err(|error| error.to_string())?;
                 let no = async { Err::<String, _>("no") };
                 scope.task(failing).launch_block(no).await.unwrap_err();
-                Ok::<_, String>("scope".to_owned())
+                Ok::<_, String>(ops::output_of(11))
             };
             ledger.task(id("scope")).scope(body).await.unwrap();
             let perform = |word: String, _| async move { Err::<String, _>(word) };
