@@ -102,6 +102,16 @@ pub(crate) fn nobody_reads() -> bool {
         && ends.iter().any(|end| end.revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }
 
+/// Whether a write to standard output or standard error would not wait for somebody who reads.
+pub(crate) fn all_are_read() -> bool {
+    let (out, err) = (io::stdout(), io::stderr());
+    let ready = |to: &dyn AsFd| {
+        let mut end = [PollFd::new(&to, PollFlags::OUT)];
+        poll(&mut end, Some(&Timespec::default())) != Ok(0)
+    };
+    ready(&out) && ready(&err)
+}
+
 /// Opens the ledger and says what is wrong with it.
 pub(crate) fn look(path: &std::path::Path) -> Result<Inspection, Failure> {
     let inspection = Inspection::open(path)?;
