@@ -244,6 +244,10 @@ impl Run<'_> {
                     "{left} outputs are still open, of what commands have left running; nobody reads them any more"
                 ));
             }
+            tokio::select! {
+                () = shared.slots.clear_up(&shared.ledger) => {}
+                () = shared.steering.given_up().cancelled() => {}
+            }
             let course = shared.steering.now();
             let last = summary::text(args, &shared.counts, course, since.elapsed());
             shared.printer.end(last).await;
