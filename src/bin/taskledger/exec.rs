@@ -6,6 +6,7 @@ use crate::signals::Signals;
 use crate::slots::{Slot, Slots, Started};
 use crate::terminal::{Done, Failure, chain, complain};
 use rustix::process::{Pid, Signal as Kind, kill_process};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
@@ -113,23 +114,21 @@ struct Ended {
 async fn work(
     ledger: Tasks,
     id: ByteId,
-    words: Vec<std::ffi::OsString>,
+    words: Vec<OsString>,
     slots: Slots,
     ended: Arc<Mutex<Ended>>,
 ) -> Result<(), Why> {
     let record = ledger.record(&id).await.map_err(|error| chain(&error))?;
     let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
     let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
-    let (Some(mut command), Some(program)) = (command(&words, &id, attempt), words.first()) else {
-        return Err("there is no command".to_owned().into());
-    };
+    let command = |words: &[OsString]| command(words, &id, attempt);
     // Before there is anybody whom a signal would leave alone.
     let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
     let signals = Signals::listen(&kinds).map_err(|error| error.to_string())?;
     let taken = slots.take(&id).map_err(|error| format!("it cannot be noted: {error}"))?;
-    let (child, _, slot) = taken.start(&mut command, Started::Process).map_err(|error| {
+    let (child, _, slot) = taken.start(&words, command, Started::Process).map_err(|error| {
         ended().code = Some(code_of(&error));
-        not_started(program, &error)
+        not_started(words.first().map_or(OsStr::new(""), OsString::as_os_str), &error)
     })?;
     ended().slot = Some(slot);
     let status = until_it_ends(signals, child).await.map_err(|error| error.to_string())?;

@@ -17,11 +17,13 @@
 //! What a command leaves running that has succeeded holds up nobody: a slot is gone with the success,
 //! and where a kill came between, the ledger says that the id has succeeded.
 
+use crate::command::start_or_by_shell;
 use crate::processes::{self, Group};
 use crate::terminal::{Failure, complain};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Pid;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
@@ -294,14 +296,15 @@ impl Taken {
     /// started meanwhile, which would inherit it as well.
     pub(crate) fn start(
         self,
-        command: &mut Command,
+        words: &[OsString],
+        command: impl Fn(&[OsString]) -> io::Result<Command>,
         as_what: fn(Group) -> Started,
     ) -> io::Result<(Child, Group, Slot)> {
         let Self { slot, mut file } = self;
-        command.env(VARIABLE, &slot.name);
+        let spawn = |words: &[OsString]| command(words)?.env(VARIABLE, &slot.name).spawn();
         let started = fcntl_setfd(&file, FdFlags::empty())
             .map_err(io::Error::from)
-            .and_then(|()| command.spawn());
+            .and_then(|()| start_or_by_shell(words, spawn));
         let child = match started {
             Ok(child) => child,
             Err(error) => {
