@@ -237,9 +237,25 @@ impl Group {
             return Err(io::Error::other("it has ended before"));
         };
         let status = child.wait().await?;
+        self.has_ended();
+        Ok(status)
+    }
+
+    /// How the command has ended, if it has.
+    pub(crate) fn look(&mut self) -> io::Result<Option<ExitStatus>> {
+        let status = match &mut self.running {
+            Some((child, _)) => child.try_wait()?,
+            None => None,
+        };
+        if status.is_some() {
+            self.has_ended();
+        }
+        Ok(status)
+    }
+
+    fn has_ended(&mut self) {
         self.running = None;
         self.kin.forget_group();
-        Ok(status)
     }
 }
 

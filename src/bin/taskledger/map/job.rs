@@ -249,12 +249,17 @@ impl Shared {
             }
         };
         let Some(limit) = self.timeout else { return until_it_ends.await };
-        match timeout(limit, until_it_ends).await {
-            Ok(status) => status,
-            Err(_) => match self.ledger.time_out(id) {
-                Ok(()) => std::future::pending().await,
-                Err(_) => Err(LATE.to_owned().into()),
-            },
+        let in_time = timeout(limit, until_it_ends).await;
+        if let Ok(status) = in_time {
+            return status;
+        }
+        // While we were stopped it may have ended: then it has not taken that time.
+        if let Some(status) = group.look().map_err(|error| error.to_string())? {
+            return Ok(status);
+        }
+        match self.ledger.time_out(id) {
+            Ok(()) => std::future::pending().await,
+            Err(_) => Err(LATE.to_owned().into()),
         }
     }
 
