@@ -5,8 +5,10 @@ use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
 use crate::signals::Signals;
 use crate::slots::{Slot, Slots, Started};
 use crate::terminal::{Done, Failure, chain, complain};
-use rustix::process::{Pid, Signal as Kind, kill_process};
+use rustix::process::{Pid, Signal as Kind, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
@@ -141,18 +143,22 @@ async fn work(
 }
 
 /// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,
-/// if there is a keyboard.
+/// if we are in the foreground of a terminal.
 async fn until_it_ends(mut signals: Signals, mut child: Child) -> io::Result<ExitStatus> {
-    let keyboard = std::fs::File::open("/dev/tty").is_ok();
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     loop {
         let got = tokio::select! {
             status = child.wait() => return status,
             got = signals.next() => got,
         };
-        let typed = keyboard && (got == Kind::INT || got == Kind::QUIT);
+        let typed = (got == Kind::INT || got == Kind::QUIT) && is_in_foreground();
         if let Some(pid) = pid.filter(|_| !typed) {
             let _gone = kill_process(pid, got);
         }
     }
+}
+
+fn is_in_foreground() -> bool {
+    let terminal = File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
 }
