@@ -108,6 +108,16 @@ fn a_script_without_an_interpreter_is_run_by_sh() {
     assert!(told.err.contains("Exec format error"), "{told:?}");
 }
 
+/// For one run only, whether or not the ledger has one by then.
+#[test]
+fn any_command_makes_it_no_command_of_the_ledger() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, b"a\n", &["--any-command", "--", "false"]).expect(1);
+    mapped(&ledger, b"a\n", &["--", "true"]).expect(0);
+    let told = mapped(&ledger, b"a\n", &["--", "false"]).expect(2);
+    assert!(told.err.contains("for another command: true {}"), "{told:?}");
+}
+
 /// Once: as `dump` prints an id, and `show` reads it.
 #[test]
 fn ids_in_messages_are_escaped_once() {

@@ -94,3 +94,16 @@ fn a_line_that_is_too_long_is_told_beforehand() {
     let real = mapped(&ledger, &input, &["--", "true"]).expect(1);
     assert!(real.err.contains("1 succeeded, 3 failed"), "{real:?}");
 }
+
+/// Of a line that no argument can be.
+#[test]
+fn an_id_with_a_nul_would_not_run() {
+    let (_dir, ledger) = scratch();
+    let input = b"a\0b\nc\n";
+    let dry = mapped(&ledger, input, &["--dry-run", "--", "true"]).expect(0);
+    assert_eq!(dry.out, "NUL\ta\\0b\nrun\tc\n");
+    let real = mapped(&ledger, input, &["--", "true"]).expect(1);
+    assert!(real.err.contains("1 succeeded, 1 failed"), "{real:?}");
+    let dry = mapped(&ledger, input, &["--dry-run", "--no-retry", "--", "true"]).expect(0);
+    assert_eq!(dry.out, "leave\ta\\0b\nskip\tc\n");
+}

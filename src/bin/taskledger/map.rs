@@ -23,7 +23,7 @@ use crate::args::MapArgs;
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
 use crate::slots::Slots;
-use crate::terminal::{Done, Failure, chain, complain};
+use crate::terminal::{Done, Failure, Input, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
 use later::Later;
@@ -186,7 +186,7 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
         Err(failure) => return Err(Err(failure)),
     };
     // Whoever is turned away has changed nothing.
-    if remembered.is_none() || args.rebind {
+    if args.rebind || (remembered.is_none() && !args.any_command) {
         let set = ledger.set_metadata(COMMAND, Some(template.to_bytes())).await;
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }
@@ -271,14 +271,14 @@ impl Run<'_> {
 }
 
 /// The input, and how many bytes it has if it is a file.
-fn open_input() -> Result<(File, u64), Failure> {
+fn open_input() -> Result<(Input, u64), Failure> {
     let failed = |error: io::Error| Failure::Look(format!("cannot read the input: {error}"));
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut input = File::from(input);
     let found = input.metadata().map_err(failed)?;
     let at = if found.is_file() { input.stream_position().unwrap_or_default() } else { 0 };
     let size = if found.is_file() { found.len().saturating_sub(at) } else { 0 };
-    Ok((input, size))
+    Ok((Input(input), size))
 }
 
 impl Shared {
