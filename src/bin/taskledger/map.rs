@@ -119,7 +119,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
     let opened = tokio::select! {
         opened = builder.open(&args.ledger) => opened,
-        () = interrupted(&mut signals) => return Ok(ExitCode::from(INTERRUPTED)),
+        () = interrupted(&mut signals) => return Ok(nothing_started().await),
     };
     let ledger = match opened {
         Ok(ledger) => ledger,
@@ -130,12 +130,13 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         Err(error) => return Err(error.into()),
     };
     let prepared = tokio::select! {
-        prepared = prepare(args, &ledger, &template) => prepared,
-        () = interrupted(&mut signals) => Err(Ok(ExitCode::from(INTERRUPTED))),
+        prepared = prepare(args, &ledger, &template) => Some(prepared),
+        () = interrupted(&mut signals) => None,
     };
     let done = match prepared {
-        Ok(slots) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
-        Err(done) => done,
+        Some(Ok(slots)) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
+        Some(Err(done)) => done,
+        None => Ok(nothing_started().await),
     };
     match ledger.close().await {
         Ok(()) => done,
@@ -146,14 +147,19 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
 }
 
-/// Returns when one of the signals comes that end a run which has not begun.
+/// Returns when one of the signals comes that end a run which has not begun. It is heard then: whatever else
+/// is waited for must not come before it any more.
 async fn interrupted(signals: &mut Signals) {
     while signals.next().await == Kind::TSTP {
         stop_here();
     }
+}
+
+async fn nothing_started() -> ExitCode {
     let told = tokio::task::spawn_blocking(|| complain("interrupted; nothing has been started"));
     // Perhaps nobody reads.
     drop(tokio::time::timeout(Duration::from_secs(1), told).await);
+    ExitCode::from(INTERRUPTED)
 }
 
 /// Whether the command is the ledger's, or need not be; says so if it is not.
