@@ -107,3 +107,25 @@ fn an_id_with_a_nul_would_not_run() {
     let dry = mapped(&ledger, input, &["--dry-run", "--no-retry", "--", "true"]).expect(0);
     assert_eq!(dry.out, "leave\ta\\0b\nskip\tc\n");
 }
+
+/// What is printed is explained.
+#[test]
+fn the_help_and_the_readme_have_all_words() {
+    let (_dir, ledger) = scratch();
+    let done = mapped(&ledger, b"a\n", &["--summary", "json", "--", "true"]).expect(0);
+    let summary: serde_json::Value = serde_json::from_str(done.err.trim()).unwrap();
+    let fields: Vec<&str> = summary.as_object().unwrap().keys().map(String::as_str).collect();
+    let words = ["run", "skip", "leave", "duplicate", "too long", "NUL", "new", "crashed"];
+    let help = crate::run(["map", "--help"]).expect(0).out;
+    for word in fields.into_iter().chain(words) {
+        for text in [&*help, include_str!("../../README.md")] {
+            assert!(text.contains(&format!("`{word}`")), "{word}: {text}");
+        }
+    }
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in
+        ["were left alone by --no-retry; 2 called wrongly", "but for those that --only leaves"]
+    {
+        assert!(help.contains(said), "{said}: {help}");
+    }
+}
