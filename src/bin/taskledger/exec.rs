@@ -7,7 +7,7 @@ use crate::slots::{Slot, Slots, Started};
 use crate::terminal::{Done, Failure, chain, complain};
 use rustix::process::{Pid, Signal as Kind, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -124,13 +124,14 @@ async fn work(
     let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
     let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
     let command = |words: &[OsString]| command(words, &id, attempt);
+    let program = words.first().cloned().unwrap_or_default();
     // Before there is anybody whom a signal would leave alone.
     let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
     let signals = Signals::listen(&kinds).map_err(|error| error.to_string())?;
     let taken = slots.take(&id).map_err(|error| format!("it cannot be noted: {error}"))?;
     let (child, _, slot) = taken.start(&words, command, Started::Process).map_err(|error| {
         ended().code = Some(code_of(&error));
-        not_started(words.first().map_or(OsStr::new(""), OsString::as_os_str), &error)
+        not_started(&program, &error)
     })?;
     ended().slot = Some(slot);
     let status = until_it_ends(signals, child).await.map_err(|error| error.to_string())?;
