@@ -116,6 +116,28 @@ fn a_signal_reaches_the_command() {
     }
 }
 
+/// With a terminal, but not in its foreground: no key reaches the command.
+#[test]
+fn a_signal_in_the_background_of_a_terminal_reaches_the_command() {
+    let (dir, ledger) = scratch();
+    let file = dir.path().join("pid");
+    let (_master, slave) = crate::map_reader::terminal();
+    let script = "trap 'echo told; exit 9' INT; echo on; for i in $(seq 9000); do sleep 0.01; done";
+    let plain = exec(&ledger, &["x", "--", "sh", "-c", script]);
+    let mut command = Command::new("setsid");
+    // A job of its own, as of a shell that people use.
+    command.args(["--ctty", "bash", "-c", r#"set -m; "$@" & echo $! > "$0"; wait $!"#]).arg(&file);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.stdin(slave).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert_eq!(line(&mut child), "on");
+    let job = || std::fs::read_to_string(&file).ok()?.trim().parse().ok();
+    let job = Pid::from_raw(crate::map::until("its number", job)).unwrap();
+    kill_process(job, Signal::INT).unwrap();
+    let code = crate::map::until("the end", || child.try_wait().unwrap());
+    assert_eq!(code.code(), Some(9));
+}
+
 /// Whoever starts it may ignore signals, as `nohup` and `&` do: then it does, and so does its command.
 #[test]
 fn a_signal_that_was_ignored_before_stays_ignored() {

@@ -20,6 +20,7 @@ mod map_output;
 mod map_preview;
 mod map_reader;
 mod map_room;
+mod map_slots;
 mod map_start;
 mod map_terminal;
 mod pruned;

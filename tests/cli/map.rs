@@ -119,6 +119,10 @@ fn retries_end_with_the_first_success_or_with_their_number() {
     let args = ["--only", "failed", "--", "sh", "-c", script, "sh", "{}"];
     let only = mapped(&ledger, &numbers(9), &args).expect(1);
     assert!(only.err.contains("0 succeeded, 2 failed, 1 skipped, 6 left alone"), "{only:?}");
+    // Nobody has asked for these.
+    let args = ["--only", "new", "--", "sh", "-c", script, "sh", "{}"];
+    let only = mapped(&ledger, &numbers(3), &args).expect(0);
+    assert!(only.err.contains("0 succeeded, 0 failed, 1 skipped, 2 left alone"), "{only:?}");
 }
 
 #[test]
@@ -400,6 +404,8 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
         (&["--timeout", "100y", "--", "true"], "the longest unit is a week"),
         (&["--timeout", "soon", "--", "true"], "no span of time"),
         (&["--timeout=-3s", "--", "true"], "negative"),
+        (&["--kill-after", "soon", "--", "true"], "no span of time"),
+        (&["--kill-after=-1s", "--", "true"], "negative"),
         (&["--retries=-1", "--", "true"], "not in 0..=4294967295"),
         (&["--only", "running", "--", "true"], "possible values: failed, crashed, new"),
         (&["--only", "failed", "--no-retry", "--", "true"], "cannot be used with"),
@@ -415,6 +421,8 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
     assert!(done.err.contains("is not a directory"), "{done:?}");
     let done = mapped(dir.path(), b"a\n", &["--", "true"]).expect(2);
     assert!(done.err.contains("is not a ledger"), "{done:?}");
+    let done = crate::run(["map", "--", "true"]).expect(2);
+    assert!(done.err.contains("--ledger <DIR>"), "{done:?}");
 }
 
 #[test]

@@ -81,6 +81,43 @@ fn a_program_that_cannot_be_started_ends_the_run() {
     assert_eq!(on("show", &ledger, &["2"]).code, Some(1));
 }
 
+/// As the shells and `xargs` have it: a script that does not say what it is for is one of `sh`.
+#[test]
+fn a_script_without_an_interpreter_is_run_by_sh() {
+    let (dir, ledger) = scratch();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let script = file("script", b"echo \"hi $1 $2 $TASKLEDGER_ATTEMPT\"\n");
+    let done = mapped(&ledger, &numbers(3), &["-j", "1", "--", &script, "a", "{}"]).expect(0);
+    assert_eq!(done.out, "hi a 1 1\nhi a 2 1\nhi a 3 1\n");
+    let path = dir.path().to_str().unwrap();
+    let mut command = crate::map::map(&ledger, &["--any-command", "--", "script", "b"]);
+    command.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap()));
+    let done = crate::map::feed(command.spawn().unwrap(), b"4\n").expect(0);
+    assert_eq!(done.out, "hi b 4 1\n");
+    let exec = ["exec", "-l", ledger.to_str().unwrap(), "x", "--", &script, "c", "d"];
+    assert_eq!(crate::run(exec).expect(0).out, "hi c d 1\n");
+    // What is no text is none.
+    let program = file("program", b"\x7fELF\0echo no\n");
+    let args = ["-j", "1", "--any-command", "--", &program];
+    let told = mapped(&ledger, b"new\n", &args).expect(126);
+    assert!(told.err.contains("Exec format error"), "{told:?}");
+}
+
+/// For one run only, whether or not the ledger has one by then.
+#[test]
+fn any_command_makes_it_no_command_of_the_ledger() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, b"a\n", &["--any-command", "--", "false"]).expect(1);
+    mapped(&ledger, b"a\n", &["--", "true"]).expect(0);
+    let told = mapped(&ledger, b"a\n", &["--", "false"]).expect(2);
+    assert!(told.err.contains("for another command: true {}"), "{told:?}");
+}
+
 /// Once: as `dump` prints an id, and `show` reads it.
 #[test]
 fn ids_in_messages_are_escaped_once() {

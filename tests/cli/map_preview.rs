@@ -94,3 +94,38 @@ fn a_line_that_is_too_long_is_told_beforehand() {
     let real = mapped(&ledger, &input, &["--", "true"]).expect(1);
     assert!(real.err.contains("1 succeeded, 3 failed"), "{real:?}");
 }
+
+/// Of a line that no argument can be.
+#[test]
+fn an_id_with_a_nul_would_not_run() {
+    let (_dir, ledger) = scratch();
+    let input = b"a\0b\nc\n";
+    let dry = mapped(&ledger, input, &["--dry-run", "--", "true"]).expect(0);
+    assert_eq!(dry.out, "NUL\ta\\0b\nrun\tc\n");
+    let real = mapped(&ledger, input, &["--", "true"]).expect(1);
+    assert!(real.err.contains("1 succeeded, 1 failed"), "{real:?}");
+    let dry = mapped(&ledger, input, &["--dry-run", "--no-retry", "--", "true"]).expect(0);
+    assert_eq!(dry.out, "leave\ta\\0b\nskip\tc\n");
+}
+
+/// What is printed is explained.
+#[test]
+fn the_help_and_the_readme_have_all_words() {
+    let (_dir, ledger) = scratch();
+    let done = mapped(&ledger, b"a\n", &["--summary", "json", "--", "true"]).expect(0);
+    let summary: serde_json::Value = serde_json::from_str(done.err.trim()).unwrap();
+    let fields: Vec<&str> = summary.as_object().unwrap().keys().map(String::as_str).collect();
+    let words = ["run", "skip", "leave", "duplicate", "too long", "NUL", "new", "crashed"];
+    let help = crate::run(["map", "--help"]).expect(0).out;
+    for word in fields.into_iter().chain(words) {
+        for text in [&*help, include_str!("../../README.md")] {
+            assert!(text.contains(&format!("`{word}`")), "{word}: {text}");
+        }
+    }
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in
+        ["were left alone by --no-retry; 2 called wrongly", "but for those that --only leaves"]
+    {
+        assert!(help.contains(said), "{said}: {help}");
+    }
+}

@@ -4,7 +4,7 @@ use crate::map::{feed, map, numbers, pid, scratch, succeeded, until};
 use crate::on;
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -107,4 +107,69 @@ fn commands_that_write_to_nobody_end_the_run() {
     let args = ["-j", "1", "--ungroup", "--", "sh", "-c", "kill -PIPE $$"];
     let done = feed(map(&ledger, &args).spawn().unwrap(), &numbers(3)).expect(1);
     assert!(done.err.contains("0 succeeded, 3 failed"), "{done:?}");
+}
+
+/// Prints what takes a while to be passed on, says so in a file, and is then to be killed.
+const LARGE: &str = r#"head -c 2000000 /dev/zero | tr '\0' x; echo; echo "end $1"; echo >> "$0"
+    trap "" TERM; sleep 60; sleep 60"#;
+
+/// Starts it with four ids; once all have printed, a signal twice, and a third time if that is wanted.
+fn ended_while_it_prints(command: &mut Command, log: &Path, third: bool) -> Child {
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"a\nb\nc\nd\n").unwrap();
+    until("the output", || (lines(log) == 4).then_some(()));
+    for _ in 0..2 + usize::from(third) {
+        kill_process(pid(&child), Signal::INT).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    child
+}
+
+#[track_caller]
+fn all_of_it(out: &str, err: &str) {
+    let summary: serde_json::Value = serde_json::from_str(err.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["cancelled"], 4, "{err}");
+    assert!(!err.contains("passed on") && !err.contains("nobody"), "{err}");
+    for id in ["a", "b", "c", "d"] {
+        assert!(out.contains(&format!("end {id}\n")), "{id}: {} bytes, {err}", out.len());
+    }
+    assert_eq!(out.len(), 4 * (2_000_000 + "\nend a\n".len()));
+}
+
+/// A file needs nobody who reads it.
+#[test]
+fn what_is_killed_has_all_its_output_in_a_file() {
+    let (dir, ledger) = scratch();
+    let [log, out, err] = ["log", "out", "err"].map(|name| dir.path().join(name));
+    let args = ["-j", "4", "--kill-after", "0.3", "--summary", "json", "--", "sh", "-c", LARGE];
+    let mut command = map(&ledger, &[&args[..], &[log.to_str().unwrap(), "{}"]].concat());
+    command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+    let mut child = ended_while_it_prints(&mut command, &log, false);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    all_of_it(&read(&out), &read(&err));
+}
+
+/// Only what nobody reads is given up, not what is read slowly; also if nothing else is waited for.
+#[test]
+fn after_the_third_signal_a_slow_reader_gets_everything() {
+    let (dir, ledger) = scratch();
+    let log = dir.path().join("log");
+    let args = ["-j", "4", "--kill-after", "1h", "--summary", "json", "--", "sh", "-c", LARGE];
+    let mut command = map(&ledger, &[&args[..], &[log.to_str().unwrap(), "{}"]].concat());
+    let mut child = ended_while_it_prints(&mut command, &log, true);
+    let mut from = child.stdout.take().unwrap();
+    let mut out = Vec::new();
+    let mut buffer = [0; 32 * 1024];
+    loop {
+        match from.read(&mut buffer).unwrap() {
+            0 => break,
+            read => out.extend_from_slice(&buffer[..read]),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130));
+    all_of_it(std::str::from_utf8(&out).unwrap(), std::str::from_utf8(&done.stderr).unwrap());
 }

@@ -70,6 +70,43 @@ fn a_signal_while_it_waits_at_the_start_ends_it() {
     crate::map::end_all_of(&ledger);
 }
 
+/// It was not the command that took so long.
+#[test]
+fn a_command_that_has_ended_while_the_run_was_stopped_was_in_time() {
+    let (_dir, ledger) = scratch();
+    let args = ["-j", "1", "--timeout", "3", "--", "sleep", "1"];
+    let mut child = map(&ledger, &args).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"0.001\n").unwrap();
+    commands_of(&child, &ledger, 1);
+    kill_process(pid(&child), Signal::STOP).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    kill_process(pid(&child), Signal::CONT).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+}
+
+/// As others leave it who share it.
+#[test]
+fn an_input_that_does_not_wait_is_waited_for() {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    for more in [&["--dry-run"][..], &[]] {
+        let (_dir, ledger) = scratch();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
+        let mut command = map(&ledger, &[more, &["-j", "1", "--", "echo", "run"]].concat());
+        command.stdin(std::os::fd::OwnedFd::from(reader));
+        let child = command.spawn().unwrap();
+        for line in [b"1\n", b"2\n"] {
+            std::thread::sleep(Duration::from_millis(300));
+            writer.write_all(line).unwrap();
+        }
+        drop(writer);
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        assert_eq!(String::from_utf8_lossy(&done.stdout).matches("run").count(), 2, "{done:?}");
+    }
+}
+
 fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))

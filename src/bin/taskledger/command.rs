@@ -8,11 +8,12 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process, kill_process_group};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,15 +25,16 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NOT_RUN: u8 = 126;
 pub(crate) const NOT_FOUND: u8 = 127;
 
-/// A command for an attempt of an id, not yet started; `None` without a program. The id has no NUL.
-pub(crate) fn command(words: &[OsString], id: &ByteId, attempt: Attempt) -> Option<Command> {
-    let (program, arguments) = words.split_first()?;
+/// A command for an attempt of an id, not yet started. The id has no NUL.
+pub(crate) fn command(words: &[OsString], id: &ByteId, attempt: Attempt) -> io::Result<Command> {
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| io::Error::other("there is no command"))?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .env("TASKLEDGER_ID", OsStr::from_bytes(id.as_bytes()))
         .env("TASKLEDGER_ATTEMPT", attempt.to_string());
-    Some(command)
+    Ok(command)
 }
 
 /// Why an attempt failed, and the last it said, which is passed on with all the rest. What is recorded is
@@ -83,9 +85,9 @@ pub(crate) fn code_of(error: &io::Error) -> u8 {
 }
 
 /// Looks for a program where the system would, in the directories of `PATH` unless it has a slash.
-pub(crate) fn find(program: &OsStr) -> io::Result<()> {
+pub(crate) fn find(program: &OsStr) -> io::Result<PathBuf> {
     if program.as_bytes().contains(&b'/') {
-        return runs(Path::new(program));
+        return runs(Path::new(program)).map(|()| PathBuf::from(program));
     }
     let not_found = || io::Error::new(io::ErrorKind::NotFound, "it is not found in PATH");
     if program.is_empty() {
@@ -94,14 +96,36 @@ pub(crate) fn find(program: &OsStr) -> io::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
     let mut error = not_found();
     for directory in std::env::split_paths(&path) {
-        match runs(&directory.join(program)) {
-            Ok(()) => return Ok(()),
+        let path = directory.join(program);
+        match runs(&path) {
+            Ok(()) => return Ok(path),
             // There may be another one further on.
             Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => error = denied,
             Err(_) => {}
         }
     }
     Err(error)
+}
+
+/// Starts these words; a script that does not say by what it is run, by `sh`, as the shells and `xargs` do.
+pub(crate) fn start_or_by_shell<T>(
+    words: &[OsString],
+    start: impl Fn(&[OsString]) -> io::Result<T>,
+) -> io::Result<T> {
+    let error = match start(words) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOEXEC) => error,
+        started => return started,
+    };
+    let Some((program, arguments)) = words.split_first() else { return Err(error) };
+    let Some(script) = find(program).ok().filter(|path| is_text(path)) else { return Err(error) };
+    start(&[&["/bin/sh".into(), script.into()], arguments].concat())
+}
+
+/// A program of another machine is none: its first bytes have a NUL.
+fn is_text(path: &Path) -> bool {
+    let mut beginning = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(128).read_to_end(&mut beginning));
+    read.is_ok() && !beginning.contains(&0)
 }
 
 fn runs(program: &Path) -> io::Result<()> {
@@ -172,18 +196,23 @@ pub(crate) fn stop_here() {
 impl Group {
     /// Starts the command as the leader of a new group.
     pub(crate) fn start(
-        mut command: Command,
+        words: &[OsString],
+        command: impl Fn(&[OsString]) -> io::Result<Command>,
         slot: Taken,
         patience: Patience,
         alive: impl FnOnce() -> Alive,
     ) -> io::Result<Self> {
-        command.process_group(0).stdin(Stdio::null());
+        let command = |words: &[OsString]| {
+            let mut command = command(words)?;
+            command.process_group(0).stdin(Stdio::null());
+            Ok(command)
+        };
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let link = format!("socket:[{}]", fstat(&theirs)?.st_ino);
         let mut groups = groups();
         fcntl_setfd(&theirs, FdFlags::empty())?;
-        let started = slot.start(&mut command, Started::Group);
+        let started = slot.start(words, command, Started::Group);
         drop(theirs);
         let (child, group, slot) = started?;
         groups.push(group.leader);
@@ -208,9 +237,25 @@ impl Group {
             return Err(io::Error::other("it has ended before"));
         };
         let status = child.wait().await?;
+        self.has_ended();
+        Ok(status)
+    }
+
+    /// How the command has ended, if it has.
+    pub(crate) fn look(&mut self) -> io::Result<Option<ExitStatus>> {
+        let status = match &mut self.running {
+            Some((child, _)) => child.try_wait()?,
+            None => None,
+        };
+        if status.is_some() {
+            self.has_ended();
+        }
+        Ok(status)
+    }
+
+    fn has_ended(&mut self) {
         self.running = None;
         self.kin.forget_group();
-        Ok(status)
     }
 }
 

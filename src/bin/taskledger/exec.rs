@@ -5,7 +5,10 @@ use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
 use crate::signals::Signals;
 use crate::slots::{Slot, Slots, Started};
 use crate::terminal::{Done, Failure, chain, complain};
-use rustix::process::{Pid, Signal as Kind, kill_process};
+use rustix::process::{Pid, Signal as Kind, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
+use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
@@ -113,23 +116,22 @@ struct Ended {
 async fn work(
     ledger: Tasks,
     id: ByteId,
-    words: Vec<std::ffi::OsString>,
+    words: Vec<OsString>,
     slots: Slots,
     ended: Arc<Mutex<Ended>>,
 ) -> Result<(), Why> {
     let record = ledger.record(&id).await.map_err(|error| chain(&error))?;
     let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
     let ended = || ended.lock().unwrap_or_else(PoisonError::into_inner);
-    let (Some(mut command), Some(program)) = (command(&words, &id, attempt), words.first()) else {
-        return Err("there is no command".to_owned().into());
-    };
+    let command = |words: &[OsString]| command(words, &id, attempt);
+    let program = words.first().cloned().unwrap_or_default();
     // Before there is anybody whom a signal would leave alone.
     let kinds = [Kind::INT, Kind::QUIT, Kind::TERM, Kind::HUP];
     let signals = Signals::listen(&kinds).map_err(|error| error.to_string())?;
     let taken = slots.take(&id).map_err(|error| format!("it cannot be noted: {error}"))?;
-    let (child, _, slot) = taken.start(&mut command, Started::Process).map_err(|error| {
+    let (child, _, slot) = taken.start(&words, command, Started::Process).map_err(|error| {
         ended().code = Some(code_of(&error));
-        not_started(program, &error)
+        not_started(&program, &error)
     })?;
     ended().slot = Some(slot);
     let status = until_it_ends(signals, child).await.map_err(|error| error.to_string())?;
@@ -142,18 +144,22 @@ async fn work(
 }
 
 /// A signal that only we have got is handed on. Those of the keyboard reach the command by themselves,
-/// if there is a keyboard.
+/// if we are in the foreground of a terminal.
 async fn until_it_ends(mut signals: Signals, mut child: Child) -> io::Result<ExitStatus> {
-    let keyboard = std::fs::File::open("/dev/tty").is_ok();
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     loop {
         let got = tokio::select! {
             status = child.wait() => return status,
             got = signals.next() => got,
         };
-        let typed = keyboard && (got == Kind::INT || got == Kind::QUIT);
+        let typed = (got == Kind::INT || got == Kind::QUIT) && is_in_foreground();
         if let Some(pid) = pid.filter(|_| !typed) {
             let _gone = kill_process(pid, got);
         }
     }
+}
+
+fn is_in_foreground() -> bool {
+    let terminal = File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
 }

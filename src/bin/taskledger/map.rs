@@ -23,7 +23,7 @@ use crate::args::MapArgs;
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
 use crate::slots::Slots;
-use crate::terminal::{Done, Failure, chain, complain};
+use crate::terminal::{Done, Failure, Input, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
 use later::Later;
@@ -119,7 +119,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
     let opened = tokio::select! {
         opened = builder.open(&args.ledger) => opened,
-        () = interrupted(&mut signals) => return Ok(ExitCode::from(INTERRUPTED)),
+        () = interrupted(&mut signals) => return Ok(nothing_started().await),
     };
     let ledger = match opened {
         Ok(ledger) => ledger,
@@ -130,12 +130,13 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         Err(error) => return Err(error.into()),
     };
     let prepared = tokio::select! {
-        prepared = prepare(args, &ledger, &template) => prepared,
-        () = interrupted(&mut signals) => Err(Ok(ExitCode::from(INTERRUPTED))),
+        prepared = prepare(args, &ledger, &template) => Some(prepared),
+        () = interrupted(&mut signals) => None,
     };
     let done = match prepared {
-        Ok(slots) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
-        Err(done) => done,
+        Some(Ok(slots)) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
+        Some(Err(done)) => done,
+        None => Ok(nothing_started().await),
     };
     match ledger.close().await {
         Ok(()) => done,
@@ -146,14 +147,19 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
 }
 
-/// Returns when one of the signals comes that end a run which has not begun.
+/// Returns when one of the signals comes that end a run which has not begun. It is heard then: whatever else
+/// is waited for must not come before it any more.
 async fn interrupted(signals: &mut Signals) {
     while signals.next().await == Kind::TSTP {
         stop_here();
     }
+}
+
+async fn nothing_started() -> ExitCode {
     let told = tokio::task::spawn_blocking(|| complain("interrupted; nothing has been started"));
     // Perhaps nobody reads.
     drop(tokio::time::timeout(Duration::from_secs(1), told).await);
+    ExitCode::from(INTERRUPTED)
 }
 
 /// Whether the command is the ledger's, or need not be; says so if it is not.
@@ -186,7 +192,7 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
         Err(failure) => return Err(Err(failure)),
     };
     // Whoever is turned away has changed nothing.
-    if remembered.is_none() || args.rebind {
+    if args.rebind || (remembered.is_none() && !args.any_command) {
         let set = ledger.set_metadata(COMMAND, Some(template.to_bytes())).await;
         set.map_err(|error| Err(Failure::Look(chain(&error))))?;
     }
@@ -244,6 +250,10 @@ impl Run<'_> {
                     "{left} outputs are still open, of what commands have left running; nobody reads them any more"
                 ));
             }
+            tokio::select! {
+                () = shared.slots.clear_up(&shared.ledger) => {}
+                () = shared.steering.given_up().cancelled() => {}
+            }
             let course = shared.steering.now();
             let last = summary::text(args, &shared.counts, course, since.elapsed());
             shared.printer.end(last).await;
@@ -267,14 +277,14 @@ impl Run<'_> {
 }
 
 /// The input, and how many bytes it has if it is a file.
-fn open_input() -> Result<(File, u64), Failure> {
+fn open_input() -> Result<(Input, u64), Failure> {
     let failed = |error: io::Error| Failure::Look(format!("cannot read the input: {error}"));
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let mut input = File::from(input);
     let found = input.metadata().map_err(failed)?;
     let at = if found.is_file() { input.stream_position().unwrap_or_default() } else { 0 };
     let size = if found.is_file() { found.len().saturating_sub(at) } else { 0 };
-    Ok((input, size))
+    Ok((Input(input), size))
 }
 
 impl Shared {

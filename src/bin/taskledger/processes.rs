@@ -3,7 +3,9 @@
 use crate::terminal::clean;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process_group};
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
 
 /// What is known of a process.
 #[derive(Clone, Copy, Debug)]
@@ -73,9 +75,14 @@ impl Group {
         Process::of(self.leader).is_some_and(|leader| leader.is_alive()) && !self.is_another()
     }
 
+    /// Whether any of its processes are there, dead or alive.
+    pub(crate) fn is_there(&self) -> bool {
+        test_kill_process_group(self.leader) != Err(Errno::SRCH) && !self.is_another()
+    }
+
     /// Those of its processes that are alive.
     pub(crate) fn members(&self) -> Vec<Pid> {
-        if test_kill_process_group(self.leader) == Err(Errno::SRCH) || self.is_another() {
+        if !self.is_there() {
             return Vec::new();
         }
         let group = self.leader.as_raw_pid();
@@ -88,21 +95,46 @@ impl Group {
 
 /// Those that have something open whose name, where the system lists what a process has open, is this.
 pub(crate) fn holders(path: &Path) -> Vec<Pid> {
-    let holds = |pid: &Pid| {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|link| link == path)
-    };
-    all().filter(holds).collect()
+    all().filter(|pid| open_files(*pid).any(|open| open == path)).collect()
 }
 
-/// Those that are alive and have this in their environment, as far as that may be read.
-pub(crate) fn with_environment(entry: &[u8]) -> Vec<Pid> {
-    let has = |pid: &Pid| {
+fn open_files(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| std::fs::read_link(fd.path()).ok())
+}
+
+/// All processes that have one of something, by what they have. One look at each, however much is asked.
+type By<K> = HashMap<K, Vec<Pid>>;
+
+fn by<K: Eq + Hash, I: IntoIterator<Item = K>>(of: impl Fn(Pid) -> I) -> By<K> {
+    let mut found = By::new();
+    for pid in all() {
+        for key in of(pid) {
+            found.entry(key).or_default().push(pid);
+        }
+    }
+    found
+}
+
+/// Those that are alive, by the number of their group.
+pub(crate) fn by_group() -> By<i32> {
+    by(|pid| Process::of(pid).filter(Process::is_alive).map(|found| found.group))
+}
+
+/// By the files of a directory that they have open.
+pub(crate) fn by_open_file(directory: &Path) -> By<PathBuf> {
+    by(|pid| open_files(pid).filter(|open| open.starts_with(directory)).collect::<HashSet<_>>())
+}
+
+/// Those that are alive, by a variable of their environment, as far as that may be read.
+pub(crate) fn by_variable(name: &[u8]) -> By<Vec<u8>> {
+    by(|pid| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|found| found == entry)
-            && Process::of(*pid).is_some_and(|found| found.is_alive())
-    };
-    all().filter(has).collect()
+        let value = |entry: &[u8]| entry.strip_prefix(name)?.strip_prefix(b"=").map(<[u8]>::to_vec);
+        let values: HashSet<_> = environment.split(|byte| *byte == 0).filter_map(value).collect();
+        let alive = !values.is_empty() && Process::of(pid).is_some_and(|found| found.is_alive());
+        if alive { values } else { HashSet::new() }
+    })
 }
 
 /// With their command lines; once each.

@@ -17,15 +17,17 @@
 //! What a command leaves running that has succeeded holds up nobody: a slot is gone with the success,
 //! and where a kill came between, the ledger says that the id has succeeded.
 
+use crate::command::start_or_by_shell;
 use crate::processes::{self, Group};
 use crate::terminal::{Failure, complain};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Pid;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -46,6 +48,9 @@ const TOLD: Duration = Duration::from_secs(10);
 
 /// How long it may take at most until it is looked again.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// When it is said that a look itself takes long.
+const LASTS: Duration = Duration::from_secs(1);
 
 /// Where the commands of this process get their slots.
 #[derive(Debug)]
@@ -75,20 +80,23 @@ impl Slots {
         let failed = |error: io::Error| {
             Failure::Look(format!("cannot use {}: {error}", slots.directory.display()))
         };
-        match std::fs::create_dir(&slots.directory) {
+        match std::fs::DirBuilder::new().mode(0o700).create(&slots.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed(error));
             }
             Ok(()) | Err(_) => {}
         }
         let (since, mut told, mut pause) = (Instant::now(), None, Duration::from_millis(10));
+        let mut look = slots.look(ledger).map_err(failed)?;
         loop {
-            let mut left = slots.left(ledger).map_err(failed)?;
-            left.extend(left_of_all(&path.join(ONE_FOR_ALL)).map_err(failed)?);
-            if left.is_empty() {
+            let mut left: Vec<Pid>;
+            (look, left) = look.again().await.map_err(failed)?;
+            let of_all = left_of_all(&path.join(ONE_FOR_ALL)).map_err(failed)?;
+            if look.paths.is_empty() && of_all.is_none() {
                 break;
             }
-            let whose = processes::in_words(left.into_iter().flatten().collect());
+            left.extend(of_all.into_iter().flatten());
+            let whose = processes::in_words(left);
             if since.elapsed() >= wait {
                 return Ok(Err(format!(
                     "commands of an earlier run are still running: {whose}; wait for them, or end them"
@@ -96,13 +104,11 @@ impl Slots {
             }
             if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
                 told = Some(Instant::now());
-                let told = format!(
+                tell(format!(
                     "waiting for commands of an earlier run, {} s so far: {whose}; if they are not to go \
                      on, end them",
                     since.elapsed().as_secs(),
-                );
-                // Signals are to be heard, whether or not anybody reads.
-                drop(tokio::task::spawn_blocking(move || complain(&told)));
+                ));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK);
@@ -110,44 +116,23 @@ impl Slots {
         Ok(Ok(slots))
     }
 
-    /// The processes of each slot that somebody still has. The others are removed.
-    fn left(&self, ledger: &Ledger<ByteId, ()>) -> io::Result<Vec<Vec<Pid>>> {
-        let mut left = Vec::new();
-        for entry in std::fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            match self.left_of(ledger, &path)? {
-                Some(processes) => left.push(processes),
-                None => std::fs::remove_file(&path)?,
-            }
+    /// Removes the slots of those that have ended by now.
+    pub(crate) async fn clear_up(&self, ledger: &Ledger<ByteId, ()>) {
+        // What stays is removed by the next run.
+        if let Ok(look) = self.look(ledger) {
+            drop(look.again().await);
         }
-        Ok(left)
     }
 
-    /// `None` if nobody has the slot. The processes need not be known.
-    fn left_of(&self, ledger: &Ledger<ByteId, ()>, path: &Path) -> io::Result<Option<Vec<Pid>>> {
-        let mut file = File::open(path)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let noted = Noted::read(&String::from_utf8_lossy(&text));
-        let id = noted.id.filter(|id| !id.is_empty());
-        if id.is_some_and(|id| ledger.query_task_state_quick(&*id) == TaskState::Succeeded) {
-            return Ok(None);
-        }
-        let mut found = match noted.here.filter(|here| *here == self.here).and(noted.command) {
-            Some(Started::Group(group)) => group.members(),
-            Some(Started::Process(group)) if group.leader_lives() => vec![group.leader],
-            Some(Started::Process(_)) | None => Vec::new(),
-        };
-        if is_held(&file)? {
-            found.extend(path.canonicalize().map(|path| processes::holders(&path))?);
-            return Ok(Some(found));
-        }
-        if found.is_empty() {
-            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            let entry = [VARIABLE.as_bytes(), b"=", name].concat();
-            found = processes::with_environment(&entry);
-        }
-        Ok((!found.is_empty()).then_some(found))
+    /// At all slots that are there now.
+    fn look(&self, ledger: &Ledger<ByteId, ()>) -> io::Result<Look> {
+        let paths = std::fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.path()));
+        Ok(Look {
+            ledger: ledger.clone(),
+            directory: self.directory.canonicalize()?,
+            here: self.here.clone(),
+            paths: paths.collect::<io::Result<_>>()?,
+        })
     }
 
     /// One for a command of this id, which is about to start.
@@ -168,6 +153,126 @@ impl Slots {
             }
         }
     }
+}
+
+/// A look at what is left of commands. It concerns no slot that comes later: when it is not waited for
+/// any more, it may go on beside another run.
+struct Look {
+    ledger: Ledger<ByteId, ()>,
+    directory: PathBuf,
+    here: String,
+    /// Somebody has them, as far as is known.
+    paths: Vec<PathBuf>,
+}
+
+/// A slot of an id that has not succeeded, and what it says by itself.
+struct Candidate {
+    path: PathBuf,
+    /// The group of the command, if it is there.
+    group: Option<Pid>,
+    /// The command alone, if it is alive.
+    process: Option<Pid>,
+    is_held: bool,
+}
+
+impl Look {
+    /// Leaves the slots that somebody has, and tells these processes, which need not be known. The others
+    /// are removed. It may take long, so it is done beside everything else.
+    async fn again(mut self) -> io::Result<(Self, Vec<Pid>)> {
+        let count = self.paths.len();
+        let mut look = tokio::task::spawn_blocking(move || {
+            let left = self.left()?;
+            Ok((self, left))
+        });
+        let looked = match tokio::time::timeout(LASTS, &mut look).await {
+            Ok(looked) => looked,
+            Err(_) => {
+                let commands = if count == 1 { "command" } else { "commands" };
+                tell(format!("looking for what is left of {count} {commands}"));
+                look.await
+            }
+        };
+        looked.map_err(io::Error::other)?
+    }
+
+    /// However many slots there are, each process is looked at once.
+    fn left(&mut self) -> io::Result<Vec<Pid>> {
+        let mut candidates = Vec::new();
+        for path in std::mem::take(&mut self.paths) {
+            match self.candidate(&path) {
+                Ok(Some(candidate)) => candidates.push(candidate),
+                Ok(None) => remove(&path)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let any = |is: fn(&Candidate) -> bool| candidates.iter().any(is);
+        let groups = any(|slot| slot.group.is_some()).then(processes::by_group);
+        let held = any(|slot| slot.is_held).then(|| processes::by_open_file(&self.directory));
+        let mut left = Vec::new();
+        let mut unknown = Vec::new();
+        for slot in candidates {
+            let Candidate { path, group, process, is_held } = slot;
+            let mut found: Vec<Pid> = process.into_iter().collect();
+            let members = group.zip(groups.as_ref());
+            let members = members.and_then(|(group, all)| all.get(&group.as_raw_pid()));
+            found.extend(members.into_iter().flatten());
+            if is_held {
+                let name = self.directory.join(path.file_name().unwrap_or_default());
+                found.extend(held.iter().filter_map(|all| all.get(&name)).flatten());
+            }
+            if found.is_empty() && !is_held {
+                unknown.push(path);
+            } else {
+                left.extend(found);
+                self.paths.push(path);
+            }
+        }
+        let named = (!unknown.is_empty()).then(|| processes::by_variable(VARIABLE.as_bytes()));
+        for path in unknown {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            match named.as_ref().and_then(|all| all.get(name)) {
+                Some(found) => {
+                    left.extend(found);
+                    self.paths.push(path);
+                }
+                None => remove(&path)?,
+            }
+        }
+        Ok(left)
+    }
+
+    /// `None` if its id has succeeded.
+    fn candidate(&self, path: &Path) -> io::Result<Option<Candidate>> {
+        let mut file = File::open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let noted = Noted::read(&String::from_utf8_lossy(&text));
+        let id = noted.id.filter(|id| !id.is_empty());
+        if id.is_some_and(|id| self.ledger.query_task_state_quick(&*id) == TaskState::Succeeded) {
+            return Ok(None);
+        }
+        let (mut group, mut process) = (None, None);
+        match noted.here.filter(|here| *here == self.here).and(noted.command) {
+            Some(Started::Group(found)) if found.is_there() => group = Some(found.leader),
+            Some(Started::Process(found)) if found.leader_lives() => process = Some(found.leader),
+            Some(_) | None => {}
+        }
+        Ok(Some(Candidate { path: path.to_owned(), group, process, is_held: is_held(&file)? }))
+    }
+}
+
+/// Also if somebody else has done so.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Signals are to be heard, whether or not anybody reads.
+fn tell(what: String) {
+    drop(tokio::task::spawn_blocking(move || complain(&what)));
 }
 
 /// A slot whose command has not been started yet.
@@ -191,14 +296,15 @@ impl Taken {
     /// started meanwhile, which would inherit it as well.
     pub(crate) fn start(
         self,
-        command: &mut Command,
+        words: &[OsString],
+        command: impl Fn(&[OsString]) -> io::Result<Command>,
         as_what: fn(Group) -> Started,
     ) -> io::Result<(Child, Group, Slot)> {
         let Self { slot, mut file } = self;
-        command.env(VARIABLE, &slot.name);
+        let spawn = |words: &[OsString]| command(words)?.env(VARIABLE, &slot.name).spawn();
         let started = fcntl_setfd(&file, FdFlags::empty())
             .map_err(io::Error::from)
-            .and_then(|()| command.spawn());
+            .and_then(|()| start_or_by_shell(words, spawn));
         let child = match started {
             Ok(child) => child,
             Err(error) => {

@@ -4,7 +4,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, StdoutLock, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -73,17 +74,35 @@ pub(crate) fn write_whole(to: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let mut room = [PollFd::new(to, PollFlags::OUT)];
-                match poll(&mut room, None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Err(Errno::AGAIN) => wait_for(to, PollFlags::OUT)?,
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+fn wait_for(end: &impl AsFd, what: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(end, what)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is read. Where others have made it so that a read does not wait, this waits.
+#[derive(Debug)]
+pub(crate) struct Input(pub(crate) File);
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait_for(&self.0, PollFlags::IN)?;
+                }
+                read => return read,
+            }
+        }
+    }
 }
 
 /// One line for standard error. Backslashes stay as they are: what has been escaped is not escaped
@@ -100,6 +119,16 @@ pub(crate) fn nobody_reads() -> bool {
     let now = Timespec::default();
     poll(&mut ends, Some(&now)).is_ok()
         && ends.iter().any(|end| end.revents().intersects(PollFlags::ERR | PollFlags::HUP))
+}
+
+/// Whether a write to standard output or standard error would not wait for somebody who reads.
+pub(crate) fn all_are_read() -> bool {
+    let (out, err) = (io::stdout(), io::stderr());
+    let ready = |to: &dyn AsFd| {
+        let mut end = [PollFd::new(&to, PollFlags::OUT)];
+        poll(&mut end, Some(&Timespec::default())) != Ok(0)
+    };
+    ready(&out) && ready(&err)
 }
 
 /// Opens the ledger and says what is wrong with it.

@@ -10,8 +10,9 @@ use taskledger::TaskState;
 
 /// Runs a command for each line of the input; survives anything, and never redoes what succeeded.
 ///
-/// Each line is an id. The command gets it in place of each {}, also inside an argument, or as its
-/// last argument if there is no {}; never through a shell. Once an id is recorded as succeeded (exit
+/// Each line is an id, of at most 1021 bytes; blank ones are skipped, and one that has been in this input
+/// before is a duplicate, whatever became of the first. The command gets it in place of each {}, also inside an
+/// argument, or as its last argument if there is no {}; never through a shell. Once an id is recorded as succeeded (exit
 /// status 0) its command never runs again, in this run or any later one with the same ledger. What
 /// failed, and what was running when a run was killed, runs again: a command that was cut off may
 /// have done its work, or some of it.
@@ -27,8 +28,9 @@ use taskledger::TaskState;
 ///
 /// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice, or QUIT
 /// once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
-/// recorded as cancelled; output that nobody reads is given up after the same time, and its id runs again
-/// next time. Three times: it is killed at once. Ctrl-Z stops the commands as well; --timeout goes on.
+/// recorded as cancelled. Three times: it is killed at once. From then on, or after the same time, output of
+/// which nobody has read anything for a second is given up, and its id runs again next time; what is read,
+/// or goes to a file, is passed on to its end. Ctrl-Z stops the commands as well; --timeout goes on.
 ///
 /// No command runs beside another one for the same id: before a retry the group of the last attempt is
 /// ended, and processes that have left it are waited for, which is said. What escapes: a process that has
@@ -54,7 +56,8 @@ What searches a directory also finds what is in a ledger there (`find . -type f`
 write there: keep both elsewhere. A command that was cut off runs again: let it write to another name and \
 rename.
 
-Exit codes: 0 all succeeded, now or before; 1 some failed, or were left alone; 2 called wrongly, or the \
+Exit codes: 0 all succeeded, now or before, but for those that --only leaves alone: nobody has asked for \
+them; 1 some failed, or were left alone by --no-retry; 2 called wrongly, or the \
 ledger or the input cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
 command cannot be run, is not found; 130 interrupted; 141 nobody reads the output any more. With --dry-run and --status: 0 told, 1 told as far as \
 a damaged ledger can be read.
@@ -101,6 +104,8 @@ pub(crate) struct MapArgs {
     #[arg(long, conflicts_with = "any_command")]
     pub(crate) rebind: bool,
     /// Does not wait for a ledger in use, nor for commands that a killed run has left: exit code 75.
+    ///
+    /// Otherwise a ledger in use is waited for for 1 s, and such commands as long as it takes.
     #[arg(long)]
     pub(crate) no_wait: bool,
     /// Passes output on as it comes, mixed. There is no progress bar then.
@@ -110,15 +115,26 @@ pub(crate) struct MapArgs {
     #[arg(long)]
     pub(crate) ungroup: bool,
     /// How the closing summary is written to standard error.
+    ///
+    /// The JSON object has the numbers of `lines` read, of ids that `succeeded`, `failed`, were `cancelled` (by
+    /// signals, or for a reason that is not theirs), `skipped` (they had succeeded before) and `left`
+    /// alone by --no-retry or --only, of `duplicates` and `blank` lines; how many `seconds` it took; and
+    /// whether it has `ended_early`.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) summary: Summary,
     /// No progress and no summary in words.
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Runs nothing and changes nothing: says of each id whether it would run.
+    ///
+    /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone; `duplicate`: it has been in
+    /// this input before; `too long` for an id; `NUL`: it would fail, as no argument can have that byte.
     #[arg(long, conflicts_with = "status")]
     pub(crate) dry_run: bool,
     /// Runs nothing and changes nothing: counts the ids of the input by state.
+    ///
+    /// `new`, `succeeded`, `failed`, or `crashed`: it was running when its run was killed. What else uses
+    /// the ledger may have it `queued`. Beside them lines that are a `duplicate`, or `too long`.
     #[arg(long)]
     pub(crate) status: bool,
     /// The command and its arguments.
@@ -163,6 +179,9 @@ pub(crate) enum Summary {
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
 /// nothing runs: the exit code is 0, and standard error says when it was. The command finds TASKLEDGER_ID
 /// and TASKLEDGER_ATTEMPT (1, 2, ...) in its environment.
+///
+/// Signals are handed on to the command: TERM and HUP always, INT and QUIT unless this is in the foreground of
+/// a terminal, whose keys reach the command by themselves.
 ///
 /// What the command leaves running holds up nobody if it has succeeded; otherwise, and if this is killed,
 /// the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the

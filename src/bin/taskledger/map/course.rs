@@ -39,7 +39,7 @@ pub(super) enum Stop {
 #[derive(Debug)]
 pub(super) struct Steering {
     course: watch::Sender<Course>,
-    /// Nothing and nobody is waited for any more.
+    /// Nothing is waited for any more, and nobody but those who read.
     given_up: CancellationToken,
     grace: Duration,
 }

@@ -10,6 +10,7 @@ use crate::terminal::{chain, nobody_reads};
 use rustix::io::Errno;
 use rustix::process::Signal as Kind;
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
@@ -163,13 +164,14 @@ impl Shared {
         let record = self.ledger.record(&id).await.map_err(|error| chain(&error))?;
         let attempt = record.map_or(Attempt::NONE, |details| details.attempt());
         let program = words.first().cloned().unwrap_or_default();
-        let Some(mut command) = command(&words, &id, attempt) else {
-            return Err("there is no command".to_owned().into());
+        let command = |words: &[OsString]| {
+            let mut command = command(words, &id, attempt)?;
+            command.stderr(Stdio::piped());
+            if !self.ungroup {
+                command.stdout(Stdio::piped());
+            }
+            Ok(command)
         };
-        command.stderr(Stdio::piped());
-        if !self.ungroup {
-            command.stdout(Stdio::piped());
-        }
         let slot = match self.slots.take(&id) {
             Err(error) if !room::is_short(&error) => {
                 self.steering.stop(Stop::Broken);
@@ -179,7 +181,7 @@ impl Shared {
         };
         let alive = || Box::new(Running::begin(&self, gone)) as Alive;
         let started =
-            slot.and_then(|slot| Group::start(command, slot, self.patience.clone(), alive));
+            slot.and_then(|slot| Group::start(&words, command, slot, self.patience.clone(), alive));
         let mut group = match started {
             Ok(group) => group,
             Err(error) if room::is_short(&error) => {
@@ -247,12 +249,17 @@ impl Shared {
             }
         };
         let Some(limit) = self.timeout else { return until_it_ends.await };
-        match timeout(limit, until_it_ends).await {
-            Ok(status) => status,
-            Err(_) => match self.ledger.time_out(id) {
-                Ok(()) => std::future::pending().await,
-                Err(_) => Err(LATE.to_owned().into()),
-            },
+        let in_time = timeout(limit, until_it_ends).await;
+        if let Ok(status) = in_time {
+            return status;
+        }
+        // While we were stopped it may have ended: then it has not taken that time.
+        if let Some(status) = group.look().map_err(|error| error.to_string())? {
+            return Ok(status);
+        }
+        match self.ledger.time_out(id) {
+            Ok(()) => std::future::pending().await,
+            Err(_) => Err(LATE.to_owned().into()),
         }
     }
 

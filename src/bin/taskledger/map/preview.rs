@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use taskledger::dump::{Graveyard, Inspection};
 use taskledger::{ByteId, EncodedId, OpenError, TaskState};
 
+const RUN: &str = "run";
+
 /// What is known of the ids.
 #[derive(Debug, Default)]
 struct Known {
@@ -52,7 +54,13 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
                         Err(_) => "too long",
                         Ok(encoded) => {
                             let state = known.of(&encoded);
-                            if seen.insert(encoded) { becomes(args, state) } else { "duplicate" }
+                            let what = becomes(args, state);
+                            match seen.insert(encoded) {
+                                // No argument can have one.
+                                true if what == RUN && id.as_bytes().contains(&0) => "NUL",
+                                true => what,
+                                false => "duplicate",
+                            }
                         }
                     };
                     (id.to_string(), what)
@@ -152,6 +160,6 @@ fn becomes(args: &MapArgs, (state, crashed): (TaskState, bool)) -> &'static str 
     } else if left {
         "leave"
     } else {
-        "run"
+        RUN
     }
 }

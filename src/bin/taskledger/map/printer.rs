@@ -2,20 +2,29 @@
 //!
 //! What is printed goes to it and comes out in the same order, and nothing of others in between. A
 //! success waits until its output is passed on; the loop that hears signals never does.
+//!
+//! When nothing is waited for any more, what is read is printed all the same, to the last word. Only what
+//! nobody reads is given up.
 
 use super::progress::{Counts, Progress};
 use super::relay::{Printed, Stream};
-use crate::terminal::{complaint, write_whole};
+use crate::terminal::{all_are_read, complaint, write_whole};
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
+
+/// Who has taken nothing for so long does not read.
+const UNREAD: Duration = Duration::from_secs(1);
+
+/// So much is written at once: a reader who is slow takes it in time.
+const PIECE: usize = 4096;
 
 #[derive(Debug)]
 enum Item {
@@ -33,11 +42,68 @@ enum Item {
     Printed(oneshot::Sender<()>),
 }
 
+/// How the thread gets on.
+#[derive(Debug)]
+pub(super) struct Pace(Mutex<Got>);
+
+#[derive(Debug)]
+struct Got {
+    /// Items that are not printed yet.
+    waiting: usize,
+    /// When something was taken last, or became the first to wait.
+    on: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self(Mutex::new(Got { waiting: 0, on: Instant::now() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Got> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one_more(&self) {
+        let mut got = self.lock();
+        if got.waiting == 0 {
+            got.on = Instant::now();
+        }
+        got.waiting += 1;
+    }
+
+    fn one_printed(&self) {
+        let mut got = self.lock();
+        got.waiting = got.waiting.saturating_sub(1);
+        got.on = Instant::now();
+    }
+
+    /// Writes all of it, and notes how it gets on.
+    pub(super) fn write(&self, to: &impl AsFd, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(PIECE) {
+            write_whole(to, piece)?;
+            self.lock().on = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Returns when something waits that nobody reads. That of a file takes its time is no reason.
+    async fn unread(&self) {
+        loop {
+            let left = UNREAD.saturating_sub(self.lock().on.elapsed());
+            if left.is_zero() && !all_are_read() {
+                return;
+            }
+            tokio::time::sleep(left.max(TICK)).await;
+        }
+    }
+}
+
 /// The way to the thread.
 #[derive(Clone, Debug)]
 pub(super) struct Printer {
     items: Sender<Item>,
-    /// From then on nobody waits for it any more.
+    pace: Arc<Pace>,
+    /// From then on nobody waits for those who do not read.
     given_up: CancellationToken,
 }
 
@@ -48,15 +114,24 @@ impl Printer {
         given_up: CancellationToken,
     ) -> io::Result<Self> {
         let (items, received) = mpsc::channel();
-        let print = move || print(&received, progress, &counts);
+        let pace = Arc::new(Pace::new());
+        let print = {
+            let pace = Arc::clone(&pace);
+            move || print(&received, progress, &counts, &pace)
+        };
         std::thread::Builder::new().name("printer".to_owned()).spawn(print)?;
-        Ok(Self { items, given_up })
+        Ok(Self { items, pace, given_up })
+    }
+
+    fn send(&self, item: Item) {
+        self.pace.one_more();
+        // The thread ends last.
+        drop(self.items.send(item));
     }
 
     /// A line on standard error, whenever there is somebody who reads.
     pub(super) fn note(&self, line: String) {
-        // The thread ends last.
-        drop(self.items.send(Item::Line(line)));
+        self.send(Item::Line(line));
     }
 
     /// A line on standard error; returns when it has been printed.
@@ -68,36 +143,41 @@ impl Printer {
     /// Passes on all that a command has printed; says what standard output did not take.
     pub(super) async fn output(&self, printed: Printed) -> io::Result<()> {
         let (reply, done) = oneshot::channel();
-        drop(self.items.send(Item::Output(printed, reply)));
+        self.send(Item::Output(printed, reply));
         self.answer(done).await.unwrap_or_else(given_up)
     }
 
     /// Passes on some of what a command prints; says what standard output did not take.
     pub(super) async fn piece(&self, stream: Stream, bytes: Vec<u8>) -> io::Result<()> {
         let (reply, done) = oneshot::channel();
-        drop(self.items.send(Item::Piece(stream, bytes, reply)));
+        self.send(Item::Piece(stream, bytes, reply));
         self.answer(done).await.unwrap_or_else(given_up)
     }
 
     /// Ends the progress, and says a last word; returns when everything has been printed.
     pub(super) async fn end(&self, last: Option<String>) {
-        drop(self.items.send(Item::End));
+        self.send(Item::End);
         if let Some(last) = last {
-            drop(self.items.send(Item::Last(last)));
+            self.send(Item::Last(last));
         }
         self.printed().await;
     }
 
     async fn printed(&self) {
         let (reply, done) = oneshot::channel();
-        drop(self.items.send(Item::Printed(reply)));
+        self.send(Item::Printed(reply));
         self.answer(done).await;
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
+        let nobody_reads = async {
+            self.given_up.cancelled().await;
+            self.pace.unread().await;
+        };
         tokio::select! {
+            biased;
             answer = answer => answer.ok(),
-            () = self.given_up.cancelled() => None,
+            () = nobody_reads => None,
         }
     }
 }
@@ -106,19 +186,21 @@ fn given_up() -> io::Result<()> {
     Err(io::Error::other("nobody has read it in time"))
 }
 
-fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts) {
+fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts, pace: &Pace) {
     // Whether what comes next on standard error begins a line.
     let mut fresh = true;
     loop {
-        match items.recv_timeout(TICK) {
+        let item = items.recv_timeout(TICK);
+        let any = item.is_ok();
+        match item {
             Ok(Item::Line(line)) => {
-                progress.aside(|| print_line(&complaint(&line), fresh));
+                progress.aside(|| print_line(&complaint(&line), fresh, pace));
                 fresh = true;
             }
             Ok(Item::Output(mut printed, reply)) => {
                 let bar = progress.is_bar();
                 fresh = bar || printed.ends_a_line().unwrap_or(fresh);
-                let written = progress.aside(|| printed.pass_on(bar));
+                let written = progress.aside(|| printed.pass_on(bar, pace));
                 // Nobody waits any more.
                 drop(reply.send(written));
             }
@@ -126,10 +208,10 @@ fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts) {
                 let newline = bytes.last().is_none_or(|byte| *byte == b'\n');
                 let whole = progress.is_bar() && !newline;
                 let written = progress.aside(|| match stream {
-                    Stream::Out => print_piece(&io::stdout(), &bytes, whole),
+                    Stream::Out => print_piece(&io::stdout(), &bytes, whole, pace),
                     Stream::Err => {
                         // Whoever listens to the errors is less important.
-                        drop(print_piece(&io::stderr(), &bytes, whole));
+                        drop(print_piece(&io::stderr(), &bytes, whole, pace));
                         Ok(())
                     }
                 });
@@ -139,23 +221,26 @@ fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts) {
                 drop(reply.send(written));
             }
             Ok(Item::End) => progress.end(),
-            Ok(Item::Last(last)) => print_line(&last, fresh),
+            Ok(Item::Last(last)) => print_line(&last, fresh, pace),
             Ok(Item::Printed(reply)) => drop(reply.send(())),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if any {
+            pace.one_printed();
         }
         progress.show(counts);
     }
 }
 
 /// A line of our own, which begins where a line begins.
-fn print_line(line: &str, fresh: bool) {
+fn print_line(line: &str, fresh: bool, pace: &Pace) {
     let line = if fresh { line.to_owned() } else { format!("\n{line}") };
     // Nobody is left to be told if this fails.
-    drop(write_whole(&io::stderr(), line.as_bytes()));
+    drop(pace.write(&io::stderr(), line.as_bytes()));
 }
 
-fn print_piece(to: &impl AsFd, bytes: &[u8], newline: bool) -> io::Result<()> {
-    write_whole(to, bytes)?;
-    if newline { write_whole(to, b"\n") } else { Ok(()) }
+fn print_piece(to: &impl AsFd, bytes: &[u8], newline: bool, pace: &Pace) -> io::Result<()> {
+    pace.write(to, bytes)?;
+    if newline { pace.write(to, b"\n") } else { Ok(()) }
 }

@@ -1,9 +1,8 @@
 //! What a command prints: kept until it has ended, then passed on whole. What comes later, of those that
 //! it has left running, is passed on as it comes.
 
-use super::printer::Printer;
+use super::printer::{Pace, Printer};
 use super::room;
-use crate::terminal::write_whole;
 use rustix::io::ioctl_fionread;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
@@ -133,11 +132,11 @@ impl Printed {
 
     /// Passes all of it on. What standard output does not take is told. `whole_lines`: of what goes
     /// there, and on standard error, a newline is the last, as a bar needs that comes below.
-    pub(super) fn pass_on(&mut self, whole_lines: bool) -> io::Result<()> {
+    pub(super) fn pass_on(&mut self, whole_lines: bool, pace: &Pace) -> io::Result<()> {
         // Whoever listens to the errors is less important.
-        drop(copy(&mut self.err, &io::stderr(), whole_lines));
+        drop(copy(&mut self.err, &io::stderr(), whole_lines, pace));
         let terminal = whole_lines && io::stdout().is_terminal();
-        copy(&mut self.out, &io::stdout(), terminal)
+        copy(&mut self.out, &io::stdout(), terminal, pace)
     }
 
     /// Whether there is nothing to pass on.
@@ -183,7 +182,12 @@ fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
     printed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn copy(from: &mut SpooledTempFile, to: &impl AsFd, whole_lines: bool) -> io::Result<()> {
+fn copy(
+    from: &mut SpooledTempFile,
+    to: &impl AsFd,
+    whole_lines: bool,
+    pace: &Pace,
+) -> io::Result<()> {
     from.seek(SeekFrom::Start(0))?;
     let mut buffer = vec![0; 64 * 1024];
     let mut last = b'\n';
@@ -192,10 +196,10 @@ fn copy(from: &mut SpooledTempFile, to: &impl AsFd, whole_lines: bool) -> io::Re
         let bytes = buffer.get(..read).unwrap_or_default();
         let Some(end) = bytes.last() else { break };
         last = *end;
-        write_whole(to, bytes)?;
+        pace.write(to, bytes)?;
     }
     if whole_lines && last != b'\n' {
-        write_whole(to, b"\n")?;
+        pace.write(to, b"\n")?;
     }
     Ok(())
 }
