@@ -110,6 +110,7 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::TrustEvidence,
     Sabotage::JudgeOnce,
     Sabotage::KeepOffer,
+    Sabotage::EndFirst,
 ];
 
 /// The lab's program as another process.

@@ -31,6 +31,11 @@ pub(super) const HARNESS: Harness = Harness {
                 "what was being revoked is found interrupted\n  left: 0",
             ],
         ),
+        broken(
+            Sabotage::EndFirst,
+            2000,
+            &["ends a scope before it", "taken against the rule: End {"],
+        ),
         broken(Sabotage::HoldBack, 2000, &["there is no record"]),
         broken(Sabotage::SwallowFailure, 2000, &["a failure is told"]),
     ],
