@@ -11,17 +11,18 @@ fn id(number: u16) -> EncodedId {
     EncodedId::from_bytes(&number.to_be_bytes())
 }
 
-fn cell(state: TaskState) -> Cell {
+/// No two ids have a record in common.
+fn cell(number: u16, state: TaskState) -> Cell {
     match state {
         TaskState::NotFound => Cell::ABSENT,
-        _ => Cell { state, attempt: Attempt::new(1), seq: SeqNo::new(1) },
+        _ => Cell { state, attempt: Attempt::new(1), seq: SeqNo::new(1 + u64::from(number)) },
     }
 }
 
 fn change(number: u16, state: TaskState) -> Change {
     let key = (state == TaskState::Running).then_some(AttemptKey(u64::from(number)));
     let since = SeqNo::ZERO;
-    Change { id: id(number), cell: cell(state), key, since, moved: None }
+    Change { id: id(number), cell: cell(number, state), key, since, moved: None }
 }
 
 /// All that a look at the whole index tells must agree with a plain map.
@@ -90,7 +91,7 @@ proptest! {
         for (number, state) in changes {
             let before = plain.get(&number).copied().unwrap_or(TaskState::NotFound);
             let replayed = index.replay(id(number), |found| {
-                if found.state == before { Ok(cell(state)) } else { Err(found) }
+                if found.state == before { Ok(cell(number, state)) } else { Err(found) }
             });
             prop_assert_eq!(replayed, Ok(()));
             match state {
@@ -106,10 +107,10 @@ proptest! {
 #[test]
 fn what_is_restored_counts_like_what_is_published() {
     let index = Index::new();
-    index.restore(vec![(id(1), cell(TaskState::Running))]);
-    index.restore(vec![(id(1), cell(TaskState::Failed))]);
-    index.restore(vec![(id(2), cell(TaskState::Revoking))]);
-    index.restore(vec![(id(3), cell(TaskState::Succeeded))]);
+    index.restore(vec![(id(1), cell(1, TaskState::Running))]);
+    index.restore(vec![(id(1), cell(1, TaskState::Failed))]);
+    index.restore(vec![(id(2), cell(2, TaskState::Revoking))]);
+    index.restore(vec![(id(3), cell(3, TaskState::Succeeded))]);
     index.restore(vec![(id(3), Cell::ABSENT)]);
     let plain = [(1, TaskState::Failed), (2, TaskState::Revoking)].into();
     check(&index, &plain);

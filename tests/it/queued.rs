@@ -217,12 +217,11 @@ async fn what_has_succeeded_is_skipped_and_nobody_else_starts_what_is_queued() {
     queue.enqueue(name("b"), name("forgotten")).await.unwrap();
     ledger.forget("b").await.unwrap();
     queue.enqueue(name("c"), name("third")).await.unwrap();
+    assert!(matches!(words_again(&ledger).await, Err(QueueError::InUse)), "one at a time");
     queue.start(1).unwrap();
     soon(queue.stop()).await;
     assert_eq!(*performed.lock().unwrap(), ["first", "third"]);
-    assert!(matches!(words_again(&ledger).await, Err(QueueError::InUse)), "one at a time");
-    drop(queue);
-    until(|| ledger.queued_tasks().is_empty()).await;
+    // It has stopped, though its handle is there.
     words_again(&ledger).await.unwrap();
 }
 
