@@ -167,7 +167,7 @@ fn what_cannot_be_imported_says_where_and_why() {
         assert!(refused.err.contains(why), "{refused:?}");
         assert!(refused.out.is_empty() && !copy.exists());
     }
-    std::fs::write(&file, exported.replacen("\"version\":1", "\"version\":9", 1)).unwrap();
+    std::fs::write(&file, exported.replacen("\"version\":2", "\"version\":9", 1)).unwrap();
     let newer = import(&file, &copy, &[]).expect(2);
     assert!(newer.err.contains("format version 9"), "{newer:?}");
     let missing = import(&dir.path().join("none"), &copy, &[]).expect(2);

@@ -223,17 +223,17 @@ fn a_killed_group_leaves_a_ledger_that_goes_on() {
     use std::os::unix::process::CommandExt;
     command.process_group(0);
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"5\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"10\n").unwrap();
     commands_of(&child, &ledger, 1);
     kill_process_group(pid(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
-    let waits = mapped(&ledger, b"5\n", &["--no-wait", "--", "sleep"]).expect(75);
-    assert!(waits.err.contains("(sleep 5)"), "{waits:?}");
+    let waits = mapped(&ledger, b"10\n", &["--no-wait", "--", "sleep"]).expect(75);
+    assert!(waits.err.contains("(sleep 10)"), "{waits:?}");
     // Whoever is turned away has changed nothing.
-    mapped(&ledger, b"5\n", &["--no-wait", "--rebind", "--", "true"]).expect(75);
-    let crashed = mapped(&ledger, b"5\n", &["--status", "--", "sleep"]).expect(0);
+    mapped(&ledger, b"10\n", &["--no-wait", "--rebind", "--", "true"]).expect(75);
+    let crashed = mapped(&ledger, b"10\n", &["--status", "--", "sleep"]).expect(0);
     assert_eq!(crashed.out, "crashed\t1\n");
-    let goes_on = mapped(&ledger, b"5\n", &["--only", "crashed", "--", "sleep"]).expect(0);
+    let goes_on = mapped(&ledger, b"10\n", &["--only", "crashed", "--", "sleep"]).expect(0);
     assert!(goes_on.err.contains("waiting for commands of an earlier run"), "{goes_on:?}");
     assert!(goes_on.err.contains("1 succeeded"), "{goes_on:?}");
 }
