@@ -115,7 +115,12 @@ async fn run(options: &Options) -> Result<(), AnyError> {
         _ = interrupt.recv() => shut_down(server).await,
         _ = terminate.recv() => shut_down(server).await,
     };
-    let mut served = ended.map_err(|error| error.to_string())?;
+    let mut served = match ended {
+        Ok(served) => served,
+        // Asked to stop before it was polled for the first time.
+        Err(AttemptError::Cancelled(_)) => Served::default(),
+        Err(error) => return Err(error.to_string().into()),
+    };
     if !options.one_task {
         served = sum(&ledger, &name).await?;
     }
