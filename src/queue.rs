@@ -296,7 +296,8 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Stopped`]; [`QueueError::NoRuntime`] outside of a tokio runtime: none was added.
+    /// [`QueueError::Stopped`], also if the scope that it is [within](QueueBuilder::within) has ended;
+    /// [`QueueError::NoRuntime`] outside of a tokio runtime: none was added.
     ///
     /// # Panics
     ///
@@ -353,6 +354,38 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     pub async fn stop_now(&self) -> Left {
         self.handle.inner.halt();
         self.handle.inner.gone().await
+    }
+
+    /// Waits until nothing waits and nothing is being performed, and returns whether that is so: without a
+    /// runner, or when the ledger is closed or poisoned, what waits would wait for ever, and it is not.
+    ///
+    /// Where operations enqueue others before they end, that is when all of it is done; a
+    /// [`stop`](Self::stop) would take those no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time.
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let queue = ledger.queue(|(), _| async { Ok::<_, String>(()) }).await?;
+    /// queue.enqueue(7, ()).await?;
+    /// assert!(!queue.wait_idle().await); // nobody performs it
+    /// queue.start(1)?;
+    /// assert!(queue.wait_idle().await);
+    /// queue.enqueue(8, ()).await?; // and on
+    /// # Ok(()) }
+    /// ```
+    pub async fn wait_idle(&self) -> bool {
+        self.handle.inner.idles().await
     }
 
     /// How many operations and futures wait to be performed.

@@ -86,7 +86,8 @@ impl<K, V> Scope<K, V> {
     /// The same scope: what is spawned through this handle may go on so long once it is asked to stop,
     /// before its future is dropped. It hears of it by [`stopping`](Self::stopping), if it is
     /// [nested](Self::nest). What is spawned within that has the same grace. Default: none, a future is
-    /// dropped the next time that it waits for something. Without a timer in the runtime there is none.
+    /// dropped the next time that it waits for something. Without a timer in the runtime there is none, nor
+    /// for what is asked to stop before it was polled for the first time.
     #[must_use]
     pub fn with_grace(&self, grace: Duration) -> Self {
         Self { grace, ..self.clone() }

@@ -7,6 +7,7 @@ use crate::error::Rejection;
 use crate::guard::{Context, OnCrash};
 use crate::id::TaskId;
 use crate::ledger::{Ledger, TaskOutput};
+use crate::scope::Scope;
 use crate::state::{Event, Failure, SeqNo};
 use crate::sync::{Arc, Mutex};
 use crate::task::has_timer;
@@ -26,6 +27,7 @@ pub struct QueueBuilder<'a, K, V> {
     ledger: &'a Ledger<K, V>,
     options: Options,
     on_crash: OnCrash,
+    within: Option<Scope<K, V>>,
 }
 
 impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
@@ -67,7 +69,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// As [`queue`](Self::queue), with options.
     pub const fn queue_builder(&self) -> QueueBuilder<'_, K, V> {
         let options = Options { capacity: CAPACITY, timeout: None, max_attempts: None };
-        QueueBuilder { ledger: self, options, on_crash: OnCrash::Run }
+        QueueBuilder { ledger: self, options, on_crash: OnCrash::Run, within: None }
     }
 
     /// A queue of futures alone: nothing of it is recorded, and what is queued in the ledger is left alone.
@@ -111,6 +113,35 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
     /// runtime with its time driver enabled. Default: no bound.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// The operations are children of this scope, recorded as such, and its runners run within it. When it
+    /// ends, what is being performed is cancelled, and the runners go; what was not begun stays queued. A
+    /// [`stop_now`](Queue::stop_now) before that lets them finish. Default: they are nobody's children.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Context, Ledger, MemoryJournal, Scope};
+    /// # let ledger = Ledger::<String>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let nightly = |scope: Scope<String>| async move {
+    ///     let perform = |(), _| async { Ok::<_, String>(()) };
+    ///     let queue = scope.ledger().queue_builder().within(&scope).open(perform).await;
+    ///     let queue = queue.map_err(|e| e.to_string())?;
+    ///     queue.enqueue("mail".to_owned(), ()).await.map_err(|e| e.to_string())?;
+    ///     queue.start(1).map_err(|e| e.to_string())?;
+    ///     queue.stop().await;
+    ///     Ok::<_, String>(())
+    /// };
+    /// ledger.task("nightly".to_owned()).scope(nightly).await?;
+    /// let mail = ledger.record("mail").await?.ok_or("not found")?;
+    /// assert_eq!(mail.parent.ok_or("no parent")?.decode::<String>()?, "nightly");
+    /// # Ok(()) }
+    /// ```
+    pub fn within(mut self, scope: &Scope<K, V>) -> Self {
+        self.within = Some(scope.with_grace(Duration::ZERO));
         self
     }
 
@@ -176,12 +207,21 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
             runners: 0,
             phase: Phase::Open,
         };
+        let (runners, root, within) = match self.within {
+            Some(scope) => (scope.clone(), None, Some(Arc::clone(scope.node()))),
+            None => {
+                let root = self.ledger.scope();
+                (Scope::clone(&root), Some(root), None)
+            }
+        };
         let inner = Inner {
             shared: Arc::clone(self.ledger.shared()),
             ledger: self.ledger.clone(),
             perform,
             options: self.options,
-            runners: self.ledger.scope(),
+            runners,
+            _root: root,
+            within,
             feed: Mutex::new(feed),
             turnstile: tokio::sync::Mutex::new(()),
             claim: Mutex::new(claim),

@@ -5,7 +5,7 @@ use crate::error::Rejection;
 use crate::foreign::Contained;
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
-use crate::scope::Root;
+use crate::scope::{Node, Root, Scope};
 use crate::shared::Shared;
 use crate::state::{Event, SeqNo, TaskState};
 use crate::submission::{Answer, Request};
@@ -21,7 +21,11 @@ pub(super) struct Inner<K, V> {
     pub(super) perform: Option<Perform<K, V>>,
     pub(super) options: Options,
     /// Within which the runners run.
-    pub(super) runners: Root<K, V>,
+    pub(super) runners: Scope<K, V>,
+    /// Of which that is the scope, if it is of nobody else.
+    pub(super) _root: Option<Root<K, V>>,
+    /// Within which the operations run, if that was asked for.
+    pub(super) within: Option<Arc<Node>>,
     pub(super) feed: Mutex<Feed>,
     /// Held by whoever waits for room next: so they come in the order in which they called.
     pub(super) turnstile: tokio::sync::Mutex<()>,
@@ -119,6 +123,24 @@ impl<K, V> Inner<K, V> {
         // Of the user's.
         drop(futures);
         left
+    }
+
+    /// Waits until there is nothing to do; `false` if there is, and nobody does it.
+    pub(super) async fn idles(&self) -> bool {
+        loop {
+            let mut changed = pin!(self.shared.index.backlog_changed());
+            changed.as_mut().enable();
+            {
+                let feed = lock(&self.feed);
+                if self.waiting(&feed) + feed.coming + feed.performing == 0 {
+                    return true;
+                }
+                if feed.runners == 0 {
+                    return false;
+                }
+            }
+            wake::guarded(changed).await;
+        }
     }
 
     /// Takes a place in the queue, if there is one now.

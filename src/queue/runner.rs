@@ -108,7 +108,9 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     fn take(&self) -> Next {
         let shared = self.ledger.shared();
         let mut feed = lock(&self.feed);
-        if feed.phase == Phase::Stopped || shared.submissions.rejection().is_some() {
+        // What it would begin now would be turned away.
+        let ends = self.within.as_ref().is_some_and(|scope| scope.is_ending());
+        if ends || feed.phase == Phase::Stopped || shared.submissions.rejection().is_some() {
             return Next::End;
         }
         let operation = self.perform.as_ref().and_then(|_| shared.index.queued_after(feed.taken));
@@ -170,6 +172,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         let start = Start {
             limits: Limits { timeout: self.options.timeout, ..Limits::default() },
             begin: Begin { after: Some(seq), queued: Some(details.since), ..Begin::default() },
+            within: self.within.clone(),
             began: Some(began),
             ..Start::new(&*id, Kind::Launch, attempt::launch_succeeded)
         };

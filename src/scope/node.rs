@@ -175,7 +175,7 @@ impl Node {
     }
 
     /// Whether it takes nobody any more.
-    pub(super) fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         !matches!(lock(&self.state).phase, Phase::Open)
     }
 

@@ -108,7 +108,8 @@ impl<K: TaskId, V: TaskOutput> Task<'_, K, V> {
     /// through that is recorded with this id as its parent. When the body has ended, or is cancelled, or
     /// has passed its [`timeout`](Self::timeout), all that still runs within is asked to stop; the end of
     /// the scope is recorded after theirs. With a [`cancel_grace`](Self::cancel_grace) the body, and what
-    /// is spawned within, may go on so long once it is asked to stop; the default is none.
+    /// is spawned within, may go on so long once it is asked to stop; the default is none. Asked before it
+    /// was polled for the first time, it is dropped at once all the same.
     ///
     /// # Durability
     ///

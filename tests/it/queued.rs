@@ -5,11 +5,11 @@ use crate::support::{Call, Gate, Hooked, Tasks, Then, name, open, soon, until};
 use std::future::Future;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use taskledger::{
     Context, EnqueueError, Enqueued, Failure, MemoryJournal, OnCrash, Queue, QueueError, Retention,
-    TaskState,
+    Scope, TaskState,
 };
 
 type Performed = Arc<Mutex<Vec<String>>>;
@@ -412,4 +412,102 @@ async fn an_operation_that_cannot_be_kept_comes_back() {
     let Some(Failure::Error(why)) = failure else { panic!("{failure:?}") };
     assert!(why.contains("cannot be read"), "{why}");
     assert_eq!(ledger.output("c").await.unwrap(), Some(7));
+}
+
+/// A queue whose operations enqueue others: `3` enqueues `2`, which enqueues `1`, ...
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_operations_enqueue_is_waited_for_as_well() {
+    let ledger = open(MemoryJournal::new()).await;
+    let own: Arc<OnceLock<Queue<String, u32, u32>>> = Arc::default();
+    let queues = Arc::clone(&own);
+    let perform = move |number: u32, _| {
+        let queues = Arc::clone(&queues);
+        async move {
+            let queue = queues.get().unwrap();
+            if let Some(next) = number.checked_sub(1) {
+                queue.enqueue(format!("{next}"), next).await.unwrap();
+            }
+            Ok::<_, String>(number)
+        }
+    };
+    let queue = own.get_or_init({
+        let queue = ledger.queue(perform).await.unwrap();
+        || queue
+    });
+    assert!(soon(queue.wait_idle()).await, "there is nothing to be done");
+    queue.enqueue(name("30"), 30).await.unwrap();
+    assert!(!soon(queue.wait_idle()).await, "nobody performs it");
+    queue.start(2).unwrap();
+    assert!(soon(queue.wait_idle()).await);
+    assert_eq!((queue.len(), queue.performing()), (0, 0));
+    assert_eq!(ledger.succeeded_tasks().len(), 31);
+    // It takes more, and the end of the ledger ends the wait.
+    ledger.close().await.unwrap();
+    assert!(queue.enqueue(name("40"), 40).await.is_err());
+    soon(queue.stop()).await;
+    assert!(soon(queue.wait_idle()).await);
+}
+
+/// What is performed within a scope is its child, and ends with it; what was not begun stays queued.
+#[tokio::test]
+async fn a_queue_within_a_scope_ends_with_it() {
+    let journal = MemoryJournal::new();
+    let ledger = open(journal.clone()).await;
+    let performed = Performed::default();
+    let (told, seen) = (Arc::clone(&performed), ledger.clone());
+    let body = move |scope: Scope<String, u32>| async move {
+        let queue = seen.queue_builder().within(&scope).open(perform(told)).await.unwrap();
+        for (id, word) in [("a", "one"), ("b", "never"), ("c", "later")] {
+            queue.enqueue(name(id), name(word)).await.unwrap();
+        }
+        queue.start(1).unwrap();
+        until(|| seen.query_task_state_quick("b") == TaskState::Running).await;
+        Ok::<_, String>(7)
+    };
+    soon(ledger.task(name("nightly")).scope(body)).await.unwrap();
+    assert_eq!(*performed.lock().unwrap(), ["one", "never"]);
+    for (id, ended) in [("a", None), ("b", Some("its scope has ended"))] {
+        let details = ledger.record(id).await.unwrap().unwrap();
+        assert_eq!(details.parent.unwrap().decode::<String>().unwrap(), "nightly");
+        assert_eq!(details.failure, ended.map(|why| Failure::Cancelled(why.into())));
+    }
+    assert_eq!(ledger.query_task_state_quick("c"), TaskState::Queued);
+    // Its runners are gone and its claim is free; the next one goes on.
+    let queue = soon(async {
+        loop {
+            match words_again(&ledger).await {
+                Ok(queue) => return queue,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    queue.start(1).unwrap();
+    soon(queue.stop()).await;
+    assert_eq!(ledger.query_task_state_quick("c"), TaskState::Succeeded);
+}
+
+/// Operations that ran within a scope when the process died are found below it, and performed again.
+#[tokio::test]
+async fn what_crashed_within_a_scope_is_found_below_it() {
+    let journal = MemoryJournal::new();
+    let ledger = open(journal.clone()).await;
+    let seen = ledger.clone();
+    let body = move |scope: Scope<String, u32>| async move {
+        let queue = seen.queue_builder().within(&scope).open(perform(Performed::default())).await;
+        let queue = queue.unwrap();
+        queue.enqueue(name("a"), name("never")).await.unwrap();
+        queue.start(1).unwrap();
+        std::future::pending::<Result<u32, String>>().await
+    };
+    let scope = ledger.task(name("nightly")).spawn_scope(body).await.unwrap();
+    until(|| ledger.query_task_state_quick("a") == TaskState::Running).await;
+    let next = open(journal.fork()).await;
+    let trees = next.recovery().crashed_trees::<String>();
+    assert_eq!(trees.len(), 1);
+    assert_eq!(trees[0].id.as_deref().unwrap(), "nightly");
+    assert_eq!(trees[0].children[0].id.as_deref().unwrap(), "a");
+    let queue = words(&next, &Performed::default()).await;
+    assert_eq!(queue.len(), 1);
+    drop(scope);
 }

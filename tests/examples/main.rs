@@ -6,6 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 #![expect(clippy::indexing_slicing, reason = "likewise")]
 
+mod cache_refresher;
+mod cache_with_timeout;
+mod crawl;
+mod echo_server;
+mod running;
+
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -213,6 +219,27 @@ fn wrong_use_is_one_line_and_status_2() {
             "{args:?}: {stderr}"
         );
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn each_says_what_it_takes_and_what_is_wrong() {
+    let cases = [
+        ("cache_refresher", &["--period", "0"][..], "from 1"),
+        ("cache_with_timeout", &["--origin", "192.0.2.1:80"], "loopback"),
+        ("crawl", &["a", "b"], "more than one"),
+        ("echo_server", &["--port", "70000"], "needs a port"),
+    ];
+    for (name, args, says) in cases {
+        let help = run(example(name).arg("--help"));
+        assert!(help.starts_with(&format!("usage: {name} ")), "{help}");
+        for (args, says) in [(args, says), (&["--unknown"], "unknown option")] {
+            let output = example(name).args(args).output().unwrap();
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {stderr}");
+            assert!(stderr.contains(says) && stderr.lines().count() == 1, "{stderr}");
+            assert!(output.stdout.is_empty());
+        }
     }
 }
 
