@@ -51,7 +51,7 @@ type Perform<K, V> = Box<dyn Fn(Vec<u8>, Context<K>) -> BoxFuture<Result<V, Stri
 
 /// A queue of operations, performed in their order. Clones are handles to the same queue, for any thread.
 ///
-/// Made by [`Ledger::queue`]. With one runner the order is strict: each operation has ended before the
+/// Made by [`Ledger::queue`](crate::Ledger::queue). With one runner the order is strict: each operation has ended before the
 /// next one begins; with more, they begin in order. What is enqueued before [`start`](Self::start) waits.
 /// An operation that fails or panics is recorded so, and costs no runner.
 ///

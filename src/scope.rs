@@ -188,12 +188,12 @@ impl<K: TaskId, V: TaskOutput> Scope<K, V> {
     /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
     /// let root = ledger.scope();
     /// let sum = root.nest(|scope| async move {
-    ///     let half = scope.spawn(async { 21 })?;
-    ///     let Ended::Finished(half) = half.await else { return Err("no half".into()) };
+    ///     let half = scope.spawn(async { 21 }).map_err(|error| error.to_string())?;
+    ///     let half = half.await.finished().ok_or("no half")?;
     ///     // Whatever else runs within the scope is asked to stop now.
-    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(2 * half)
+    ///     Ok::<_, String>(2 * half)
     /// })?;
-    /// assert_eq!(sum.await.finished().ok_or("it did not finish")??, 42);
+    /// assert_eq!(sum.await, Ended::Finished(Ok(42)));
     /// # Ok(()) }
     /// ```
     #[track_caller]
@@ -207,7 +207,7 @@ impl<K: TaskId, V: TaskOutput> Scope<K, V> {
     }
 
     /// Runs something that blocks within it, on a thread for such things. It cannot be stopped from
-    /// outside: it has to look at its flag now and then. Until it has ended, so has not the scope, which
+    /// outside once it has begun: it has to look at its flag now and then. Until it has ended, so has not the scope, which
     /// says what it waits for every five seconds (a warning of `tracing`).
     ///
     /// # Cancel safety
@@ -226,14 +226,17 @@ impl<K: TaskId, V: TaskOutput> Scope<K, V> {
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # use taskledger::{Cause, Ended, Ledger, MemoryJournal};
+    /// # use taskledger::{Ended, Ledger, MemoryJournal};
     /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
     /// let root = ledger.scope();
+    /// let (begins, begun) = tokio::sync::oneshot::channel();
     /// let child = root.spawn_blocking(|stop| {
+    ///     begins.send(()).expect("somebody waits");
     ///     while !stop.is_set() {
     ///         std::thread::yield_now();
     ///     }
     /// })?;
+    /// begun.await?;
     /// child.cancel("enough");
     /// assert_eq!(child.await, Ended::Finished(()));
     /// # Ok(()) }
