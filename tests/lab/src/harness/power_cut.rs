@@ -360,7 +360,8 @@ fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     // Without a checkpoint all of it stands in the log, of which a part goes.
     let (long, _, known_of_it) = history(0);
-    let (lossy, left) = accepted::cut_short(&of_ledger(&long));
+    let (lossy, left) = accepted::cut_short(&of_ledger(&long))
+        .expect("all of it stands in the log, of which a part goes");
     let lossy = with_ledger(&long, lossy);
     let torn = with_ledger(&long, accepted::torn_structure(&of_ledger(&long)));
     let (history, aged, known) = history(1);
