@@ -22,7 +22,7 @@ use crate::recovery::{FoundRunning, recover};
 use crate::sabotage::{Sabotage, sabotage};
 use crate::shared::{Options, Shared};
 use crate::state::{Cell, Grave, SeqNo, TaskState};
-use crate::submission::Answer;
+use crate::submission::{Answer, Begin};
 use crate::sync::lock;
 use crate::watch::Watch;
 use crate::writer::Writer;
@@ -316,7 +316,7 @@ impl Player {
     fn launch(&self, name: &str) -> Result<Option<Attempt>, Rejection> {
         block_on(self.shared.permit())?;
         let seat = Seat::take(&self.shared);
-        let (live, ticket) = Live::submit(seat, id(name), Kind::Launch, None)?;
+        let (live, ticket) = Live::submit(seat, id(name), Kind::Launch, Begin::default())?;
         let answer = block_on(ticket)?;
         let Answer::Done(cell) = answer else {
             assert!(matches!(answer, Answer::Refused(TaskState::Running)), "{answer:?}");
