@@ -454,14 +454,16 @@ async fn a_queue_within_a_scope_ends_with_it() {
     let journal = MemoryJournal::new();
     let ledger = open(journal.clone()).await;
     let performed = Performed::default();
-    let (told, seen) = (Arc::clone(&performed), ledger.clone());
+    let (told, begun) = (Arc::clone(&performed), Arc::clone(&performed));
     let body = move |scope: Scope<String, u32>| async move {
-        let queue = seen.queue_builder().within(&scope).open(perform(told)).await.unwrap();
+        let queue =
+            scope.ledger().queue_builder().within(&scope).open(perform(told)).await.unwrap();
         for (id, word) in [("a", "one"), ("b", "never"), ("c", "later")] {
             queue.enqueue(name(id), name(word)).await.unwrap();
         }
         queue.start(1).unwrap();
-        until(|| seen.query_task_state_quick("b") == TaskState::Running).await;
+        // That it is running would not do: it may not have been polled yet.
+        until(|| begun.lock().unwrap().len() == 2).await;
         Ok::<_, String>(7)
     };
     soon(ledger.task(name("nightly")).scope(body)).await.unwrap();
