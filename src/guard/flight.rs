@@ -10,7 +10,7 @@
 //!  the id is as the flight has found it                      join: it does nothing but what comes later
 //!  its attempt runs                                          join
 //!  its attempt has failed, and nothing has happened since    join: it may try again
-//!  anything else                                             another flight takes its place
+//!  anything else, and forgotten after an attempt of it       another flight takes its place
 //! ```
 //!
 //! And what is told to the company is told with its position in the log: to whoever came after that was
@@ -212,8 +212,10 @@ impl Flights {
 impl Flight {
     /// Whether whoever finds the id like this comes while it is at it.
     fn is_at(&self, now: &Seen) -> bool {
-        let seen = lock(&self.at).seen;
-        let ends = self.stop.get().is_some() || self.landing.get().is_some();
+        let At { seen, begun, .. } = *lock(&self.at);
+        // Forgotten between two attempts: it has no other, and all that it can tell is older.
+        let forgotten = begun && seen.cell == Cell::ABSENT;
+        let ends = forgotten || self.stop.get().is_some() || self.landing.get().is_some();
         !ends && (seen.cell == now.cell || (now.key.is_some() && seen.key == now.key))
     }
 
@@ -400,5 +402,26 @@ impl Drop for Begun {
             // Its runtime is gone, and so is its attempt, or will be.
             self.end(self.latest().map_or(Landing::Gone, Landing::Left), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Attempt, TaskState};
+
+    /// An id looks the same before its first attempt and after it was forgotten, so who came then was told
+    /// of the failure before.
+    #[test]
+    fn who_comes_when_it_was_forgotten_joins_nothing() {
+        let (flights, index, id) = (Flights::default(), Index::new(), EncodedId::from_bytes(b"a"));
+        let Joined::Own(begun) = flights.join_or_begin(&index, &id, None) else {
+            panic!("nobody is at it")
+        };
+        assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Other(..)));
+        let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
+        begun.flight.began(Cell { state, attempt, seq: SeqNo::new(1) });
+        begun.look(&index);
+        assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Own(_)));
     }
 }
