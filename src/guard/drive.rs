@@ -260,6 +260,10 @@ where
                     self.run.pardoned = seen.key;
                     return Ok(None);
                 }
+                if let Failure::Released(_) = failure {
+                    // It may be tried again by now, and so it is.
+                    return Ok(None);
+                }
                 self.tells.whom = Whom::Before(details.cell.seq);
                 Err(RunError::Told { failure, kind: ClaimKind::Joined })
             }

@@ -1,6 +1,8 @@
 //! Who joins whom: no answer of a run is older than its call, and nobody waits for ever.
 
-use crate::support::{Gate, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open, soon, until};
+use crate::support::{
+    Call, Gate, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open, soon, until,
+};
 use std::future::{Future as _, poll_fn};
 use std::num::NonZero;
 use std::pin::pin;
@@ -10,7 +12,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use taskledger::{
-    ClaimKind, Context, Failure, MemoryJournal, OnFailure, Rejection, RunError, TaskState,
+    ClaimKind, Context, Failure, MemoryJournal, OnFailure, Rejection, RunError, TaskState, Verdict,
 };
 use tokio::task::JoinSet;
 
@@ -80,6 +82,44 @@ async fn what_was_forgotten_before_the_call_hinders_nobody() {
         let first = first.join().unwrap();
         assert!(matches!(&first, Err(RunError::Failed(error)) if error == "no"), "{first:?}");
     }
+}
+
+/// A run that waited for somebody else's attempt was told that it had failed as "released", when it had been
+/// resolved to be tried again by the time the run heard of it.
+#[tokio::test]
+async fn what_was_released_meanwhile_is_run() {
+    let (journal, gate, reads) =
+        (MemoryJournal::new(), Gate::default(), Arc::new(AtomicU32::new(0)));
+    let (busy, read) = (gate.clone(), Arc::clone(&reads));
+    let hooked = Hooked::new(&journal, move |call| match call {
+        // The open's, the start's, the mark's.
+        Call::Append(2) => Then::Wait(busy.clone()),
+        Call::Read => {
+            read.fetch_add(1, Ordering::SeqCst);
+            Then::GoOn
+        }
+        _ => Then::GoOn,
+    });
+    let ledger = open(hooked).await;
+    let (fail, fails) = tokio::sync::oneshot::channel::<()>();
+    ledger.launch(name("a"), async move { Err::<u32, _>(fails.await) }).await.unwrap();
+    let mut run = Hand::new(ledger.run(name("a"), |_| ok(2)));
+    assert!(run.poll().is_pending());
+    until(|| reads.load(Ordering::SeqCst) > 0).await;
+    let mut mark = Hand::new(ledger.mark_succeeded(name("b")));
+    assert!(mark.poll().is_pending());
+    gate.somebody_waits().await;
+    // Both are published together.
+    fail.send(()).unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let mut resolve = Hand::new(ledger.resolve("a", Verdict::Retry, "mended"));
+    assert!(resolve.poll().is_pending());
+    gate.open();
+    soon(resolve.finish()).await.unwrap();
+    let claim = soon(run.finish()).await.unwrap();
+    assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(2)));
 }
 
 /// A failure that is on record when a run is called is for its policy to judge: it was told of as one that
