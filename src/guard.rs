@@ -185,8 +185,7 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         let shared = Arc::clone(self.ledger.shared());
         // What is certain needs neither a task nor a flight.
         if self.ledger.state(&self.encoded) == TaskState::Succeeded {
-            if sabotage::is(Sabotage::RunAgain) {
-                drop(self.ledger.forget(&*self.id).await);
+            if sabotage::is(Sabotage::RunAgain) && self.ledger.forget(&*self.id).await.is_ok() {
                 return Ok(Comes::Again);
             }
             let claim = self.replayed(ClaimKind::Replayed).await?;

@@ -111,6 +111,10 @@ pub enum Sabotage {
     KeepOffer,
     /// The end of a scope is recorded before those of what runs within it.
     EndFirst,
+    /// Who comes to a run after its failure was recorded is told of that.
+    TellOldNews,
+    /// A run starts its attempt though something has happened since it asked its policies.
+    StartBlindly,
 }
 
 /// Whether this is done wrong.

@@ -206,7 +206,8 @@ impl Core {
         match request {
             Request::Start { key, begin, .. } => {
                 // Whoever asks has judged another record.
-                let overtaken = begin.after.is_some_and(|after| after != last);
+                let overtaken = begin.after.is_some_and(|after| after != last)
+                    && !sabotage::is(Sabotage::StartBlindly);
                 // The queue's own runner is the only one to start what is queued.
                 let queued = found.cell.state == TaskState::Queued;
                 let is_meant = queued == begin.queued.is_some();

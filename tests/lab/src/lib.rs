@@ -111,6 +111,8 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::JudgeOnce,
     Sabotage::KeepOffer,
     Sabotage::EndFirst,
+    Sabotage::TellOldNews,
+    Sabotage::StartBlindly,
 ];
 
 /// The lab's program as another process.

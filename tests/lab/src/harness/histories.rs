@@ -1,5 +1,7 @@
 //! Histories: several clients on a few ids, the process dying and the disk failing in between, and
-//! every answer held against an order in which it can have been given (`linear.rs`).
+//! every answer held against an order in which it can have been given (`linear.rs`) if each id is what
+//! it is said to be (`model.rs`). Some of the clients run what others launch, mark, resolve, revoke and
+//! forget, and some of those leave before they are answered (`runs.rs`).
 //!
 //! A death is a copy of the journal at any moment: what had been answered by then must be in it,
 //! what had not may be. A failing disk is an append that is told to have failed, whether or not it
@@ -7,17 +9,24 @@
 //! the end of a batch, not before the last one known to be published, nor behind the last one that was
 //! appended by then; after a failed append that of the last one before it, whatever is on the disk.
 
-use super::counts::{self, Count, Since};
-use super::linear::{Did, Kind, Op, is_linearizable};
+mod counts;
+mod linear;
+mod model;
+mod runs;
+
 use super::{Harness, broken};
 use crate::{Rng, Session, places};
+use counts::{Count, Since};
+use linear::{Op, Order, linearize};
+use model::{Did, End, Kind, Number};
+use runs::Run;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use taskledger::internals::Sabotage;
 use taskledger::{
     AttemptError, Base, Cell, ChangeError, EncodedId, Health, Journal, JournalError, Ledger,
-    MemoryJournal, Record, TaskDetails, TaskState, Visit,
+    MemoryJournal, Record, TaskDetails, TaskState, Verdict, Visit,
 };
 
 pub(super) const HARNESS: Harness = Harness {
@@ -37,6 +46,9 @@ pub(super) const HARNESS: Harness = Harness {
         broken(Sabotage::AnswerFirst, 400, &["has no order", "are said to be"]),
         broken(Sabotage::SkipReset, 1500, &["has no order", "are said to be"]),
         broken(Sabotage::SwallowFailure, 200, &["has no order", "are said to be", "follows where"]),
+        broken(Sabotage::RunAgain, 100, &["has no order"]),
+        broken(Sabotage::StartBlindly, 400, &["has no order"]),
+        broken(Sabotage::TellOldNews, 400, &["has no order", "from before its call"]),
     ],
 };
 
@@ -65,9 +77,14 @@ fn run(session: &mut Session) {
 struct Notes {
     clock: AtomicU64,
     numbers: AtomicU64,
-    ops: Mutex<BTreeMap<&'static str, Vec<Op>>>,
+    /// Of the lives before this one.
+    past: Mutex<BTreeMap<&'static str, Vec<Op>>>,
     /// Of this life of the process.
+    ops: Mutex<BTreeMap<&'static str, Vec<Op>>>,
+    runs: Mutex<Vec<Run>>,
     counts: Mutex<Vec<Count>>,
+    /// Since when it is known at the latest that the ledger is poisoned; 0 for never.
+    poisoned: AtomicU64,
     wrong: Mutex<Vec<String>>,
     /// What has been tried, and how often.
     tried: Mutex<BTreeMap<&'static str, u64>>,
@@ -82,6 +99,28 @@ impl Notes {
     fn note(&self, id: &'static str, did: Did, called: u64, answered: u64) {
         let op = Op { did, called, answered, unsure: false };
         self.ops.lock().unwrap().entry(id).or_default().push(op);
+    }
+
+    fn number(&self) -> Number {
+        self.numbers.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn ran(&self, run: Run) {
+        self.runs.lock().unwrap().push(run);
+    }
+
+    fn wrong(&self, wrong: String) {
+        self.wrong.lock().unwrap().push(wrong);
+    }
+
+    /// Looks whether the ledger is poisoned.
+    fn is_poisoned(&self, ledger: &Tasks) -> bool {
+        let poisoned = matches!(ledger.health(), Health::Poisoned(_));
+        if poisoned && self.poisoned.load(Ordering::SeqCst) == 0 {
+            // Whoever is later than this one says nothing wrong.
+            self.poisoned.store(self.now(), Ordering::SeqCst);
+        }
+        poisoned
     }
 
     fn tried(&self, what: &'static str, number: usize) {
@@ -158,21 +197,19 @@ async fn history(seed: u64, notes: &Arc<Notes>) -> Result<(), String> {
     if let (Ok(()), Some(first)) = (&outcome, wrong.first()) {
         outcome = Err(first.clone());
     }
-    let ops = std::mem::take(&mut *notes.ops.lock().unwrap());
+    let ops = std::mem::take(&mut *notes.past.lock().unwrap());
     notes.tried("operations", ops.values().map(Vec::len).sum());
-    for (id, ops) in ops.iter().filter(|_| outcome.is_ok()) {
-        if !is_linearizable(ops) {
-            let mut ops = ops.clone();
-            ops.sort_by_key(|op| op.called);
-            let lines: Vec<String> = ops
-                .iter()
-                .map(|op| format!("{}-{} {:?} {}", op.called, op.answered, op.did, op.unsure))
-                .collect();
-            outcome = Err(format!("{id} has no order: {}", lines.join("; ")));
-            break;
+    outcome?;
+    for (id, ops) in &ops {
+        match linearize(ops) {
+            Order::Found => {}
+            Order::None(longest) => {
+                return Err(format!("{id} has no order: it comes to {longest}"));
+            }
+            Order::Unknown => notes.tried("too hard to tell", 1),
         }
     }
-    outcome
+    Ok(())
 }
 
 /// One life of the process, from its open to its death. Returns what is on the disk then.
@@ -216,8 +253,11 @@ async fn life(
         ended.map_err(|error| error.to_string())?;
     }
     // What still runs ends now, as far as this process is concerned.
+    let closing = notes.now();
     drop(ledger.close_within(std::time::Duration::ZERO).await);
+    let poisoned = notes.is_poisoned(&ledger);
     drop(ledger);
+    settle(notes, closing, poisoned).await?;
     check_counts(notes, &journal, &ends);
     let (before, left, after) = left.unwrap_or_else(|| {
         let now = notes.now();
@@ -227,25 +267,61 @@ async fn life(
     Ok(left)
 }
 
+/// Waits until all runs are over, and notes what they come to.
+async fn settle(notes: &Notes, closing: u64, poisoned: bool) -> Result<(), String> {
+    let runs = std::mem::take(&mut *notes.runs.lock().unwrap());
+    let over = async {
+        while !runs.iter().all(Run::is_over) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(places::NEVER, over).await;
+    in_time.map_err(|_| "a run goes on when the ledger is closed".to_owned())?;
+    let mut ops = notes.ops.lock().unwrap();
+    for run in &runs {
+        notes.tried(run.what(), 1);
+        let done = run.ops(closing, poisoned, &notes.numbers)?;
+        ops.entry(run.id).or_default().extend(done);
+    }
+    for (id, (number, called)) in runs.iter().filter_map(|run| Some((run.id, run.awaited()?))) {
+        let ended = Did::Ended(number, End::Error);
+        let end = ops.entry(id).or_default().iter_mut().find(|op| op.did == ended);
+        match end.filter(|end| end.answered >= called) {
+            Some(end) => end.called = end.called.max(called),
+            None => return Err(format!("{id}: a run is told of {number}, from before its call")),
+        }
+    }
+    Ok(())
+}
+
 /// The process is dead: what it had not answered before its death is unsure, what it began after it
 /// never was, and what it saw by then counts for nothing.
 fn bury(notes: &Notes, before: u64, after: u64) {
     let died = notes.now();
-    let mut ops = notes.ops.lock().unwrap();
+    let poisoned = match notes.poisoned.swap(0, Ordering::SeqCst) {
+        0 => u64::MAX,
+        poisoned => poisoned,
+    };
+    let (mut ops, mut past) = (notes.ops.lock().unwrap(), notes.past.lock().unwrap());
     for id in IDS {
-        let ops = ops.entry(id).or_default();
+        let mut ops = ops.remove(id).unwrap_or_default();
         ops.retain_mut(|op| {
-            if op.answered <= before || (op.unsure && op.answered != u64::MAX) {
+            // After a failed write nothing more is written. (What was can still take effect: at the end.)
+            if op.unsure && op.called > poisoned {
+                return false;
+            }
+            if op.answered <= before {
                 return true;
             }
             if op.called >= after {
                 return false;
             }
             op.unsure = true;
-            op.answered = after;
-            !matches!(op.did, Did::Saw(_) | Did::Refused(..) | Did::Died)
+            op.answered = op.answered.min(after);
+            !matches!(op.did, Did::Saw(_) | Did::Refused(..) | Did::Told(..))
         });
         ops.push(Op { did: Did::Died, called: died, answered: died, unsure: false });
+        past.entry(id).or_default().extend(ops);
     }
 }
 
@@ -253,7 +329,7 @@ async fn deed(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng) {
     let id = *rng.pick(&IDS);
     let own = id.to_owned();
     let called = notes.now();
-    match rng.below(10) {
+    match rng.below(16) {
         0 | 1 => {
             let state = ledger.query_task_state_quick(id);
             notes.note(id, Did::Saw(state), called, notes.now());
@@ -276,15 +352,26 @@ async fn deed(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng) {
             }
             Err(_) => notes.unsure(id, Did::Forgotten, called),
         },
-        5 | 6 => attempt(ledger, notes, rng, id, Kind::Revoke).await,
-        _ => attempt(ledger, notes, rng, id, Kind::Launch).await,
+        5 => {
+            let verdict = *rng.pick(&[Verdict::Succeeded, Verdict::Failed, Verdict::Retry]);
+            match ledger.resolve(id, verdict, "").await {
+                Ok(()) => notes.note(id, Did::Resolved(verdict), called, notes.now()),
+                Err(ChangeError::Refused { state }) => {
+                    notes.note(id, Did::Refused(Kind::Resolve, state), called, notes.now());
+                }
+                Err(_) => notes.unsure(id, Did::Resolved(verdict), called),
+            }
+        }
+        6 | 7 => attempt(ledger, notes, rng, id, Kind::Revoke).await,
+        8 | 9 => attempt(ledger, notes, rng, id, Kind::Launch).await,
+        _ => runs::run(ledger, notes, rng, id).await,
     }
 }
 
 /// Two operations: the start, answered when the future is first polled; and the end, called when it
 /// returns.
 async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static str, kind: Kind) {
-    let number = notes.numbers.fetch_add(1, Ordering::SeqCst);
+    let number = notes.number();
     let (good, yields) = (rng.below(3) > 0, rng.below(6));
     let (began, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let future = {
@@ -295,7 +382,7 @@ async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static
                 tokio::task::yield_now().await;
             }
             ended.store(notes.now(), Ordering::SeqCst);
-            if good { Ok(7) } else { Err("no") }
+            if good { Ok(u32::try_from(number).unwrap()) } else { Err(number) }
         }
     };
     let called = notes.now();
@@ -307,7 +394,10 @@ async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static
     let (began, ended) = (began.load(Ordering::SeqCst), ended.load(Ordering::SeqCst));
     let (start, end) = match kind {
         Kind::Revoke => (Did::RevokeStarted(number), Did::RevokeEnded(number, good)),
-        _ => (Did::Started(number), Did::Ended(number, good)),
+        _ => {
+            let end = if good { End::Success } else { End::Error };
+            (Did::Started(number, None), Did::Ended(number, end))
+        }
     };
     if let Err(AttemptError::Refused { state, .. }) = told {
         return notes.note(id, Did::Refused(kind, state), called, answered);
@@ -321,7 +411,7 @@ async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static
             // It was cancelled by the end of the process: an end all the same.
             let end = match kind {
                 Kind::Revoke => Did::RevokeEnded(number, false),
-                _ => Did::Ended(number, false),
+                _ => Did::Ended(number, End::Cancelled),
             };
             notes.unsure(id, end, began);
         }
@@ -335,10 +425,10 @@ async fn count(ledger: &Tasks, ends: &Ends, notes: &Notes, rng: &mut Rng) {
     let own = format!("counted {}", notes.now());
     let since = match ledger.mark_succeeded(own.clone()).await {
         Ok(()) => Since::Mark(own),
-        Err(_) if matches!(ledger.health(), Health::Poisoned(_)) => Since::End,
+        Err(_) if notes.is_poisoned(ledger) => Since::End,
         Err(error) => {
             let wrong = format!("{own} is not marked: {error:?}");
-            return notes.wrong.lock().unwrap().push(wrong);
+            return notes.wrong(wrong);
         }
     };
     let states = [TaskState::Succeeded, TaskState::Failed, TaskState::Running, TaskState::Revoking];
@@ -361,6 +451,6 @@ fn check_counts(notes: &Notes, journal: &MemoryJournal, ends: &Ends) {
     notes.tried("counts", counts.len());
     notes.tried("counts after a failed write", late);
     if let Err(wrong) = counts::check(&journal.records(), &ends.lock().unwrap(), &counts) {
-        notes.wrong.lock().unwrap().push(wrong);
+        notes.wrong(wrong);
     }
 }

@@ -3,7 +3,6 @@
 mod accepted;
 mod clock;
 mod copied;
-mod counts;
 mod crowd;
 mod damaged;
 mod dropped;
@@ -16,7 +15,6 @@ mod interleavings;
 mod io_faults;
 mod kept;
 mod killed;
-mod linear;
 mod power_cut;
 mod raced;
 mod simulation;

@@ -387,7 +387,7 @@ fn how(allowed: &States) -> &'static str {
     let all = |is: fn(What) -> bool| allowed.iter().all(|state| is(state.what));
     if all(What::is_success) {
         LOST
-    } else if all(|what| matches!(what, What::Crashed | What::GaveUp)) {
+    } else if all(|what| matches!(what, What::Crashed | What::GaveUp | What::Released)) {
         NOT_HELD
     } else {
         OTHERWISE
