@@ -238,21 +238,30 @@ impl Disk {
     pub fn reuses(&self, call: &Call) -> Option<Reuse> {
         let Call::Write { handle, offset, data } = call else { return None };
         let Inode::File(file) = &self.inodes[self.handles[handle]] else { return None };
-        let from = (*offset as usize).min(file.durable.len());
-        let end = (from + data.len()).min(file.durable.len());
-        let (old, new) = (&file.durable[from..end], &data[..end - from]);
-        // Its head, with the position and the chain in it, tells a frame from all others.
-        let head = |at: usize| at..(at + HEAD).min(old.len());
-        let mut gone: BTreeSet<&[u8]> = memchr::memmem::find_iter(old, FRAME)
-            .filter(|at| old[head(*at)] != new[head(*at)])
-            .map(|at| &old[head(at)])
-            .collect();
-        if file.since.is_empty() || gone.is_empty() {
+        if file.since.is_empty() {
             return None;
         }
-        for (part, first) in [(&file.durable[..from], 0), (&file.durable[end..], end)] {
-            for at in memchr::memmem::find_iter(part, FRAME) {
-                gone.remove(&file.durable[first + at..(first + at + HEAD).min(file.durable.len())]);
+        let durable = &file.durable;
+        let from = (*offset as usize).min(durable.len());
+        let end = (from + data.len()).min(durable.len());
+        // Its head, with the position and the chain in it, tells a frame from all others. One may begin before
+        // what is written over, and another go on behind it.
+        let head = |at: usize| &durable[at..(at + HEAD).min(durable.len())];
+        let near = from.saturating_sub(HEAD - 1);
+        let mut then = durable[near..(end + HEAD).min(durable.len())].to_vec();
+        then[from - near..end - near].copy_from_slice(&data[..end - from]);
+        let begun = &durable[near..(end + FRAME.len() - 1).min(durable.len())];
+        let places: BTreeSet<usize> = memchr::memmem::find_iter(begun, FRAME)
+            .filter(|at| !then[*at..].starts_with(head(near + at)))
+            .map(|at| near + at)
+            .collect();
+        if places.is_empty() {
+            return None;
+        }
+        let mut gone: BTreeSet<&[u8]> = places.iter().map(|at| head(*at)).collect();
+        for at in memchr::memmem::find_iter(durable, FRAME) {
+            if !places.contains(&at) {
+                gone.remove(head(at));
             }
         }
         Some(if gone.is_empty() { Reuse::OfCopies } else { Reuse::OfTheLast })

@@ -72,7 +72,11 @@ fn a_durable_frame_that_is_written_over_is_noticed() {
     assert_eq!(reuses(&calls, write(200, &[0; 200])), None, "there is none");
     calls.push(Call::Sync { handle: 1 });
     calls.push(write(2 << 20, &[1]));
-    assert_eq!(reuses(&calls, write(0, &[0; 200])), Some(Reuse::OfCopies));
+    for (offset, length) in [(0, 200), (0, 30), (0, 5), (5, 10), (30, 200)] {
+        let over = write(offset, &vec![0; length]);
+        assert_eq!(reuses(&calls, over), Some(Reuse::OfCopies), "{length} from {offset}");
+    }
+    assert_eq!(reuses(&calls, write(60, &[0; 10])), None, "only its body");
 }
 
 #[test]
