@@ -113,6 +113,10 @@ pub enum Sabotage {
     EndFirst,
     /// Who comes to a run after its failure was recorded is told of that.
     TellOldNews,
+    /// The place of a runner that is gone is not given back.
+    KeepPlace,
+    /// No ballast is made.
+    SkipBallast,
     /// A run starts its attempt though something has happened since it asked its policies.
     StartBlindly,
 }

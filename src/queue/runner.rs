@@ -8,6 +8,7 @@ use crate::foreign::Contained;
 use crate::guard::Context;
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::TaskOutput;
+use crate::sabotage::{self, Sabotage};
 use crate::state::{SeqNo, TaskState};
 use crate::submission::Begin;
 use crate::sync::{Arc, lock};
@@ -26,6 +27,9 @@ pub(super) struct Running<K, V> {
 
 impl<K, V> Drop for Running<K, V> {
     fn drop(&mut self) {
+        if sabotage::is(Sabotage::KeepPlace) {
+            return;
+        }
         lock(&self.queue.feed).runners -= 1;
         self.queue.changed();
     }

@@ -62,7 +62,7 @@ fn try_orders(name: &str, scene: fn()) {
             None => wanted.parse().unwrap(),
         },
     };
-    let seed = of("TASKLEDGER_SEED").and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+    let seed = of("TASKLEDGER_SEED").map(|seed| seed.parse().unwrap()).unwrap_or_else(|| {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64
             % 1_000_000
     });

@@ -113,6 +113,8 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::EndFirst,
     Sabotage::TellOldNews,
     Sabotage::StartBlindly,
+    Sabotage::SkipBallast,
+    Sabotage::KeepPlace,
 ];
 
 /// The lab's program as another process.

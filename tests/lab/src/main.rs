@@ -195,24 +195,32 @@ fn told(verdict: &Verdict, unit: &str) -> String {
 
 fn table(tally: &Tally) {
     println!(
-        "| harness | version | tried | violations | full size | controls that found | dates |"
+        "| harness | version | tried | violations | full size | controls that found | seeds | dates |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for harness in ALL {
         for (version, entry) in tally.0.get(harness.name).into_iter().flatten() {
             let controls: Vec<String> = entry
                 .controls
                 .iter()
-                .map(|(name, control)| format!("{name} {}/{}", control.found, control.runs))
+                .map(|(name, control)| {
+                    let within = match control.within {
+                        0 => String::new(),
+                        within => format!(" within {within}"),
+                    };
+                    format!("{name} {}/{}{within}", control.found, control.runs)
+                })
                 .collect();
+            let seeds: Vec<String> = entry.last_seeds.iter().map(u64::to_string).collect();
             println!(
-                "| {} | {version} | {} {} | {} | {} | {} | {} to {} |",
+                "| {} | {version} | {} {} | {} | {} | {} | {} | {} to {} |",
                 harness.name,
                 entry.tried,
                 entry.unit,
                 entry.violations,
                 harness.full,
                 controls.join(", "),
+                seeds.join(", "),
                 entry.first,
                 entry.last
             );

@@ -84,10 +84,30 @@ impl Session {
         }
     }
 
+    /// A run of CI's size or more that is not bounded in time has tried "every n" of what it names, or it is
+    /// too small: then it ended here.
+    pub fn incomplete(&mut self, harness: &Harness, here: &str) {
+        if self.until.is_none() && self.report.found.is_none() && self.units >= harness.ci {
+            self.violated(format!("{} units are not every one: it ended at {here}", self.units));
+        }
+    }
+
     /// How much time is left, if there is an end to it.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The same in a process of its own.
+    pub fn apart(&mut self, harness: &Harness) {
+        let mut slice = crate::slice(harness, self.units, self.seed);
+        if let Some(left) = self.time_left() {
+            slice.args(["--seconds", &left.as_secs_f64().to_string()]);
+        }
+        match crate::report_of(&mut slice) {
+            Ok(report) => self.report = report,
+            Err(why) => self.violated(why),
+        }
     }
 
     pub fn skip(&mut self, why: impl Into<String>) {

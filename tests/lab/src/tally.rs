@@ -4,11 +4,12 @@ use crate::Verdict;
 use crate::session::Report;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Seeds that are remembered of each harness and version.
-const SEEDS: usize = 8;
+const SEEDS: usize = 64;
 
 /// By harness, then by version.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct Entry {
 pub struct Control {
     pub runs: u64,
     pub found: u64,
+    /// After how many units it was found, at most.
+    #[serde(default)]
+    pub within: u64,
     /// What the last one that found it said.
     #[serde(default)]
     pub first_violation: String,
@@ -45,12 +49,20 @@ impl Tally {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tally.json")
     }
 
+    /// An empty one if there is none yet.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be read: what it holds took hours, and is not to be replaced.
     #[must_use]
     pub fn read(path: &Path) -> Self {
-        std::fs::read(path).map_or_else(
-            |_| Self::default(),
-            |bytes| serde_json::from_slice(&bytes).expect("the tally is as the lab wrote it"),
-        )
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::default(),
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        serde_json::from_slice(&bytes)
+            .unwrap_or_else(|error| panic!("{} is no tally: {error}", path.display()))
     }
 
     /// Replaces the file as a whole.
@@ -99,8 +111,9 @@ impl Tally {
     ) {
         let control = self.entry(name, unit, seed).controls.entry(broken.to_owned()).or_default();
         control.runs += 1;
-        if let Verdict::Found(first, _) = verdict {
+        if let Verdict::Found(first, within) = verdict {
             control.found += 1;
+            control.within = control.within.max(*within);
             control.first_violation = without_places(first).chars().take(300).collect();
         }
     }
@@ -132,7 +145,11 @@ pub fn version() -> String {
         "migrations",
         "Cargo.lock",
     ]);
-    format!("0.1.0 {library}, lab {}", commit(&["tests/lab/src", "src/sync/tests.rs"]))
+    // Of the package: its manifest begins with that.
+    let lines = include_str!("../../../Cargo.toml").lines();
+    let number = lines.filter_map(|line| line.strip_prefix("version = ")).next();
+    let number = number.unwrap_or_default().trim_matches('"');
+    format!("{number} {library}, lab {}", commit(&["tests/lab/src", "src/sync/tests.rs"]))
 }
 
 /// The commit that last changed these paths; with a `+` if they have been changed since.

@@ -11,17 +11,17 @@ use taskledger_lab::session::{self, Bounds};
 use taskledger_lab::{Verdict, begin, control, of_name};
 
 fn seed() -> u64 {
-    let given = std::env::var("TASKLEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| {
+    let given = std::env::var("TASKLEDGER_SEED").ok();
+    given.map(|seed| seed.parse().expect("TASKLEDGER_SEED is a number")).unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         now.map_or(0, |now| u64::try_from(now.as_micros() % 1_000_000).unwrap_or_default())
     })
 }
 
 fn times(usual: u64) -> u64 {
-    let factor = std::env::var("TASKLEDGER_ROUNDS").ok();
-    let factor = factor.and_then(|text| text.strip_prefix('x').and_then(|x| x.parse::<u64>().ok()));
-    usual * factor.unwrap_or(1)
+    let Ok(text) = std::env::var("TASKLEDGER_ROUNDS") else { return usual };
+    let factor = text.strip_prefix('x').and_then(|factor| factor.parse::<u64>().ok());
+    usual * factor.expect("TASKLEDGER_ROUNDS is a factor, as x10")
 }
 
 fn holds(name: &str) {

@@ -10,12 +10,16 @@
 //! dropped gets the answer all the same. A ledger whose open is dropped closes itself, and can be opened
 //! again. No thread of the library is left behind.
 
+mod calls;
+mod copied;
 mod flight;
 mod left;
+mod queued;
 
 use super::{Harness, broken};
 use crate::{Rng, Session};
-use left::{Given, Left};
+use calls::{CALLS, NOT_LAST, call};
+use queued::Slot;
 use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use taskledger::internals::Sabotage;
-use taskledger::{AttemptError, Ledger, MemoryJournal, Retention, TaskState, Verdict};
+use taskledger::{AttemptError, Ledger, MemoryJournal, TaskState};
 use tokio::runtime::Runtime;
 
 pub(super) const HARNESS: Harness = Harness {
@@ -47,6 +51,7 @@ pub(super) const HARNESS: Harness = Harness {
             &["who waits for the run hangs", "who waits for the run: Told"],
         )
         .only(&["run", "run that ends with its caller"]),
+        broken(Sabotage::KeepPlace, 100, &["the queue never stops"]).only(&["enqueue", "stop"]),
     ],
 };
 
@@ -55,41 +60,6 @@ pub(super) const HARNESS: Harness = Harness {
 fn never() -> Duration {
     Duration::from_secs(if crate::is_sabotaged() { 5 } else { 20 })
 }
-
-/// Everything that can be awaited.
-const CALLS: [&str; 28] = [
-    "launch",
-    "launch_block",
-    "launch_block with a timeout",
-    "launch with a timeout",
-    "launch_all",
-    "run",
-    "run that ends with its caller",
-    "mark_succeeded",
-    "mark_succeeded_all",
-    "forget",
-    "forget_all",
-    "resolve",
-    "pin",
-    "unpin",
-    "prune",
-    "prunable",
-    "watch",
-    "revoke_task",
-    "revoke_task_block",
-    "wait",
-    "record",
-    "output",
-    "query_task_state",
-    "checkpoint",
-    "set_metadata",
-    "open",
-    "close",
-    "close_within",
-];
-
-/// The last two end the ledger: none but the one that is to be dropped.
-const NOT_LAST: u64 = CALLS.len() as u64 - 2;
 
 /// A call is dropped after fewer polls than this. Polled when it is woken, as by a runtime, none needs
 /// half as many, if it ever ends: what is counted tells.
@@ -145,7 +115,7 @@ async fn attempt(deed: Deed, yields: u64) -> Result<u32, String> {
 fn run(session: &mut Session) {
     // Whose threads are left behind can be told only where there are no others.
     if !session.alone {
-        return apart(session);
+        return session.apart(&HARNESS);
     }
     // Hundreds of panics are part of the game; what is found is told all the same.
     let hook = std::panic::take_hook();
@@ -179,12 +149,17 @@ fn run(session: &mut Session) {
                 flown.unwrap_or_else(|panic| Err(crate::session::text_of(&*panic)))?;
                 session.count("flights whose leader was dropped", 1);
             }
+            if name == "backup" {
+                let copied = catch_unwind(|| copied::backup(&mut Rng::new(seed), target));
+                copied.unwrap_or_else(|panic| Err(crate::session::text_of(&*panic)))?;
+            }
             Ok(mixed)
         });
         let mixed = mixed.and_then(|mixed| are_gone(&before).map(|()| mixed));
         if let Ok(mixed) = &mixed {
             session.count("calls", mixed.calls);
             session.count("runtimes that died", mixed.deaths);
+            session.count("queues made", mixed.queues);
             session.count(&format!("mixes of {name}"), 1);
             match &mixed.dropped {
                 None => session.count("ended before they were to be dropped", 1),
@@ -204,18 +179,6 @@ fn run(session: &mut Session) {
         );
     }
     std::panic::set_hook(hook);
-}
-
-/// The same in a process of its own.
-fn apart(session: &mut Session) {
-    let mut slice = crate::slice(&HARNESS, session.units, session.seed);
-    if let Some(left) = session.time_left() {
-        slice.args(["--seconds", &left.as_secs_f64().to_string()]);
-    }
-    match crate::report_of(&mut slice) {
-        Ok(report) => session.report = report,
-        Err(why) => session.violated(why),
-    }
 }
 
 /// What the library's threads are called, and what the lab's is: the first is a part of the second.
@@ -260,6 +223,7 @@ struct Target {
 struct Mixed {
     calls: u64,
     deaths: u64,
+    queues: u64,
     /// How the target was, unless it had ended before.
     dropped: Option<Dropped>,
 }
@@ -289,7 +253,7 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
     let open = Tasks::builder().max_pending(1 + usize::try_from(rng.below(4)).unwrap());
     let ledger = now.block_on(open.open_journal(journal.clone())).map_err(|e| e.to_string())?;
     let (mut deaths, mut dropped) = (0, None);
-    let mut left = Vec::new();
+    let (mut left, slot) = (Vec::new(), Slot::default());
     let calls = 10 + rng.below(40);
     let ends_it = target.what >= NOT_LAST;
     let turn = rng.below(calls);
@@ -299,11 +263,11 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
             deaths += 1;
         }
         if number == turn && !ends_it {
-            let calling = call(&ledger, target.what, &mut left, rng);
+            let calling = call(&ledger, target.what, (&mut left, &slot), rng);
             dropped = poll_and_drop(&now, calling, target.polls, target.again)?;
         } else {
             let (what, polls) = (rng.below(NOT_LAST), rng.below(POLLS));
-            let calling = call(&ledger, what, &mut left, rng);
+            let calling = call(&ledger, what, (&mut left, &slot), rng);
             poll_and_drop(&now, calling, polls, some_turns(rng))?;
         }
     }
@@ -311,10 +275,10 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
         // Something is still under way when the ledger is told to close.
         for _ in 0..rng.below(4) {
             let what = rng.below(2);
-            let calling = call(&ledger, what, &mut left, rng);
+            let calling = call(&ledger, what, (&mut left, &slot), rng);
             poll_and_drop(&now, calling, 3, some_turns(rng))?;
         }
-        let calling = call(&ledger, target.what, &mut left, rng);
+        let calling = call(&ledger, target.what, (&mut left, &slot), rng);
         dropped = poll_and_drop(&now, calling, target.polls, target.again)?;
     }
     // What never ends does so with its runtime.
@@ -325,6 +289,7 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
         let barrier = now.block_on(async { tokio::time::timeout(never(), barrier).await });
         barrier.map_err(|_| "a mark hangs".to_owned())?.map_err(|error| error.to_string())?;
         settles(&ledger)?;
+        slot.goes_on(&now, &ledger)?;
         later_calls_work(&now, &ledger)?;
     }
     left.iter().try_for_each(|left| left.is_free(&now))?;
@@ -340,7 +305,7 @@ fn mix(rng: &mut Rng, target: Target) -> Result<Mixed, String> {
     if found != states {
         return Err(format!("{states:?}, then {found:?}"));
     }
-    Ok(Mixed { calls, deaths, dropped })
+    Ok(Mixed { calls, deaths, queues: slot.made(), dropped })
 }
 
 /// When a call is polled again.
@@ -433,86 +398,6 @@ impl Woken {
         }
         true
     }
-}
-
-/// The call of this number, with an id and an attempt at random.
-fn call(ledger: &Tasks, what: u64, left: &mut Vec<Left>, rng: &mut Rng) -> Calling {
-    let (id, deed, yields) = ((*rng.pick(&IDS)).to_owned(), *rng.pick(&DEEDS), rng.below(8));
-    let ledger = ledger.clone();
-    let work = attempt(deed, yields);
-    if rng.below(8) == 0 {
-        drop(ledger.cancel(&id, "enough"));
-    }
-    match CALLS[usize::try_from(what).unwrap()] {
-        "launch" => Box::pin(async move { drop(ledger.launch(id, work).await) }),
-        "launch_block" => Box::pin(async move { drop(ledger.launch_block(id, work).await) }),
-        "launch_block with a timeout" => Box::pin(async move {
-            let task = ledger.task(id).timeout(Duration::from_millis(1));
-            drop(task.launch_block(work).await);
-        }),
-        "launch with a timeout" => Box::pin(async move {
-            let task = ledger.task(id).timeout(Duration::from_millis(1));
-            drop(task.launch(work).await);
-        }),
-        "launch_all" => Box::pin(async move {
-            let both = [(id, work), ("d".to_owned(), attempt(deed, 0))];
-            drop(ledger.launch_all(both).await);
-        }),
-        "run" => Box::pin(async move {
-            drop(ledger.run(id, move |_| attempt(deed, yields)).await);
-        }),
-        "run that ends with its caller" => Box::pin(async move {
-            let task = ledger.task(id).cancel_with_caller().cancel_grace(Duration::ZERO);
-            drop(task.run(move |_| attempt(deed, yields)).await);
-        }),
-        "mark_succeeded" => Box::pin(async move { drop(ledger.mark_succeeded(id).await) }),
-        "mark_succeeded_all" => {
-            Box::pin(async move { drop(ledger.mark_succeeded_all([id, "a".to_owned()]).await) })
-        }
-        "forget_all" => Box::pin(async move {
-            drop(ledger.forget_all([id.as_str(), "b"]).await);
-        }),
-        "resolve" => {
-            let verdict = *rng.pick(&[Verdict::Succeeded, Verdict::Failed, Verdict::Retry]);
-            Box::pin(async move { drop(ledger.resolve(&id, verdict, "seen").await) })
-        }
-        "pin" => Box::pin(async move { drop(ledger.pin(&id).await) }),
-        "unpin" => Box::pin(async move { drop(ledger.unpin(&id).await) }),
-        "prune" => Box::pin(async move { drop(ledger.prune(&all_there_is()).await) }),
-        "prunable" => Box::pin(async move { drop(ledger.prunable(&all_there_is()).await) }),
-        "watch" => {
-            let mut transitions = ledger.watch();
-            Box::pin(async move { drop(transitions.next().await) })
-        }
-        "forget" => Box::pin(async move { drop(ledger.forget(&id).await) }),
-        "revoke_task" => Box::pin(async move { drop(ledger.revoke_task(id, work).await) }),
-        "revoke_task_block" => {
-            Box::pin(async move { drop(ledger.revoke_task_block(id, work).await) })
-        }
-        "wait" => Box::pin(async move { drop(ledger.wait(&id).await) }),
-        "record" => Box::pin(async move { drop(ledger.record(&id).await) }),
-        "output" => Box::pin(async move { drop(ledger.output(&id).await) }),
-        "query_task_state" => Box::pin(async move {
-            ledger.query_task_state(&id).await;
-        }),
-        "checkpoint" => Box::pin(async move { drop(ledger.checkpoint().await) }),
-        "set_metadata" => Box::pin(async move {
-            drop(ledger.set_metadata(&id, Some(vec![7])).await);
-        }),
-        // Of another one: nobody takes it, so it closes itself.
-        "open" => {
-            let of = Left::default();
-            let given = Given(of.clone());
-            left.push(of);
-            Box::pin(async move { drop(Tasks::builder().open_journal(given).await) })
-        }
-        "close" => Box::pin(async move { drop(ledger.close().await) }),
-        _ => Box::pin(async move { drop(ledger.close_within(Duration::from_millis(1)).await) }),
-    }
-}
-
-fn all_there_is() -> Retention {
-    Retention::new().succeeded(Duration::ZERO).failed(Duration::ZERO)
 }
 
 fn settles(ledger: &Tasks) -> Result<(), String> {

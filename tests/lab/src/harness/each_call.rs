@@ -74,6 +74,7 @@ fn run(session: &mut Session) {
     age(&path).unwrap();
     let aged = (places::image(&path), known);
     let torn = (torn_structure(&history.0), history.1.clone());
+    let mut complete = false;
     loop {
         for scene in [
             Scene::TornStructure,
@@ -95,6 +96,9 @@ fn run(session: &mut Session) {
             let ballast = some_ballast(&mut session.rng);
             for at in 1.. {
                 if !session.goes_on() {
+                    if !complete {
+                        session.incomplete(&HARNESS, &format!("{scene:?}, call {at}"));
+                    }
                     return;
                 }
                 if !kill(session, tracer, scene, ballast, at, before) {
@@ -106,6 +110,7 @@ fn run(session: &mut Session) {
         if session.takes("Long") {
             break;
         }
+        complete = true;
     }
     let mut at = 1 + session.rng.below(1000);
     let mut ballast = some_ballast(&mut session.rng);

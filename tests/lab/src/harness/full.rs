@@ -24,7 +24,10 @@ pub(super) const HARNESS: Harness = Harness {
     ci: 4,
     full: 100,
     run,
-    controls: &[broken(Sabotage::SwallowFailure, 4, &["is lost"])],
+    controls: &[
+        broken(Sabotage::SwallowFailure, 4, &["is lost"]),
+        broken(Sabotage::SkipBallast, 4, &["there is no ballast"]),
+    ],
 };
 
 struct Small(tempfile::TempDir);
@@ -115,8 +118,13 @@ async fn try_size(small: &Small, ballast: u64, some: u64) -> Result<u64, String>
         acked.ids.push(id);
     }
     ledger.close().await.map_err(|error| format!("{error:?}"))?;
-    // There is none where there is no room for it twice.
-    let has_ballast = path.join("ballast").exists();
+    // There is none where there is no room for it twice. More was free when it was opened than is now.
+    let has_ballast = path.join("ballast").metadata().is_ok_and(|found| found.len() == ballast);
+    let free = rustix::fs::statvfs(&path).map_err(|error| error.to_string())?;
+    let free = free.f_bavail * free.f_frsize;
+    if !has_ballast && free >= 2 * ballast {
+        return Err(format!("there is no ballast though {free} bytes are free"));
+    }
     small.fill();
     let told = if has_ballast {
         // By its ballast; then what that has freed fills up.

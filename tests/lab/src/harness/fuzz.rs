@@ -34,8 +34,10 @@ pub(super) const HARNESS: Harness = Harness {
     ],
 };
 
-/// More than any decoder, and a store with its segments, asks for.
-const MEMORY_BOUND: usize = 512 << 20;
+/// More than a store with its segments asks for.
+const LEDGER_BOUND: usize = 512 << 20;
+/// More than a decoder of one frame, or of one id, does.
+const DECODER_BOUND: usize = 4 << 20;
 
 const FRAME: &[u8] = b"TLframe\x01";
 const LEDGER: [u8; 16] = *b"the ledger's id.";
@@ -56,19 +58,23 @@ const ENOUGH: u64 = 20_000;
 const PER_LEDGER: u64 = 39;
 
 fn run(session: &mut Session) {
+    // What it asks for can be told only where nothing else does.
+    if !session.alone {
+        return session.apart(&HARNESS);
+    }
     for path in corpus() {
         let bytes = std::fs::read(&path).unwrap();
         let what = path.display().to_string();
         match path.extension().and_then(|kind| kind.to_str()) {
             Some("shape") => {
                 let input = Input::from_bytes(&bytes);
-                tried(session, &what, || input.print());
+                tried(session, &what, DECODER_BOUND, || input.print());
             }
             Some("ledger") => {
                 let image = image_from(&bytes);
-                tried(session, &what, || places::run(whole(&image)).map(drop));
+                tried(session, &what, LEDGER_BOUND, || places::run(whole(&image)).map(drop));
             }
-            _ => drop(tried(session, &what, || decode(&bytes))),
+            _ => drop(tried(session, &what, DECODER_BOUND, || decode(&bytes))),
         }
     }
     let samples = damaged::samples();
@@ -111,11 +117,11 @@ fn ledgers_and_decoders(
             let id: Vec<u8> =
                 (0..session.rng.below(40)).map(|_| session.rng.next() as u8).collect();
             let input = Input { frame: bytes, shape, id };
-            if !tried(session, "a decoder", || decode(&input.frame)) {
+            if !tried(session, "a decoder", DECODER_BOUND, || decode(&input.frame)) {
                 keep(&input.frame, "frame");
                 session.violated(input.frame.escape_ascii().to_string());
             }
-            if !checked(session, "a printed id", || input.print()) {
+            if !checked(session, "a printed id", DECODER_BOUND, || input.print()) {
                 keep(&input.to_bytes(), "shape");
             }
         }
@@ -125,7 +131,7 @@ fn ledgers_and_decoders(
         let sample = &samples[usize::try_from(session.rng.below(3)).unwrap()];
         let (image, what) = hostile(&sample.image, frames, &mut session.rng);
         let mut came = Came::Refused;
-        let held = tried(session, &what, || {
+        let held = tried(session, &what, LEDGER_BOUND, || {
             came = places::run(whole(&image))?;
             Ok(())
         });
@@ -142,20 +148,30 @@ fn ledgers_and_decoders(
 }
 
 /// One input: no panic, and no more memory than the bound.
-fn tried(session: &mut Session, what: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
+fn tried(
+    session: &mut Session,
+    what: &str,
+    bound: usize,
+    work: impl FnOnce() -> Result<(), String>,
+) -> bool {
     session.report.tried += 1;
-    checked(session, what, work)
+    checked(session, what, bound, work)
 }
 
 /// The same, of an input that has been counted.
-fn checked(session: &mut Session, what: &str, work: impl FnOnce() -> Result<(), String>) -> bool {
+fn checked(
+    session: &mut Session,
+    what: &str,
+    bound: usize,
+    work: impl FnOnce() -> Result<(), String>,
+) -> bool {
     MEMORY.reset_peak_usage();
     let before = MEMORY.current_usage();
     let outcome = catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(format!("a panic: {}", crate::session::text_of(&*panic))));
     let asked = MEMORY.peak_usage().saturating_sub(before);
     let outcome = outcome.and_then(|()| {
-        if asked > MEMORY_BOUND { Err(format!("{asked} bytes asked for")) } else { Ok(()) }
+        if asked > bound { Err(format!("{asked} bytes asked for")) } else { Ok(()) }
     });
     outcome.map_err(|wrong| session.violated(format!("{what}: {wrong}"))).is_ok()
 }

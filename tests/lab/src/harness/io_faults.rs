@@ -114,6 +114,7 @@ fn run(session: &mut Session) {
     for (class, errnos) in FAULTS {
         for at in 1.. {
             if !session.goes_on() {
+                session.incomplete(&HARNESS, &format!("{class} {at}"));
                 return;
             }
             let fault = fault(&mut session.rng, class, errnos, at);
