@@ -550,7 +550,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         id: &Q,
         reason: impl Into<String>,
     ) -> Result<(), CancelError> {
-        self.stop(id, Stop::Cancelled(reason.into()))
+        self.stop(id, Stop::Cancelled(attempt::asked(reason.into())))
     }
 
     /// As [`cancel`](Self::cancel), but `TimedOut` is recorded: for whoever measures the time himself,

@@ -50,8 +50,8 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Asked(reason) => f.write_str(reason),
-            Self::HandleDropped => f.write_str("its handle was dropped"),
-            Self::ScopeEnded => f.write_str("its scope has ended"),
+            Self::HandleDropped => f.write_str(crate::attempt::HANDLE_DROPPED),
+            Self::ScopeEnded => f.write_str(crate::attempt::SCOPE_ENDED),
             Self::TaskDropped => f.write_str(crate::attempt::GONE),
         }
     }
@@ -111,7 +111,7 @@ impl<K, V> Scope<K, V> {
 
     /// Asks the body of this scope to stop, and with it all that runs within.
     pub fn cancel(&self, reason: impl Into<String>) {
-        let cause = Cause::Asked(reason.into());
+        let cause = Cause::Asked(crate::attempt::asked(reason.into()));
         self.node.control.stop(Stop::Scope(cause));
         if self.node.is_root() {
             self.node.end(|| ());

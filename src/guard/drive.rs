@@ -3,7 +3,7 @@
 use super::failed::Found;
 use super::flight::{Begun, Stop, Stored, Tells, Whom};
 use super::{Answer, Claim, ClaimKind, Context, Retry, Run};
-use crate::attempt::{self, Began, GONE, Kind, LEFT, Seat, Waiter};
+use crate::attempt::{self, Began, Kind, LEFT, Seat, Waiter};
 use crate::details::TaskDetails;
 use crate::error::{AttemptError, Rejection, RunError};
 use crate::foreign::Contained;
@@ -151,7 +151,8 @@ where
                     return Err(RunError::Lost);
                 }
                 Err(AttemptError::Cancelled(reason)) => {
-                    if matches!(self.begun.stopped(), Some(Stop::Left)) {
+                    let left = matches!(self.begun.stopped(), Some(Stop::Left));
+                    if left || attempt::ended_with_its_caller(&reason) {
                         self.leaves();
                     }
                     return Err(RunError::Cancelled(reason));
@@ -347,7 +348,7 @@ where
 
 /// Whether that is no failure of a request that was waiting for it.
 pub(super) fn ended_with_its_caller(failure: &Failure) -> bool {
-    matches!(failure, Failure::Cancelled(why) if why == LEFT || why == GONE)
+    matches!(failure, Failure::Cancelled(why) if attempt::ended_with_its_caller(why))
 }
 
 /// What comes of `future`, unless the other is there first.

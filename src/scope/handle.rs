@@ -109,7 +109,7 @@ impl<T> Child<T> {
 
     /// Asks it to stop, for this reason. Of several reasons the first one counts.
     pub fn cancel(&self, reason: impl Into<String>) {
-        self.control.stop(Stop::Scope(Cause::Asked(reason.into())));
+        self.control.stop(Stop::Scope(Cause::Asked(crate::attempt::asked(reason.into()))));
     }
 
     /// Leaves it to its scope, which it does not outlive.
@@ -182,7 +182,7 @@ impl<V, E> Launched<V, E> {
 
     /// Asks it to stop, for this reason. Of several reasons the first one counts.
     pub fn cancel(&self, reason: impl Into<String>) {
-        self.control.stop(Stop::Scope(Cause::Asked(reason.into())));
+        self.control.stop(Stop::Scope(Cause::Asked(crate::attempt::asked(reason.into()))));
     }
 
     /// Lets it go on; it does not outlive its scope, if it has one.

@@ -212,3 +212,57 @@ async fn the_token_tells_helpers_of_every_stop() {
         soon(until(|| told.load(Ordering::SeqCst))).await;
     }
 }
+
+/// A run within a scope ended with that, and who waited for it from elsewhere was told of a failure that was
+/// none of its request.
+#[tokio::test]
+async fn who_waits_takes_over_from_a_run_whose_scope_has_ended_or_whose_handle_was_dropped() {
+    for scoped in [true, false] {
+        let (ledger, _) = fresh().await;
+        let root = ledger.scope();
+        let begun = Arc::new(Notify::new());
+        let handle = if scoped {
+            let (scope, work) = (root.clone(), deaf(&begun, false));
+            tokio::spawn(async move { drop(scope.task(name("x")).run(work).await) });
+            None
+        } else {
+            let begun = Arc::clone(&begun);
+            let work = async move {
+                begun.notify_one();
+                never().await
+            };
+            Some(ledger.task(name("x")).spawn(work).await.unwrap())
+        };
+        begun.notified().await;
+        let waiting = {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.run(name("x"), |_| ok(7)).await })
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(handle);
+        root.end().await;
+        let claim = soon(waiting).await.unwrap().unwrap();
+        assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(7)), "{scoped}");
+    }
+}
+
+/// The same words, said by somebody who cancels, made a cancel look like a caller that left.
+#[tokio::test]
+async fn a_cancel_is_one_whatever_its_reason_says() {
+    let (ledger, _) = fresh().await;
+    let begun = Arc::new(Notify::new());
+    let run = |ledger: Tasks, begun: &Arc<Notify>| {
+        let work = deaf(begun, false);
+        tokio::spawn(async move { ledger.task(name("x")).cancel_grace(SOON).run(work).await })
+    };
+    let leader = run(ledger.clone(), &begun);
+    begun.notified().await;
+    let other = run(ledger.clone(), &begun);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    ledger.cancel("x", "its caller was dropped").unwrap();
+    let told = soon(other).await.unwrap();
+    assert!(matches!(told, Err(RunError::Told { .. } | RunError::Cancelled(_))), "{told:?}");
+    assert!(matches!(soon(leader).await.unwrap(), Err(RunError::Cancelled(_))));
+    let expected = Failure::Cancelled("cancelled: its caller was dropped".to_owned());
+    assert_eq!(failure(&ledger, "x").await, Some(expected));
+}
