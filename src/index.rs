@@ -367,7 +367,8 @@ impl Index {
     pub(crate) fn queued_after(&self, seq: SeqNo) -> Option<(SeqNo, EncodedId)> {
         let published = lock(&self.published);
         let mut later = published.queued.range(seq.next()..);
-        later.next().map(|(seq, id)| (*seq, id.clone()))
+        let taken = if sabotage::is(Sabotage::TakeLast) { later.next_back() } else { later.next() };
+        taken.map(|(seq, id)| (*seq, id.clone()))
     }
 
     /// The last record of all that have put something into the queue.

@@ -5,10 +5,12 @@ mod backup;
 mod bulk;
 mod read;
 mod retain;
+mod sweep;
 
 pub use admin::Health;
 pub(crate) use admin::MAX_METADATA_ENTRY;
 pub(crate) use read::decoded;
+pub(crate) use sweep::Swept;
 
 use crate::attempt::{self, Kind, Stop, Waiter};
 use crate::builder::Builder;

@@ -86,10 +86,6 @@ impl Recovery {
         roots.into_iter().map(|root| grown(root, &mut within)).collect()
     }
 
-    pub(crate) fn crashed_ids(&self) -> impl Iterator<Item = &EncodedId> {
-        self.crashed.iter().map(|running| &running.id)
-    }
-
     /// The ids that were being revoked when the last process ended, now succeeded again. The
     /// revoke's effects may or may not have happened; it can be repeated.
     pub fn interrupted_revokes<K: TaskId>(

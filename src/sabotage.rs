@@ -115,6 +115,8 @@ pub enum Sabotage {
     TellOldNews,
     /// The place of a runner that is gone is not given back.
     KeepPlace,
+    /// A runner takes what was queued last.
+    TakeLast,
     /// No ballast is made.
     SkipBallast,
     /// A run starts its attempt though something has happened since it asked its policies.

@@ -1,27 +1,14 @@
 //! What is kept, and for how long.
 
-use super::read::gone;
+use super::sweep::Swept;
 use super::{Ledger, TaskOutput};
 use crate::details::TaskDetails;
-use crate::error::{ChangeError, JournalError, PruneError, ReadError, Rejection, panic_text};
+use crate::error::{ChangeError, PruneError, Rejection};
 use crate::id::{EncodedId, Lookup, TaskId};
-use crate::journal::Reader;
-use crate::retention::{Fate, Limits, Pruned, Retention};
+use crate::retention::{Fate, Pruned, Retention};
 use crate::sabotage::{self, Sabotage};
-use crate::shared::Shared;
-use crate::state::{Event, SeqNo, TaskState};
-use crate::submission::{Answer, Errand, Request};
-use crate::sync::Arc;
-use crate::wake;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
-use tokio::sync::{mpsc, oneshot};
-
-/// So many failures take less of the writer's time than a large checkpoint takes to be read.
-const FEW: usize = 1_000;
-
-/// Ids whose details are read at once: the writer does it between two groups.
-const READ_AT_ONCE: usize = 64;
+use crate::state::{Event, TaskState};
+use crate::submission::{Answer, Request};
 
 /// Ids that are pruned by one group commit, for which everybody else waits.
 const PRUNED_AT_ONCE: usize = 1024;
@@ -72,7 +59,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Ok(()) }
     /// ```
     pub async fn prune(&self, retention: &Retention) -> Result<Pruned, PruneError> {
-        self.sweep(retention, true).await
+        self.prune_or_tell(retention, true).await
     }
 
     /// What [`prune`](Self::prune) would do now. Changes nothing.
@@ -107,7 +94,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Ok(()) }
     /// ```
     pub async fn prunable(&self, retention: &Retention) -> Result<Pruned, PruneError> {
-        self.sweep(retention, false).await
+        self.prune_or_tell(retention, false).await
     }
 
     /// How many successes are left as tombstones. They count in no view, since their ids are gone.
@@ -183,73 +170,54 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         self.change(Request::Change { id, event, after: None }).await
     }
 
-    async fn sweep(&self, retention: &Retention, prune: bool) -> Result<Pruned, PruneError> {
+    async fn prune_or_tell(
+        &self,
+        retention: &Retention,
+        prune: bool,
+    ) -> Result<Pruned, PruneError> {
         let limits = retention.limits(self.shared().newest())?;
-        let mut sweep = Sweep { prune, old: Vec::new(), pruned: Pruned::default() };
-        if limits.failed.is_none() && limits.succeeded.is_none() {
-            return Ok(sweep.pruned);
-        }
-        // Failures are listed in memory: a few are asked for one by one, however large the checkpoint.
-        let are_few = limits.succeeded.is_none() && self.failed_tasks().len() <= FEW;
-        let checkpoint = if are_few { None } else { self.ask_reader().await? };
-        let last = checkpoint.as_ref().map_or(SeqNo::ZERO, |(last, _)| *last);
-        if let Some((_, reader)) = checkpoint {
-            let mut found = read_beside(reader, limits, Arc::clone(self.shared()))?;
-            while let Some(chunk) = wake::guarded(found.recv()).await {
-                for old in chunk.map_err(ReadError::Journal)? {
-                    self.is_old(old, &mut sweep).await?;
-                }
+        let mut pruning = Pruning { prune, old: Vec::new(), pruned: Pruned::default() };
+        let states: &[TaskState] = match (limits.failed, limits.succeeded) {
+            (None, None) => return Ok(pruning.pruned),
+            (Some(_), None) => &[TaskState::Failed],
+            (None, Some(_)) => &[TaskState::Succeeded],
+            (Some(_), Some(_)) => &[TaskState::Failed, TaskState::Succeeded],
+        };
+        let judge = move |details: &TaskDetails| {
+            let fate = limits.fate(details);
+            (fate != Fate::Stays).then_some(fate)
+        };
+        let mut sweep = self.sweep(states, judge).await?;
+        while let Some(found) = sweep.next().await? {
+            for old in found {
+                self.is_old(old, &mut pruning).await?;
             }
         }
-        // The checkpoint knows them as they were before, or not at all.
-        for (state, limit) in
-            [(TaskState::Failed, limits.failed), (TaskState::Succeeded, limits.succeeded)]
-        {
-            if limit.is_none() {
-                continue;
-            }
-            for chunk in self.shared().index.changed_since(state, last).chunks(READ_AT_ONCE) {
-                let reads: Vec<_> = chunk.iter().map(|id| self.ask_details(id)).collect();
-                for (id, read) in chunk.iter().zip(reads) {
-                    let Some(details) = self.told_details(id, read?).await? else { continue };
-                    let (fate, seq) = (limits.fate(&details), details.cell.seq);
-                    self.is_old(Old { id: id.clone(), seq, fate }, &mut sweep).await?;
-                }
-            }
-        }
-        self.prune_old(&mut sweep).await?;
-        Ok(sweep.pruned)
-    }
-
-    /// What reads the checkpoint, and where that ends; `None` if everything is to be read by the writer.
-    async fn ask_reader(&self) -> Result<Option<(SeqNo, Reader)>, PruneError> {
-        let (reply, reader) = oneshot::channel();
-        self.shared().submissions.send(Errand::Reader { reply }).map_err(gone)?;
-        let reader = self.shared().reply(reader).await;
-        Ok(reader.ok_or_else(|| gone(self.shared().submissions.phase()))?.0)
+        self.prune_old(&mut pruning).await?;
+        Ok(pruning.pruned)
     }
 
     /// Takes in what was found old enough, and prunes when that is many.
-    async fn is_old(&self, old: Old, sweep: &mut Sweep) -> Result<(), PruneError> {
-        match old.fate {
-            Fate::Stays | Fate::Pinned | Fate::Held => sweep.pruned.count(old.fate),
-            Fate::Buried | Fate::Forgotten if sweep.prune => sweep.old.push(old),
+    async fn is_old(&self, old: Old, pruning: &mut Pruning) -> Result<(), PruneError> {
+        match old.what {
+            Fate::Stays | Fate::Pinned | Fate::Held => pruning.pruned.count(old.what),
+            Fate::Buried | Fate::Forgotten if pruning.prune => pruning.old.push(old),
             Fate::Buried | Fate::Forgotten => {
                 let at_work = self.shared().flights.has(&old.id);
-                sweep.pruned.count(if at_work { Fate::Held } else { old.fate });
+                pruning.pruned.count(if at_work { Fate::Held } else { old.what });
             }
         }
-        if sweep.old.len() >= PRUNED_AT_ONCE { self.prune_old(sweep).await } else { Ok(()) }
+        if pruning.old.len() >= PRUNED_AT_ONCE { self.prune_old(pruning).await } else { Ok(()) }
     }
 
     /// One group commit. The writer judges each once more: whether it is as it was found.
-    async fn prune_old(&self, sweep: &mut Sweep) -> Result<(), PruneError> {
-        let old = std::mem::take(&mut sweep.old);
+    async fn prune_old(&self, pruning: &mut Pruning) -> Result<(), PruneError> {
+        let old = std::mem::take(&mut pruning.old);
         if old.is_empty() {
             return Ok(());
         }
-        let request = |Old { id, seq, fate }: &Old| {
-            let event = if *fate == Fate::Buried && !sabotage::is(Sabotage::DigNoGrave) {
+        let request = |Old { id, seq, what }: &Old| {
+            let event = if *what == Fate::Buried && !sabotage::is(Sabotage::DigNoGrave) {
                 Event::Buried { tombstone: self.shared().index.seal().tombstone(id.as_bytes()) }
             } else {
                 Event::Forgotten
@@ -260,8 +228,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let tickets = self.shared().submit_all(requests).await.map_err(ChangeError::from)?;
         for (old, ticket) in old.iter().zip(tickets) {
             match ticket.await {
-                Ok(Answer::Done(_)) => sweep.pruned.count(old.fate),
-                Ok(Answer::Refused(TaskState::Running)) => sweep.pruned.count(Fate::Held),
+                Ok(Answer::Done(_)) => pruning.pruned.count(old.what),
+                Ok(Answer::Refused(TaskState::Running)) => pruning.pruned.count(Fate::Held),
                 // Something has happened to it since.
                 Ok(_) => {}
                 Err(poison) => return Err(ChangeError::InDoubt(poison).into()),
@@ -271,8 +239,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     }
 }
 
-/// What was swept so far.
-struct Sweep {
+/// What was pruned so far.
+struct Pruning {
     /// Or only to say what it would come to.
     prune: bool,
     /// To be pruned next.
@@ -281,43 +249,4 @@ struct Sweep {
 }
 
 /// A task that is old enough, as it was found.
-#[derive(Debug)]
-struct Old {
-    id: EncodedId,
-    seq: SeqNo,
-    fate: Fate,
-}
-
-type Found = mpsc::Receiver<Result<Vec<Old>, JournalError>>;
-
-/// Reads a checkpoint on a thread of its own, until nobody takes any more what it finds.
-fn read_beside(reader: Reader, limits: Limits, shared: Arc<Shared>) -> Result<Found, PruneError> {
-    let (found, taken) = mpsc::channel(2);
-    let work = move || {
-        let mut chunk = Vec::new();
-        let mut visit = |id: &EncodedId, details: &TaskDetails| {
-            let fate = limits.fate(details);
-            let seq = details.cell.seq;
-            // What has changed since is read as it is now.
-            if fate != Fate::Stays && shared.index.cell(id.as_bytes()).seq == seq {
-                chunk.push(Old { id: id.clone(), seq, fate });
-            }
-            if chunk.len() < PRUNED_AT_ONCE {
-                return Ok(());
-            }
-            let full = std::mem::take(&mut chunk);
-            let gone = |_| JournalError::Store("nobody prunes any more".into());
-            found.blocking_send(Ok(full)).map_err(gone)
-        };
-        let read = catch_unwind(AssertUnwindSafe(|| reader(&mut visit)));
-        let read = read.unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))));
-        // Nobody waiting any more is fine.
-        drop(found.blocking_send(read.map(|()| chunk)));
-    };
-    let thread = thread::Builder::new().name("taskledger-prune".into()).spawn(work);
-    thread.map_err(|source| {
-        let path = "taskledger-prune".into();
-        ReadError::Journal(JournalError::Io { action: "start a thread for", path, source })
-    })?;
-    Ok(taken)
-}
+type Old = Swept<Fate>;

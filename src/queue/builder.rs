@@ -3,12 +3,13 @@
 use super::feed::{Claimed, Feed, Inner, Phase};
 use super::{Handle, Operation, Options, Perform, Queue, QueueError};
 use crate::attempt::debug_text;
+use crate::details::TaskDetails;
 use crate::error::Rejection;
 use crate::guard::{Context, OnCrash};
 use crate::id::TaskId;
-use crate::ledger::{Ledger, TaskOutput};
+use crate::ledger::{Ledger, Swept, TaskOutput};
 use crate::scope::Scope;
-use crate::state::{Event, Failure, SeqNo};
+use crate::state::{Event, Failure, SeqNo, TaskState};
 use crate::sync::{Arc, Mutex};
 use crate::task::has_timer;
 use std::collections::VecDeque;
@@ -34,8 +35,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// The queue of this ledger, with what its last one has left; `perform` performs an operation. There is
     /// one at a time. Nothing is performed before it is [started](Queue::start).
     ///
-    /// What was being performed when the last process died is put into the queue again, behind what was
-    /// waiting; see [`QueueBuilder::on_crash`].
+    /// What was being performed when a process died is put into the queue again, behind what was waiting;
+    /// see [`QueueBuilder::on_crash`]. So all failures that there are are looked at.
     ///
     /// # Durability
     ///
@@ -234,21 +235,24 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
 impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     /// Puts what has crashed into the queue again.
     async fn recover(&self) -> Result<(), QueueError> {
-        let crashed = self.ledger.recovery().crashed_ids();
-        for id in crashed {
-            let details = self.ledger.details(id.clone()).await?;
-            let Some(details) = details.filter(|found| found.failure == Some(Failure::Crashed))
-            else {
-                continue;
-            };
-            if details.payload.is_none() {
-                continue;
-            }
-            let attempts = details.attempt().get();
+        let crashed = |details: &TaskDetails| {
+            let is_one = details.failure == Some(Failure::Crashed) && details.payload.is_some();
+            is_one.then(|| details.attempt().get())
+        };
+        // Not only those of this open: the last process may have died before it had a queue.
+        let mut sweep = self.ledger.sweep(&[TaskState::Failed], crashed).await?;
+        let mut all = Vec::new();
+        while let Some(found) = sweep.next().await? {
+            all.extend(found);
+        }
+        // As they were found crashed.
+        all.sort_unstable_by_key(|crashed| crashed.seq);
+        for Swept { id, seq, what: attempts } in &all {
+            let attempts = *attempts;
             if self.options.max_attempts.is_some_and(|most| attempts >= most.get()) {
                 let last = Failure::Crashed.to_string();
                 let event = Event::Resolved { failure: Failure::GaveUp { attempts, last } };
-                self.change(id, event, details.cell.seq).await?;
+                self.change(id, event, *seq).await?;
                 continue;
             }
             match self.requeue(id).await {

@@ -1,7 +1,7 @@
 //! Operations fail, panic, and are cut off; nobody performs them, or nobody waits for them. Each fault of
 //! the queue that this replaces has its test.
 
-use crate::support::{Call, Gate, Hooked, Tasks, Then, name, open, soon, until};
+use crate::support::{Call, Gate, Hooked, Tasks, Then, name, ok, open, soon, until};
 use std::future::Future;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,6 +192,43 @@ async fn a_crash_puts_back_what_was_being_performed() {
     // Somebody has found out, and wants it performed after all.
     queue.requeue(&name("cut")).await.unwrap();
     assert_eq!(queue.len(), 3);
+}
+
+/// Only what the very open of the queue's process had found crashed was put back: a process that opened the
+/// ledger in between, without a queue or dying before it had one, left it failed for ever.
+#[tokio::test]
+async fn what_crashed_is_put_back_whoever_has_opened_the_ledger_since() {
+    let journal = MemoryJournal::new();
+    let ledger = open(journal.clone()).await;
+    let never = |_: u32, _| std::future::pending::<Result<u32, String>>();
+    let queue = ledger.queue(never).await.unwrap();
+    // More failures than are looked at one by one, beside those that crash.
+    let failed = (0..1_100).map(|n| (format!("fails {n}"), async { Err::<u32, _>("no") }));
+    assert!(ledger.launch_all(failed).await.iter().all(Result::is_ok));
+    for n in 0..3 {
+        queue.enqueue(format!("cut {n}"), n).await.unwrap();
+    }
+    queue.start(3).unwrap();
+    until(|| queue.performing() == 3 && ledger.running_tasks().len() == 3).await;
+    let left = journal.fork();
+    ledger.close_within(Duration::ZERO).await.unwrap();
+
+    let between = open(left.clone()).await;
+    assert_eq!(between.recovery().crashed::<String>().len(), 3);
+    between.checkpoint().await.unwrap();
+    between.close().await.unwrap();
+    let ledger = open(left).await;
+    assert_eq!(ledger.recovery().crashed::<String>().len(), 0);
+    let performed = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&performed);
+    let performs = move |n: u32, _| {
+        told.lock().unwrap().push(n);
+        ok(n)
+    };
+    let queue = ledger.queue(performs).await.unwrap();
+    queue.start(1).unwrap();
+    soon(queue.stop()).await;
+    assert_eq!(*performed.lock().unwrap(), [0, 1, 2]);
 }
 
 #[tokio::test]

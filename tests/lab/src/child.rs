@@ -1,6 +1,7 @@
 //! The roles that the lab's program plays in other processes.
 
 mod kept;
+pub(crate) mod queued;
 
 use crate::places::{self, ACCEPTS, BALLAST, Owns, TestLedger, open, refused, run};
 use crate::{Rng, ops};
@@ -22,6 +23,7 @@ pub fn play(role: &str, path: PathBuf) {
             "idles" => idles(path).await,
             "crowd" => crowd(path).await,
             "kept" => kept::kept(path).await,
+            "queued" => queued::queued(path).await,
             "opens and checkpoints" => opens_and_checkpoints(path).await,
             "holds" => holds(path).await,
             "opens once" => opens_once(path).await,

@@ -114,6 +114,7 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::TellOldNews,
     Sabotage::StartBlindly,
     Sabotage::SkipBallast,
+    Sabotage::TakeLast,
     Sabotage::KeepPlace,
 ];
 

@@ -95,6 +95,7 @@ harnesses! {
     interleavings: "interleavings",
     dropped: "dropped",
     kept: "kept",
+    queued: "queued",
     raced: "raced",
     fuzz: "fuzz",
     clock: "clock",

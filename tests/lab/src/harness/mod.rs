@@ -16,6 +16,7 @@ mod io_faults;
 mod kept;
 mod killed;
 mod power_cut;
+mod queued;
 mod raced;
 mod simulation;
 
@@ -76,6 +77,7 @@ pub const ALL: &[Harness] = &[
     interleavings::HARNESS,
     dropped::HARNESS,
     kept::HARNESS,
+    queued::HARNESS,
     raced::HARNESS,
     fuzz::HARNESS,
     clock::HARNESS,

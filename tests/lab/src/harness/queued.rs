@@ -1,0 +1,221 @@
+//! A process dies, or its power goes, while operations wait in a queue and are performed, and while scopes
+//! end with all that runs within them.
+//!
+//! Nothing that was acknowledged as enqueued is lost. What has ended is not performed again, what was being
+//! performed is, with the same effect key and another attempt, behind what was waiting. With one runner
+//! the order is that of the log, which is that of the acknowledgements. The end of a scope is on record
+//! after those of all that ran within it, however both have ended.
+
+mod model;
+
+use super::{Harness, broken};
+use crate::Session;
+use crate::child::queued::{key_of, perform};
+use crate::disk::{Disk, Fate, Names};
+use crate::places::{self, Image, TestLedger};
+use crate::tracer::{self, Call};
+use model::{AGAIN, LOST, Model, ORDER, OUTLIVES, Performed};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use taskledger::internals::Sabotage;
+use taskledger::{Context, TaskState};
+
+pub(super) const HARNESS: Harness = Harness {
+    row: 16,
+    name: "queued",
+    unit: "deaths",
+    ci: 60,
+    full: 6_000,
+    run,
+    controls: &[
+        broken(Sabotage::HoldBack, 60, &[LOST, AGAIN]),
+        broken(Sabotage::TakeLast, 60, &[ORDER]),
+        broken(Sabotage::EndFirst, 60, &[OUTLIVES]),
+    ],
+};
+
+/// States of one run in which the power goes.
+const CUTS: u64 = 10;
+
+/// One ledger goes on over all deaths of its processes. Those of the power are of its copies.
+fn run(session: &mut Session) {
+    let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
+    let top = places::scratch();
+    let disk = top.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mut model = Model::default();
+    for round in 0_u64.. {
+        if !session.goes_on() {
+            break;
+        }
+        if round % 8 == 7 {
+            cut(session, tracer, &disk, &model, round);
+            continue;
+        }
+        let outcome = killed(session, tracer, &disk, &mut model, round);
+        let failed = outcome.is_err();
+        session.tried(outcome);
+        if failed {
+            // What follows would follow from this.
+            break;
+        }
+    }
+    for (what, count) in model.counts() {
+        session.count(what, count);
+    }
+}
+
+fn child(session: &mut Session, disk: &Path, round: u64) -> Command {
+    let mut child = places::child("queued", &disk.join("ledger"));
+    child
+        .env("TASKLEDGER_CHILD_SEED", session.rng.next().to_string())
+        .env("TASKLEDGER_CHILD_FIRST_CLIENT", round.to_string())
+        .env("TASKLEDGER_CHILD_CLIENTS", (1 + session.rng.below(3)).to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINTS", session.rng.below(3).to_string())
+        .env("TASKLEDGER_CHILD_CHECKPOINT_AFTER", (1 << 20).to_string());
+    child
+}
+
+/// One process, which is killed, and what it leaves.
+fn killed(
+    session: &mut Session,
+    tracer: &Path,
+    disk: &Path,
+    model: &mut Model,
+    round: u64,
+) -> Result<(), String> {
+    let mut child = child(session, disk, round);
+    let (lines, how) = if session.rng.below(3) == 0 {
+        let at = 1 + session.rng.below(*session.rng.clone().pick(&[30, 100, 400]));
+        tracer::killed_at(&mut child, tracer, disk, at);
+        (u64::MAX, format!("change {at}"))
+    } else {
+        let lines = 1 + session.rng.below(*session.rng.clone().pick(&[20, 100, 400]));
+        (lines, format!("line {lines}"))
+    };
+    let died = until(child, lines, model);
+    died.map_err(|wrong| format!("{how}: {wrong}"))?;
+    let drains = session.rng.coin();
+    places::run(reopen(disk, model, drains)).map_err(|wrong| format!("{how}: {wrong}"))
+}
+
+/// Runs the child until it has said so many lines; the model hears all of them.
+fn until(mut child: Command, lines: u64, model: &mut Model) -> Result<(), String> {
+    let mut child = child.spawn().unwrap();
+    let (mut said, mut wrong) = (0, Ok(()));
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said += 1;
+        wrong = wrong.and_then(|()| model.hear(&line.unwrap()));
+        if said == lines || wrong.is_err() {
+            child.kill().unwrap();
+        }
+    }
+    let died = places::was_killed(child.wait().unwrap());
+    wrong?;
+    if died? { Ok(()) } else { Err("the child ended by itself".to_owned()) }
+}
+
+/// The next process: what it finds, and, if it is to drain the queue, how that goes on.
+async fn reopen(disk: &Path, model: &mut Model, drains: bool) -> Result<(), String> {
+    let path = disk.join("ledger");
+    let opened = places::open(places::builder(), &path).await;
+    let ledger = opened.map_err(|error| format!("it does not open: {error:?}"))?;
+    model.found(&ledger).await?;
+    if drains {
+        drain(&ledger, model).await?;
+    }
+    ledger.close().await.map_err(|error| format!("it does not close: {error:?}"))?;
+    model::trees(&path)
+}
+
+/// One runner performs all that there is.
+async fn drain(ledger: &TestLedger, model: &mut Model) -> Result<(), String> {
+    let done: Arc<Mutex<Vec<Performed>>> = Arc::default();
+    let told = Arc::clone(&done);
+    let performs = move |number: u64, context: Context<String>| {
+        let (id, attempt) = (context.id().clone(), context.attempt().get().into());
+        let performed = Performed { id, number, attempt, key: key_of(&context) };
+        told.lock().unwrap().push(performed);
+        perform(number, 0)
+    };
+    let queue = ledger.queue(performs).await.map_err(|error| format!("no queue: {error:?}"))?;
+    let expected = model.put_back(ledger).await?;
+    queue.start(1).map_err(|error| error.to_string())?;
+    let left = queue.stop().await;
+    let done = std::mem::take(&mut *done.lock().unwrap());
+    let order: Vec<&String> = done.iter().map(|performed| &performed.id).collect();
+    if order != expected.iter().collect::<Vec<_>>() {
+        return Err(format!("{ORDER}: {order:?} are performed, queued were {expected:?}"));
+    }
+    if left.operations > 0 {
+        return Err(format!("stopped, it leaves {left:?}"));
+    }
+    for performed in &done {
+        model.performed(performed)?;
+    }
+    model.found(ledger).await?;
+    let queued = ledger.all_tasks().iter().map(Result::unwrap);
+    match queued.into_iter().find(|id| ledger.query_task_state_quick(id) == TaskState::Queued) {
+        Some(id) => Err(format!("{id} is queued though all was performed")),
+        None => Ok(()),
+    }
+}
+
+/// One process, whose power goes at several moments.
+fn cut(session: &mut Session, tracer: &Path, disk: &Path, model: &Model, round: u64) {
+    let top = places::scratch();
+    let before = places::image(disk);
+    let dir = top.path().join("disk");
+    places::lay_out(&before, &dir);
+    let file = top.path().join("trace");
+    let mut child = child(session, &dir, round);
+    child.env("TASKLEDGER_CHILD_COUNT", "12");
+    tracer::traced(&mut child, tracer, &dir, &file);
+    let said = child.output().unwrap();
+    let calls = tracer::read(&file, &dir, 0);
+    if !said.status.success() {
+        let said = String::from_utf8_lossy(&said.stderr);
+        let last = said.lines().next_back().unwrap_or_default();
+        return session.violated(format!("the child whose power goes ends: {last}"));
+    }
+    let mut moments: Vec<usize> =
+        (0..CUTS).map(|_| session.rng.below(calls.len() as u64 + 1) as usize).collect();
+    moments.sort_unstable();
+    let mut disks = [Names::Strict, Names::Journalled].map(|names| {
+        let disk = Disk::holding(&before, names);
+        (names, disk)
+    });
+    let mut model = model.clone();
+    let mut played = 0;
+    for moment in moments {
+        for call in &calls[played..moment] {
+            disks.iter_mut().for_each(|(_, disk)| disk.play(call));
+            if let Call::Ack(line) = call {
+                if let Err(wrong) = model.hear(line) {
+                    return session.violated(wrong);
+                }
+            }
+        }
+        played = moment;
+        if !session.goes_on() {
+            return;
+        }
+        let (names, disk) = session.rng.pick(&disks);
+        let fate = *session.rng.pick(&Fate::ALL);
+        let context = format!("call {moment} of {}, {names:?} names, {fate:?}", calls.len());
+        let image = disk.cut(fate, &mut session.rng);
+        let drains = session.rng.coin();
+        let outcome = state(&image, &mut model.clone(), drains);
+        session.count("power cuts", 1);
+        session.tried(outcome.map_err(|wrong| format!("{context}: {wrong}")));
+    }
+}
+
+/// What is found of a disk after the power went.
+fn state(image: &Image, model: &mut Model, drains: bool) -> Result<(), String> {
+    let top = places::scratch();
+    places::lay_out(image, top.path());
+    places::run(reopen(top.path(), model, drains))
+}
