@@ -30,7 +30,7 @@ pub(super) const HARNESS: Harness = Harness {
     full: 6_000,
     run,
     controls: &[
-        broken(Sabotage::HoldBack, 60, &[LOST, AGAIN]),
+        broken(Sabotage::HoldBack, 60, &[LOST, AGAIN, "is not there"]),
         broken(Sabotage::TakeLast, 60, &[ORDER]),
         broken(Sabotage::EndFirst, 60, &[OUTLIVES]),
     ],
