@@ -167,11 +167,13 @@ fn is_last_in(frames: &[&Frame], sample: &Sample, id: &str) -> bool {
 }
 
 /// The same ledger without the end of the log that has most frames, so that it is refused; and what is
-/// found when that is accepted. `None` if it misses nothing, wherever that ends.
-pub(super) fn cut_short(whole: &Image) -> Option<(Image, Model)> {
+/// found when that is accepted. Of the metadata that was `noted` before anything else, that has to be what
+/// was noted as long as no frame that names it is damaged. `None` if it misses nothing, wherever that ends.
+pub(super) fn cut_short(whole: &Image, noted: &BTreeMap<String, String>) -> Option<(Image, Model)> {
     let mut frames: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
-    for frame in frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db")) {
-        frames.entry(frame.file).or_default().push(frame.at);
+    let all = frames_of(whole);
+    for frame in all.iter().filter(|frame| frame.file.ends_with("db")) {
+        frames.entry(frame.file.clone()).or_default().push(frame.at);
     }
     let (name, frames) = frames.into_iter().max_by_key(|(_, at)| at.len()).expect("there is a log");
     // The store keeps some of them twice.
@@ -198,7 +200,13 @@ pub(super) fn cut_short(whole: &Image) -> Option<(Image, Model)> {
             ledger.close().await.unwrap();
             Some(known)
         });
-        if let Some(known) = known {
+        if let Some(mut known) = known {
+            let is_whole = |name: &str| {
+                let mut named = all.iter().filter(|frame| frame.ids.contains(name));
+                named.all(|frame| frame.bytes(&image) == frame.bytes(whole))
+            };
+            let kept = noted.iter().filter(|(name, _)| name.starts_with(META) && is_whole(name));
+            known.extend(kept.map(|(name, state)| (name.clone(), state.clone())));
             return Some((image, Model::of_known(known)));
         }
     }
@@ -206,8 +214,9 @@ pub(super) fn cut_short(whole: &Image) -> Option<(Image, Model)> {
 }
 
 /// The same ledger, whose frames are whole while the structure that the store has put around them is not,
-/// so that the store takes a part for a torn end and the log has to be rebuilt from its frames.
-pub(super) fn torn_structure(whole: &Image) -> Image {
+/// so that the store takes a part for a torn end and the log has to be rebuilt from its frames. `None` if it
+/// need not be, wherever that is: too little stands in the log.
+pub(super) fn torn_structure(whole: &Image) -> Option<Image> {
     let logs = frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db"));
     let logs: Vec<Frame> = logs.collect();
     // Much is behind it, which the store wipes. Before a frame stands its key, and before that the
@@ -226,10 +235,10 @@ pub(super) fn torn_structure(whole: &Image) -> Image {
             rebuilt
         });
         if rebuilt {
-            return image;
+            return Some(image);
         }
     }
-    panic!("wherever its structure is torn, the log is not rebuilt");
+    None
 }
 
 /// The same ledger without its last frame, wherever the store has that.
