@@ -99,6 +99,8 @@ pub enum Sabotage {
     SkipRescue,
     /// What the witness notes is never synced.
     LeaveWitness,
+    /// The witness notes nothing before it is synced.
+    NoteLate,
     /// A checkpoint holds no metadata.
     LoseMetadata,
     /// The evidence of a repair that was killed is taken for that of an earlier one.

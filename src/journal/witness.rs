@@ -145,18 +145,27 @@ impl Witness {
         );
         let slot =
             Slot { ledger: self.latest.ledger, counter: self.latest.counter + 1, last_seq, chain };
-        self.file
-            .write_all_at(&slot.to_bytes(), self.target.offset())
-            .map_err(JournalError::io("write", &self.path))?;
+        if !sabotage::is(Sabotage::NoteLate) {
+            self.write(slot)?;
+        }
         self.latest = slot;
         let first = self.unsynced.map_or(now, |unsynced| unsynced.first);
         self.unsynced = Some(Unsynced { first, last: now });
         Ok(())
     }
 
+    fn write(&self, slot: Slot) -> Result<(), JournalError> {
+        self.file
+            .write_all_at(&slot.to_bytes(), self.target.offset())
+            .map_err(JournalError::io("write", &self.path))
+    }
+
     /// Makes the last note outlive the power.
     pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
         if self.unsynced.is_some() {
+            if sabotage::is(Sabotage::NoteLate) {
+                self.write(self.latest)?;
+            }
             if !sabotage::is(Sabotage::LeaveWitness) {
                 self.file.sync_data().map_err(JournalError::io("sync", &self.path))?;
             }

@@ -21,6 +21,7 @@ pub fn play(role: &str, path: PathBuf) {
         match role {
             "clients" => clients(path).await,
             "idles" => idles(path).await,
+            "falls" => falls(path).await,
             "crowd" => crowd(path).await,
             "kept" => kept::kept(path).await,
             "queued" => queued::queued(path).await,
@@ -89,6 +90,26 @@ async fn idles(path: PathBuf) {
     tokio::time::sleep(IDLE).await;
     ops::say("idle");
     ledger.close().await.unwrap();
+}
+
+/// Fills the ledger, leaves a copy of it as it is on the half of the way, and dies of a kill as soon as the
+/// last thing is acknowledged: since then nothing has been idle, and nothing is closed. With the first half
+/// in a log that cannot be folded, if that is wanted.
+async fn falls(path: PathBuf) {
+    let ledger = open(builder(), &path).await.unwrap();
+    let first = number("TASKLEDGER_CHILD_FIRST", 0);
+    let end = first + number("TASKLEDGER_CHILD_COUNT", 16);
+    let half = first.midpoint(end);
+    ops::fill(&ledger, first..half).await;
+    if number("TASKLEDGER_CHILD_BLOCKED", 0) > 0 {
+        places::block_the_next_checkpoint(&path);
+        ledger.checkpoint().await.unwrap_err();
+    }
+    ops::fill(&ledger, half..half + 2).await;
+    places::lay_out(&places::image(&path), &path.with_extension("older"));
+    ops::fill(&ledger, half + 2..end).await;
+    let us = rustix::process::getpid();
+    rustix::process::kill_process(us, rustix::process::Signal::KILL).unwrap();
 }
 
 /// So many clients, each of which has one attempt in each wave, and all attempts of a wave end together:

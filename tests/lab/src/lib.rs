@@ -105,6 +105,7 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::TrustManifest,
     Sabotage::SkipRescue,
     Sabotage::LeaveWitness,
+    Sabotage::NoteLate,
     Sabotage::LoseMetadata,
     Sabotage::ForgetRepair,
     Sabotage::TrustEvidence,

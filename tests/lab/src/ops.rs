@@ -23,6 +23,7 @@ use crate::Rng;
 use crate::places::TestLedger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use taskledger::{AttemptError, ChangeError, Failure, Health, LaunchError, Rejection, TaskState};
 use tokio::sync::Barrier;
@@ -31,7 +32,7 @@ use tokio::sync::Barrier;
 const IDS: u64 = 6;
 
 /// What the names of the metadata begin with.
-const META: &str = "meta-";
+pub const META: &str = "meta-";
 
 /// How much longer than usual the outputs of this process are.
 fn child_output() -> u64 {
@@ -54,6 +55,56 @@ pub fn output_of(number: u64) -> String {
 #[must_use]
 pub fn long_output_of(number: u64, more: u64) -> String {
     format!("{}:{}", output_of(number), "y".repeat(more as usize))
+}
+
+/// Does the same things to any ledger, by the numbers: ids that succeed, fail or are marked, and after every
+/// second one a name of the metadata that is noted or erased. Nothing is under way when it returns.
+pub async fn fill(ledger: &TestLedger, numbers: Range<u64>) {
+    for number in numbers {
+        let id = format!("id-{number:04}");
+        match number % 5 {
+            0 => ledger.mark_succeeded(id).await.unwrap(),
+            1 => {
+                let failed = async { Err::<String, _>("no") };
+                ledger.launch_block(id, failed).await.unwrap_err();
+            }
+            _ => {
+                let value = output_of(number * 37);
+                ledger.launch_block(id, async { Ok::<_, String>(value) }).await.unwrap();
+            }
+        }
+        if number % 2 == 0 {
+            let value = noted_by(number).map(String::into_bytes);
+            ledger.set_metadata(name_of(number), value).await.unwrap();
+        }
+    }
+}
+
+/// The name of the metadata that [`fill`] sets after this number. There are so many that some are not set
+/// again after a checkpoint.
+fn name_of(number: u64) -> String {
+    format!("{META}{:04}", number / 2 % 11)
+}
+
+/// The value that it is given; `None` where it is erased, which it is when it has been noted before.
+fn noted_by(number: u64) -> Option<String> {
+    (number < 22 || number % 6 != 4).then(|| format!("{number:04} for {}", name_of(number)))
+}
+
+/// Whether a name of the metadata was noted as `state` says, which [`found`] tells of it, at some time before
+/// it was `last`, in a ledger that was filled.
+pub fn is_past_of(name: &str, state: &str, last: &str) -> bool {
+    let number = |state: &str| {
+        let number = state.strip_prefix("noted ")?.get(..4)?.parse::<u64>().ok()?;
+        let noted = noted_by(number).map(|value| format!("noted {value}"));
+        (number % 2 == 0 && name == name_of(number) && noted.as_deref() == Some(state))
+            .then_some(number)
+    };
+    match (number(state), number(last)) {
+        (Some(before), Some(last)) => before < last,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
 }
 
 /// Does `count` things, one after the other. With `hanging`, some attempts never end.

@@ -177,7 +177,7 @@ pub fn used(bytes: &[u8]) -> u64 {
 /// Whole pages are compared at once: these tests are not optimized.
 static ZEROS: [u8; 4096] = [0; 4096];
 
-/// A ballast has no holes: it is nothing but its space.
+/// Writes a file whose pages of zeros stay holes; but for a ballast, which is nothing but its space.
 pub fn write_sparse(path: &Path, bytes: &[u8]) {
     if path.ends_with("ballast") {
         return std::fs::write(path, bytes).unwrap();
@@ -191,8 +191,19 @@ pub fn write_sparse(path: &Path, bytes: &[u8]) {
     }
 }
 
-/// What differs between two images, apart from the lock, whose text is only for people; `None` if
-/// nothing does.
+/// Makes directories where the next checkpoints would go, so that no log can be folded until they are
+/// removed.
+pub fn block_the_next_checkpoint(path: &Path) -> Vec<PathBuf> {
+    let blocked: Vec<_> = (1..20)
+        .map(|number| path.join(format!("checkpoint-{number}")))
+        .filter(|path| !path.exists())
+        .collect();
+    blocked.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    blocked
+}
+
+/// What differs between two images, apart from the lock, in which whoever takes it writes who that is,
+/// also when the open is refused; `None` if nothing does.
 pub fn difference(before: &Image, after: &Image) -> Option<String> {
     let mut text = String::new();
     let lock = Path::new("lock");

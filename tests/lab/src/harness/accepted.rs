@@ -2,13 +2,14 @@
 //!
 //! It opens a damaged ledger in any case, keeps the evidence, says so and has it on record, finds nothing
 //! that never was, has every success whose frame is still whole, and each id as it was, to the last
-//! detail, if all frames that name it are.
+//! detail, if all frames that name it are; and so with the metadata, of which each name has its last value
+//! if the frame with that is still whole.
 //!
 //! Those who kill it on its way, or cut its power, begin with a ledger that has lost the end of its log,
 //! and hold what they find against what an acceptance comes to that nobody disturbs.
 
 use super::damaged::{Sample, builder, known};
-use crate::ops::{self, Model};
+use crate::ops::{self, META, Model};
 use crate::places::{self, Image, TestLedger};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,11 +25,16 @@ const HEAD: usize = 53;
 /// Where its head says which record is its first.
 const FIRST: usize = 25;
 
-/// A frame in a file of a sample, and the ids that it names.
+/// What is said of metadata that an accepted loss had no need to lose.
+pub(super) const META_LOST: &str = "of the metadata is lost, though what noted it is whole";
+
+/// A frame in a file of a sample, the number of its first record if it is one of a log, and the ids and
+/// names of the metadata in it.
 pub(super) struct Frame {
-    file: PathBuf,
-    at: usize,
-    length: usize,
+    pub(super) file: PathBuf,
+    pub(super) at: usize,
+    pub(super) length: usize,
+    first: u64,
     ids: BTreeSet<String>,
 }
 
@@ -43,17 +49,27 @@ pub(super) fn frames_of(image: &Image) -> Vec<Frame> {
             let body = u32::from_le_bytes(head[HEAD - 4..].try_into().unwrap());
             let length = HEAD + body as usize + 8;
             if let Some(frame) = bytes.get(at..at + length) {
-                frames.push(Frame { file: file.clone(), at, length, ids: ids_in(frame) });
+                let first = u64::from_le_bytes(head[FIRST..FIRST + 8].try_into().unwrap());
+                frames.push(Frame { file: file.clone(), at, length, first, ids: ids_in(frame) });
             }
         }
     }
     frames
 }
 
-/// The ids of the samples: a word and four digits.
+/// The last of these frames that the logs have, so many, each wherever it is; the very last one last.
+pub(super) fn last_frames(frames: &[Frame], count: usize) -> Vec<&Frame> {
+    let mut logs: Vec<&Frame> = frames.iter().filter(|frame| frame.file.ends_with("db")).collect();
+    logs.sort_by_key(|frame| frame.first);
+    let numbers: BTreeSet<u64> = logs.iter().map(|frame| frame.first).collect();
+    let from = numbers.iter().rev().take(count).next_back().copied().expect("there is a log");
+    logs.split_off(logs.partition_point(|frame| frame.first < from))
+}
+
+/// The ids of the samples, and the names of their metadata: a word and four digits.
 fn ids_in(frame: &[u8]) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
-    for word in ["id-", "large-"] {
+    for word in ["id-", "large-", META] {
         for at in memchr::memmem::find_iter(frame, word) {
             let id = frame.get(at..at + word.len() + 4).map(<[u8]>::to_vec);
             ids.extend(id.and_then(|id| String::from_utf8(id).ok()));
@@ -86,22 +102,37 @@ pub(super) async fn accept(sample: &Sample, path: &Path, image: &Image) -> Resul
     let found = known(&ledger).await;
     for (id, (state, _)) in &found {
         // What came before a lost record may come back: a state of its own past.
-        match sample.known.get(id).map(|(was, _)| was.as_str()) {
+        let was = sample.known.get(id).map(|(was, _)| was.as_str());
+        let is_past = match was {
+            _ if id.starts_with(META) => ops::is_past_of(id, state, was.unwrap_or("none")),
+            was => was.is_some() && state == "crashed",
+        };
+        match was {
+            Some(was) if was == state => {}
+            _ if is_past => {}
             None => return Err(format!("{id} is {state:?} and was never there")),
-            Some(was) if was == state || state == "crashed" => {}
             Some(was) => return Err(format!("{id} was {was:?} and is {state:?}")),
         }
     }
     let whole: Vec<&Frame> =
         sample.frames.iter().filter(|frame| frame.is_whole(sample, image)).collect();
-    for (id, was) in &sample.known {
-        let is = found.get(id);
-        if is_success_in(&whole, sample, id) && is.map(|(state, _)| state) != Some(&was.0) {
-            return Err(format!("{id} is lost, though its record is whole; it is {is:?}"));
+    // Names of the metadata that were erased are in some frames, and known no more.
+    let ids: BTreeSet<&String> =
+        sample.known.keys().chain(sample.frames.iter().flat_map(|frame| &frame.ids)).collect();
+    for id in ids {
+        let (was, is) = (sample.known.get(id), found.get(id));
+        let state = is.map(|(state, _)| state);
+        if is_last_in(&whole, sample, id) && state != was.map(|(was, _)| was) {
+            let what = if id.starts_with(META) {
+                META_LOST
+            } else {
+                "is lost, though its record is whole"
+            };
+            return Err(format!("{id} {what}; it is {is:?}"));
         }
         let all = sample.frames.iter().filter(|frame| frame.ids.contains(id)).count();
         let left = whole.iter().filter(|frame| frame.ids.contains(id)).count();
-        if all > 0 && all == left && is != Some(was) {
+        if all > 0 && all == left && is != was {
             return Err(format!("{id} is not kept as it was: {was:?}, but {is:?}"));
         }
     }
@@ -120,10 +151,15 @@ pub(super) async fn accept(sample: &Sample, path: &Path, image: &Image) -> Resul
     Ok(())
 }
 
-/// Whether one of these frames records the success of the id, with its output.
-fn is_success_in(frames: &[&Frame], sample: &Sample, id: &str) -> bool {
-    let Some(number) = sample.known[id].0.strip_prefix("ok ") else { return false };
-    let output = format!("{number}:");
+/// Whether one of these frames records the success of the id, with its output; or the last value of a name
+/// of the metadata.
+fn is_last_in(frames: &[&Frame], sample: &Sample, id: &str) -> bool {
+    let Some((state, _)) = sample.known.get(id) else { return false };
+    let output = match (state.strip_prefix("ok "), state.strip_prefix("noted ")) {
+        (Some(number), _) => format!("{number}:"),
+        (None, Some(value)) => value.to_owned(),
+        (None, None) => return false,
+    };
     frames.iter().filter(|frame| frame.ids.contains(id)).any(|frame| {
         let bytes = frame.bytes(&sample.image).unwrap_or_default();
         memchr::memmem::find(bytes, output.as_bytes()).is_some()
@@ -131,11 +167,13 @@ fn is_success_in(frames: &[&Frame], sample: &Sample, id: &str) -> bool {
 }
 
 /// The same ledger without the end of the log that has most frames, so that it is refused; and what is
-/// found when that is accepted. `None` if it misses nothing, wherever that ends.
-pub(super) fn cut_short(whole: &Image) -> Option<(Image, Model)> {
+/// found when that is accepted. Of the metadata that was `noted` before anything else, that has to be what
+/// was noted as long as no frame that names it is damaged. `None` if it misses nothing, wherever that ends.
+pub(super) fn cut_short(whole: &Image, noted: &BTreeMap<String, String>) -> Option<(Image, Model)> {
     let mut frames: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
-    for frame in frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db")) {
-        frames.entry(frame.file).or_default().push(frame.at);
+    let all = frames_of(whole);
+    for frame in all.iter().filter(|frame| frame.file.ends_with("db")) {
+        frames.entry(frame.file.clone()).or_default().push(frame.at);
     }
     let (name, frames) = frames.into_iter().max_by_key(|(_, at)| at.len()).expect("there is a log");
     // The store keeps some of them twice.
@@ -162,7 +200,13 @@ pub(super) fn cut_short(whole: &Image) -> Option<(Image, Model)> {
             ledger.close().await.unwrap();
             Some(known)
         });
-        if let Some(known) = known {
+        if let Some(mut known) = known {
+            let is_whole = |name: &str| {
+                let mut named = all.iter().filter(|frame| frame.ids.contains(name));
+                named.all(|frame| frame.bytes(&image) == frame.bytes(whole))
+            };
+            let kept = noted.iter().filter(|(name, _)| name.starts_with(META) && is_whole(name));
+            known.extend(kept.map(|(name, state)| (name.clone(), state.clone())));
             return Some((image, Model::of_known(known)));
         }
     }
@@ -170,8 +214,9 @@ pub(super) fn cut_short(whole: &Image) -> Option<(Image, Model)> {
 }
 
 /// The same ledger, whose frames are whole while the structure that the store has put around them is not,
-/// so that the store takes a part for a torn end and the log has to be rebuilt from its frames.
-pub(super) fn torn_structure(whole: &Image) -> Image {
+/// so that the store takes a part for a torn end and the log has to be rebuilt from its frames. `None` if it
+/// need not be, wherever that is: too little stands in the log.
+pub(super) fn torn_structure(whole: &Image) -> Option<Image> {
     let logs = frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db"));
     let logs: Vec<Frame> = logs.collect();
     // Much is behind it, which the store wipes. Before a frame stands its key, and before that the
@@ -190,23 +235,16 @@ pub(super) fn torn_structure(whole: &Image) -> Image {
             rebuilt
         });
         if rebuilt {
-            return image;
+            return Some(image);
         }
     }
-    panic!("wherever its structure is torn, the log is not rebuilt");
+    None
 }
 
 /// The same ledger without its last frame, wherever the store has that.
 pub(super) fn without_last_frame(whole: &Image) -> Image {
     let mut image = whole.clone();
-    let first = |frame: &Frame| {
-        let bytes = frame.bytes(whole).unwrap_or_default();
-        u64::from_le_bytes(bytes[FIRST..FIRST + 8].try_into().unwrap())
-    };
-    let logs = frames_of(whole).into_iter().filter(|frame| frame.file.ends_with("db"));
-    let frames: Vec<(u64, Frame)> = logs.map(|frame| (first(&frame), frame)).collect();
-    let last = frames.iter().map(|(first, _)| *first).max().expect("there is a log");
-    for (_, frame) in frames.iter().filter(|(first, _)| *first == last) {
+    for frame in last_frames(&frames_of(whole), 1) {
         if let Some(Some(bytes)) = image.get_mut(&frame.file) {
             bytes[frame.at..frame.at + frame.length].fill(0);
         }

@@ -3,20 +3,30 @@
 //! Every file of a ledger is damaged in turn. The open then finds everything that was acknowledged,
 //! or says with a typed error what is wrong and leaves the directory as it was found, byte by byte.
 //! It never panics, never hangs, and never silently finds less; and it is not refused for a file that
-//! tells nothing, a ballast or a lock. What an accepted loss comes to is in `accepted.rs`.
+//! tells nothing, a ballast or a lock. What an accepted loss comes to is in `accepted.rs`. The metadata is
+//! held against what it was like the ids are.
 //!
-//! Between them copies of a ledger that is open are tried (`copied.rs`).
+//! Some of the ledgers were closed (the part `Closed`), and some were left by a process that was killed as
+//! soon as its last thing was acknowledged (`Killed`): damaged files are found in those as well, though only
+//! the page cache has what the witness noted last. Above all the end of their logs is damaged in every way
+//! (`Tail`), since nothing but that note can tell of it.
+//!
+//! Between them (`Copies`) copies of a ledger that is open are tried (`copied.rs`).
 
-use super::accepted::{self, Frame};
+mod samples;
+
+pub(super) use samples::{Sample, builder, closed_samples, known};
+
+use super::accepted::{self, Frame, META_LOST};
 use super::copied::try_copy;
 use super::{Harness, broken};
-use crate::places::{self, Image, TestLedger};
-use crate::{Rng, Session, ops};
-use std::collections::BTreeMap;
+use crate::places::{self, Image};
+use crate::{Rng, Session};
+use samples::{Known, killed_samples, long_sample};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use taskledger::OpenError;
 use taskledger::internals::Sabotage;
-use taskledger::{Builder, OpenError, TaskDetails};
 
 pub(super) const HARNESS: Harness = Harness {
     row: 7,
@@ -26,173 +36,24 @@ pub(super) const HARNESS: Harness = Harness {
     full: 50_000,
     run,
     controls: &[
-        broken(Sabotage::IgnoreWitness, 900, &["silently lost"]),
+        broken(Sabotage::IgnoreWitness, 900, &["silently lost"]).only(&["Closed"]),
+        broken(Sabotage::NoteLate, 40, &["silently lost"]).only(&["Tail"]),
         broken(Sabotage::TouchFirst, 100, &["the refused open has changed:\nwitness"]),
-        broken(Sabotage::JudgeBallast, 600, &["[\"ballast\"] differs"]),
+        broken(Sabotage::JudgeBallast, 600, &["[\"ballast\"] differs"]).only(&["Closed"]),
         broken(Sabotage::DropEvidence, 100, &["is not kept as evidence"]),
         broken(
             Sabotage::StopAtGap,
             900,
             &["is lost, though its record is whole", "is not kept as it was"],
-        ),
-        broken(Sabotage::LoseDates, 300, &["is not kept as it was"]),
+        )
+        .only(&["Closed"]),
+        broken(Sabotage::LoseDates, 300, &["is not kept as it was"]).only(&["Closed"]),
+        broken(Sabotage::LoseMetadata, 100, &[META_LOST]).only(&["Closed"]),
         broken(Sabotage::LossUntold, 100, &["the loss is not told"]),
         broken(Sabotage::LossUnrecorded, 100, &["0 losses are on record"]),
-        broken(Sabotage::AcceptUnasked, 900, &["the copy has silently lost"]),
+        broken(Sabotage::AcceptUnasked, 900, &["the copy has silently lost"]).only(&["Copies"]),
     ],
 };
-
-/// Bytes of a segment of the store.
-const SEGMENT: u64 = 8 << 20;
-
-/// Large outputs that fill more than one.
-const LARGE: u64 = 340;
-
-/// A ledger as it lies on the disk, an older copy of it, and what is known of its ids.
-pub(super) struct Sample {
-    name: &'static str,
-    pub(super) image: Image,
-    older: Image,
-    pub(super) known: Known,
-    pub(super) frames: Vec<Frame>,
-}
-
-impl Sample {
-    fn new(name: &'static str, image: Image, older: Image, known: Known) -> Self {
-        let frames = accepted::frames_of(&image);
-        Self { name, image, older, known, frames }
-    }
-}
-
-/// What is known of each id: in a word, and all of it.
-pub(super) type Known = BTreeMap<String, (String, TaskDetails)>;
-
-async fn fill(ledger: &TestLedger, from: u64, to: u64) {
-    for number in from..to {
-        let id = format!("id-{number:04}");
-        match number % 5 {
-            0 => ledger.mark_succeeded(id).await.unwrap(),
-            1 => {
-                let failed = async { Err::<String, _>("no") };
-                ledger.launch_block(id, failed).await.unwrap_err();
-            }
-            _ => {
-                let value = ops::output_of(number * 37);
-                ledger.launch_block(id, async { Ok::<_, String>(value) }).await.unwrap();
-            }
-        }
-    }
-}
-
-pub(super) async fn known(ledger: &TestLedger) -> Known {
-    let mut known = Known::new();
-    for id in ledger.all_tasks().iter() {
-        let id = id.unwrap();
-        let found = ops::found(ledger, &id).await;
-        let details = ledger.record(&id).await.unwrap().unwrap();
-        known.insert(id, (found, details));
-    }
-    known
-}
-
-/// A ledger with a ballast, but a small one.
-pub(super) fn builder() -> Builder<String, String> {
-    places::builder().ballast_bytes(64 << 10)
-}
-
-/// A log that is longer than a segment of its store, which has been filled, sealed and left.
-fn long_sample() -> Sample {
-    places::run(async {
-        let top = places::scratch();
-        let path = top.path().join("ledger");
-        let ledger = places::open(builder(), &path).await.unwrap();
-        fill(&ledger, 0, 10).await;
-        ledger.close().await.unwrap();
-        let older = places::image(&path);
-        let ledger = places::open(builder(), &path).await.unwrap();
-        let mut runs = tokio::task::JoinSet::new();
-        for number in 0..LARGE {
-            let ledger = ledger.clone();
-            runs.spawn(async move {
-                let value = ops::long_output_of(number, 28_000);
-                let id = format!("large-{number:04}");
-                ledger.launch_block(id, async { Ok::<_, String>(value) }).await.unwrap();
-            });
-        }
-        while let Some(ran) = runs.join_next().await {
-            ran.unwrap();
-        }
-        fill(&ledger, 10, 20).await;
-        ledger.close().await.unwrap();
-        let image = places::image(&path);
-        let log = image[Path::new("log-1/db")].as_ref().unwrap();
-        assert!(places::used(log) > SEGMENT, "the long log is not longer than a segment");
-        let ledger = places::open(builder(), &path).await.unwrap();
-        let known = known(&ledger).await;
-        ledger.close().await.unwrap();
-        Sample::new("long log", image, older, known)
-    })
-}
-
-/// A log alone; a checkpoint and a log; a checkpoint, a frozen log and a log.
-pub(super) fn samples() -> Vec<Sample> {
-    places::run(async {
-        let top = places::scratch();
-        let path = top.path().join("ledger");
-        let open = || places::open(builder(), &path);
-        let mut samples = Vec::new();
-        let mut older = Image::new();
-        for name in ["log", "checkpoint and log", "two logs"] {
-            let ledger = open().await.unwrap();
-            match name {
-                "log" => {
-                    fill(&ledger, 0, 10).await;
-                    ledger.close().await.unwrap();
-                    // Again, so that the store makes a snapshot.
-                    older = places::image(&path);
-                    let ledger = open().await.unwrap();
-                    fill(&ledger, 10, 26).await;
-                    ledger.close().await.unwrap();
-                }
-                "checkpoint and log" => {
-                    ledger.checkpoint().await.unwrap();
-                    fill(&ledger, 26, 34).await;
-                    ledger.close().await.unwrap();
-                    older = places::image(&path);
-                    let ledger = open().await.unwrap();
-                    fill(&ledger, 34, 42).await;
-                    ledger.close().await.unwrap();
-                }
-                _ => {
-                    fill(&ledger, 42, 46).await;
-                    // The fold has no place to go, so it stays undone.
-                    let blocked = block_the_next_checkpoint(&path);
-                    ledger.checkpoint().await.unwrap_err();
-                    fill(&ledger, 46, 54).await;
-                    ledger.close().await.unwrap();
-                    blocked.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
-                }
-            }
-            let image = places::image(&path);
-            let probe = top.path().join(name);
-            places::lay_out(&image, &probe);
-            let ledger = places::open(builder(), &probe).await.unwrap();
-            let known = known(&ledger).await;
-            ledger.close().await.unwrap();
-            samples.push(Sample::new(name, image, older.clone(), known));
-        }
-        samples
-    })
-}
-
-fn block_the_next_checkpoint(path: &Path) -> Vec<PathBuf> {
-    let blocked: Vec<_> = (1..20)
-        .map(|number| path.join(format!("checkpoint-{number}")))
-        .filter(|path| !path.exists())
-        .collect();
-    blocked.iter().for_each(|path| std::fs::create_dir(path).unwrap());
-    blocked
-}
 
 /// Damages one file, or two. Tells what it did; `None` if nothing changed.
 fn damage(sample: &Sample, name: &Path, rng: &mut Rng) -> Option<(String, Image)> {
@@ -249,6 +110,47 @@ fn damage(sample: &Sample, name: &Path, rng: &mut Rng) -> Option<(String, Image)
             "put back to an older copy".to_owned()
         }
     };
+    (places::difference(&sample.image, &image).is_some()).then_some((what, image))
+}
+
+/// Damages the last frames of the log, wherever the store has them; or what was written since the older
+/// copy is gone. `None` if nothing changed.
+fn damage_tail(sample: &Sample, rng: &mut Rng) -> Option<(String, Image)> {
+    let mut image = sample.image.clone();
+    let count = 1 + rng.below(6) as usize;
+    let last = accepted::last_frames(&sample.frames, count);
+    let log = &last.last()?.file;
+    let mut overwrite = |frame: &Frame, sector: usize, byte: &mut dyn FnMut() -> u8| {
+        let Some(Some(bytes)) = image.get_mut(&frame.file) else { return };
+        let end = (frame.at + frame.length).next_multiple_of(sector).min(bytes.len());
+        bytes[frame.at / sector * sector..end].iter_mut().for_each(|old| *old = byte());
+    };
+    let what = match rng.below(5) {
+        0 => {
+            last.iter().for_each(|frame| overwrite(frame, 1, &mut || 0));
+            format!("{count} frames zeroed")
+        }
+        1 => {
+            last.iter().for_each(|frame| overwrite(frame, 512, &mut || rng.next() as u8));
+            format!("the sectors of {count} frames random")
+        }
+        2 => {
+            let frame = *rng.pick(&last);
+            overwrite(frame, 512, &mut || 0);
+            format!("the sectors of a frame at {} zeroed", frame.at)
+        }
+        3 => {
+            let at = last.iter().filter(|frame| frame.file == *log).map(|frame| frame.at).min()?;
+            image.get_mut(log)?.as_mut()?.truncate(at);
+            format!("cut to {at} bytes, before {count} frames")
+        }
+        _ => {
+            let older = sample.older.get(log)?.clone();
+            image.insert(log.clone(), older);
+            "put back to an older copy".to_owned()
+        }
+    };
+    let what = format!("{}, {what}", log.display());
     (places::difference(&sample.image, &image).is_some()).then_some((what, image))
 }
 
@@ -315,39 +217,75 @@ fn lost(known: &Known, found: &Known) -> Option<String> {
         .map(|(id, state)| format!("{id} was {state:?}, is {:?}", found.get(id)))
 }
 
-/// Every file of every sample in turn; the long one, which takes longest, now and then.
+/// Every file of every closed sample in turn, the long one, which takes longest, now and then; then every
+/// file and the tail of one that was killed, each time of another; and some copies.
 fn run(session: &mut Session) {
-    let samples = samples();
-    let long = long_sample();
-    for round in 0_u64.. {
-        let long = (round % 4 == 1).then_some(&long);
-        for sample in samples.iter().chain(long) {
-            for name in
-                sample.image.iter().filter_map(|(name, content)| content.is_some().then_some(name))
-            {
-                if !session.goes_on() {
-                    return;
-                }
-                let Some((what, image)) = damage(sample, name, &mut session.rng) else { continue };
-                let case = format!("{}, {}, {what}", sample.name, name.display());
-                let came = caught(|| places::run(try_damage(sample, &image)));
-                if let Ok(came) = &came {
-                    session.count(&format!("{came:?}").to_lowercase(), 1);
-                }
-                session.count(&format!("cases of {}", sample.name), 1);
-                session.tried(came.map(drop).map_err(|wrong| format!("{case}: {wrong}")));
+    let closed = if session.takes("Closed") { closed_samples() } else { Vec::new() };
+    let long = session.takes("Closed").then(long_sample);
+    let falls = session.takes("Killed") || session.takes("Tail");
+    let killed = if falls { killed_samples() } else { Vec::new() };
+    for round in 0_usize.. {
+        let long = long.iter().filter(|_| round % 4 == 1);
+        for sample in closed.iter().chain(long) {
+            each_file(session, sample);
+        }
+        if let Some(sample) = killed.get(round % killed.len().max(1)) {
+            if session.takes("Killed") {
+                each_file(session, sample);
             }
-            if !session.goes_on() {
-                return;
+            for _ in 0..if session.takes("Tail") { TAILS } else { 0 } {
+                let Some((what, image)) = damage_tail(sample, &mut session.rng) else { continue };
+                try_case(session, sample, &format!("the end of {what}"), &image);
             }
-            let mut made = String::new();
-            let came = caught(|| try_copy(&mut session.rng, &mut made));
-            if let Ok(came) = &came {
-                session.count(&format!("copies {came:?}").to_lowercase(), 1);
-            }
-            session.tried(came.map(drop).map_err(|wrong| format!("a copy, {made}: {wrong}")));
+        }
+        for _ in 0..if session.takes("Copies") { COPIES } else { 0 } {
+            one_copy(session);
+        }
+        if !session.goes_on() {
+            return;
         }
     }
+}
+
+/// So often the end of a log is damaged in each round.
+const TAILS: usize = 3;
+
+/// So many copies are made in each round.
+const COPIES: usize = 4;
+
+fn each_file(session: &mut Session, sample: &Sample) {
+    let files = sample.image.iter().filter(|(_, content)| content.is_some());
+    for (name, _) in files {
+        if !session.goes_on() {
+            return;
+        }
+        let Some((what, image)) = damage(sample, name, &mut session.rng) else { continue };
+        try_case(session, sample, &format!("{}, {what}", name.display()), &image);
+    }
+}
+
+fn one_copy(session: &mut Session) {
+    if !session.goes_on() {
+        return;
+    }
+    let mut made = String::new();
+    let came = caught(|| try_copy(&mut session.rng, &mut made));
+    if let Ok(came) = &came {
+        session.count(&format!("copies {came:?}").to_lowercase(), 1);
+    }
+    session.tried(came.map(drop).map_err(|wrong| format!("a copy, {made}: {wrong}")));
+}
+
+fn try_case(session: &mut Session, sample: &Sample, case: &str, image: &Image) {
+    if !session.goes_on() {
+        return;
+    }
+    let came = caught(|| places::run(try_damage(sample, image)));
+    if let Ok(came) = &came {
+        session.count(&format!("{came:?}").to_lowercase(), 1);
+    }
+    session.count(&format!("cases of {}", sample.name), 1);
+    session.tried(came.map(drop).map_err(|wrong| format!("{}, {case}: {wrong}", sample.name)));
 }
 
 /// A panic is wrong like anything else.

@@ -9,9 +9,10 @@
 use super::accepted::{self, cut_short, torn_structure};
 use super::killed::{killed_after, reopen, reopen_with};
 use super::{Harness, broken};
-use crate::ops::{Model, NOT_RESET, TAKEN_BACK};
+use crate::ops::{self, Model, NOT_RESET, TAKEN_BACK};
 use crate::places::{self, ACCEPTS, BALLAST, Image, some_ballast};
 use crate::{Session, tracer};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use taskledger::internals::{Sabotage, age};
@@ -29,6 +30,8 @@ pub(super) const HARNESS: Harness = Harness {
         broken(Sabotage::ForgetRepair, 600, &["keep the damaged files in"]).only(&["AcceptedLoss"]),
         broken(Sabotage::SkipRescue, 400, &[TAKEN_BACK, "was durable", "the log has a gap"])
             .only(&["TornStructure"]),
+        broken(Sabotage::LoseMetadata, 100, &["it is \"none\", not one of [\"noted "])
+            .only(&["AcceptedLoss"]),
     ],
 };
 
@@ -53,27 +56,32 @@ fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     let top = places::scratch();
     // A ledger with a history, killed at work, to open; and what is left of it when the end of its log is
-    // gone. Killed while a log is being folded, it may miss nothing of that.
+    // gone, and when the structure of that is torn. Killed while a log is being folded, or soon after, it may
+    // miss nothing of that: then another one is taken.
     let mut tries = 0;
-    let (path, known, lossy) = loop {
+    let (filled, noted) = places::run(filled(&top.path().join("filled")));
+    let (path, known, lossy, torn) = loop {
         tries += 1;
         let path = top.path().join(format!("history-{tries}"));
-        let mut known = Model::default();
+        places::lay_out(&filled, &path);
+        let mut known = Model::of_known(noted.clone());
         let mut work = places::child("clients", &path);
         work.env("TASKLEDGER_CHILD_SEED", session.rng.next().to_string())
             .env(BALLAST, some_ballast(&mut session.rng).to_string())
             .env("TASKLEDGER_CHILD_CHECKPOINTS", "2");
         let killed = killed_after(work, 120, |line| line.contains("done"), &mut known);
         assert_eq!(killed, Ok(true), "the history");
-        match cut_short(&places::image(&path)) {
-            Some(lossy) => break (path, known, lossy),
-            None => assert!(tries < 20, "whatever is cut off the log, nothing is missed"),
+        let image = places::image(&path);
+        match (cut_short(&image, &noted), torn_structure(&image)) {
+            (Some(lossy), Some(torn)) => break (path, known, lossy, torn),
+            (None, _) => assert!(tries < 20, "whatever is cut off the log, nothing is missed"),
+            (_, None) => assert!(tries < 20, "wherever it is torn, the log is not rebuilt"),
         }
     };
     let history = (places::image(&path), known.clone());
     age(&path).unwrap();
     let aged = (places::image(&path), known);
-    let torn = (torn_structure(&history.0), history.1.clone());
+    let torn = (torn, history.1.clone());
     let mut complete = false;
     loop {
         for scene in [
@@ -123,6 +131,22 @@ fn run(session: &mut Session) {
             session.count("times that Long came to its end", 1);
         }
     }
+}
+
+/// A ledger with a few ids and names of the metadata, which no client works on, and what those are.
+async fn filled(path: &Path) -> (Image, BTreeMap<String, String>) {
+    let ledger = places::open(places::builder(), path).await.unwrap();
+    ops::fill(&ledger, 0..10).await;
+    ledger.close().await.unwrap();
+    let image = places::image(path);
+    let ledger = places::open(places::builder(), path).await.unwrap();
+    let mut known = BTreeMap::new();
+    for id in ops::all(&ledger) {
+        let found = ops::found(&ledger, &id).await;
+        known.insert(id, found);
+    }
+    ledger.close().await.unwrap();
+    (image, known)
 }
 
 /// Whether there was a call to kill at.

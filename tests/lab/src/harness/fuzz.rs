@@ -77,7 +77,7 @@ fn run(session: &mut Session) {
             _ => drop(tried(session, &what, DECODER_BOUND, || decode(&bytes))),
         }
     }
-    let samples = damaged::samples();
+    let samples = damaged::closed_samples();
     let frames: Vec<Vec<u8>> = samples.iter().flat_map(|sample| frames_of(&sample.image)).collect();
     let shapes = [
         internals::shape_of::<String>(),

@@ -26,7 +26,7 @@ use taskledger::internals::Sabotage;
 /// One way to break a ledger, again and again.
 #[derive(Debug)]
 pub struct Harness {
-    /// Its number in `GUARANTEES.md`.
+    /// Where it stands in the list. The power cuts of a crowd are of the same row as the others.
     pub row: u32,
     pub name: &'static str,
     /// What is counted.

@@ -22,6 +22,7 @@ use crate::ops::{Model, TAKEN_BACK};
 use crate::places::{self, ACCEPTS, Image, builder};
 use crate::tracer::{self, Call};
 use crate::{Rng, Session};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use taskledger::OpenError;
@@ -360,10 +361,12 @@ fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
     // Without a checkpoint all of it stands in the log, of which a part goes.
     let (long, _, known_of_it) = history(0);
-    let (lossy, left) = accepted::cut_short(&of_ledger(&long))
+    let (lossy, left) = accepted::cut_short(&of_ledger(&long), &BTreeMap::new())
         .expect("all of it stands in the log, of which a part goes");
     let lossy = with_ledger(&long, lossy);
-    let torn = with_ledger(&long, accepted::torn_structure(&of_ledger(&long)));
+    let torn = accepted::torn_structure(&of_ledger(&long))
+        .expect("wherever its structure is torn, the log is not rebuilt");
+    let torn = with_ledger(&long, torn);
     let (history, aged, known) = history(1);
     let create = Run { name: "create", clients: 1, count: 6, ..APPEND };
     let reopen = Run { name: "reopen", clients: 1, count: 2, ..APPEND };
