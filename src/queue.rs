@@ -134,7 +134,7 @@ impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
     }
 
     /// As [`enqueue`](Self::enqueue), but if there is no room, the operation comes back at once
-    /// ([`EnqueueError::Full`]).
+    /// ([`EnqueueError::Full`]). What others are enqueuing at the time has its place already.
     ///
     /// # Durability
     ///
@@ -388,7 +388,8 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
         self.handle.inner.idles().await
     }
 
-    /// How many operations and futures wait to be performed.
+    /// How many operations and futures wait to be performed. What is being enqueued counts when it is on
+    /// record.
     #[must_use]
     pub fn len(&self) -> usize {
         let feed = lock(&self.handle.inner.feed);

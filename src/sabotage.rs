@@ -119,6 +119,8 @@ pub enum Sabotage {
     KeepPlace,
     /// A runner takes what was queued last.
     TakeLast,
+    /// A queue takes more than it has room for.
+    NeverFull,
     /// No ballast is made.
     SkipBallast,
     /// A run starts its attempt though something has happened since it asked its policies.

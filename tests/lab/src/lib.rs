@@ -115,6 +115,7 @@ const SABOTAGES: &[Sabotage] = &[
     Sabotage::TellOldNews,
     Sabotage::StartBlindly,
     Sabotage::SkipBallast,
+    Sabotage::NeverFull,
     Sabotage::TakeLast,
     Sabotage::KeepPlace,
 ];

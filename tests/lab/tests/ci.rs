@@ -96,6 +96,7 @@ harnesses! {
     dropped: "dropped",
     kept: "kept",
     queued: "queued",
+    backlog: "backlog",
     raced: "raced",
     fuzz: "fuzz",
     clock: "clock",

@@ -1,6 +1,7 @@
 //! The harnesses, each named after what it does to the ledger.
 
 mod accepted;
+mod backlog;
 mod clock;
 mod copied;
 mod crowd;
@@ -78,6 +79,7 @@ pub const ALL: &[Harness] = &[
     dropped::HARNESS,
     kept::HARNESS,
     queued::HARNESS,
+    backlog::HARNESS,
     raced::HARNESS,
     fuzz::HARNESS,
     clock::HARNESS,
