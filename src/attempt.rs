@@ -14,10 +14,12 @@
 
 mod control;
 mod place;
+mod reason;
 mod waiter;
 
 pub(crate) use control::{Control, Seat, Stop, is_within, is_within_id, within};
 pub(crate) use place::Place;
+pub(crate) use reason::{GONE, HANDLE_DROPPED, LEFT, SCOPE_ENDED, asked, ended_with_its_caller};
 pub(crate) use waiter::{Waiter, send};
 
 use crate::error::{AttemptError, Outcome, Poison, Rejection, panic_text};
@@ -42,29 +44,6 @@ use tracing::Instrument as _;
 
 /// Failure texts are cut at this many bytes.
 pub(crate) const MAX_FAILURE_BYTES: usize = 4 * 1024;
-
-/// Why an attempt is cancelled that wanted to end with its caller.
-pub(crate) const LEFT: &str = "its caller was dropped";
-
-/// The same of one that was launched with a handle.
-pub(crate) const HANDLE_DROPPED: &str = "its handle was dropped";
-
-/// The same of one that was begun within a scope.
-pub(crate) const SCOPE_ENDED: &str = "its scope has ended";
-
-/// Why an attempt is cancelled of which nothing is left here.
-pub(crate) const GONE: &str = "its runtime shut down or its task was dropped";
-
-/// Whether an attempt that was cancelled for this reason has ended with who began it: that is no answer to
-/// whoever else waits for it.
-pub(crate) fn ended_with_its_caller(reason: &str) -> bool {
-    [LEFT, HANDLE_DROPPED, SCOPE_ENDED, GONE].contains(&reason)
-}
-
-/// The reason that somebody gives, which is never taken for one of those.
-pub(crate) fn asked(reason: String) -> String {
-    if ended_with_its_caller(&reason) { format!("cancelled: {reason}") } else { reason }
-}
 
 impl Stop {
     fn into_outcome<V, E>(self) -> Outcome<V, E> {

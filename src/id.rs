@@ -103,7 +103,16 @@ impl EncodedId {
         caught(|| codec::with_encoded_id(id, Self::from_bytes), IdError::NotSerializable)
     }
 
-    pub(crate) fn decode<K: TaskId>(&self) -> Result<K, IdError> {
+    /// The id, if it is one of this type.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError`] if it is not.
+    ///
+    /// # Panics
+    ///
+    /// None; a panic of `Deserialize` is an error.
+    pub fn decode<K: TaskId>(&self) -> Result<K, IdError> {
         caught(|| codec::decode_id(self.as_bytes()), IdError::NoRoundTrip)
     }
 

@@ -95,7 +95,9 @@ pub struct Left {
 
 impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
     /// Puts an operation into the queue under an id, and waits for room if there is none: first come, first
-    /// served.
+    /// served. An operation that enqueues others waits for room like everybody else, and keeps its runner
+    /// meanwhile: if all of them do, they wait for ever. Use [`try_enqueue`](Self::try_enqueue) there, or a
+    /// capacity that is never reached.
     ///
     /// # Durability
     ///

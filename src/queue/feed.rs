@@ -146,8 +146,10 @@ impl<K, V> Inner<K, V> {
 
     /// Takes a place in the queue, if there is one now.
     pub(super) fn room_now(self: &Arc<Self>) -> Result<Coming<K, V>, NoRoom> {
+        // What ends within the scope would stay queued.
+        let ends = self.within.as_ref().is_some_and(|scope| scope.is_ending());
         let mut feed = lock(&self.feed);
-        if feed.phase != Phase::Open {
+        if ends || feed.phase != Phase::Open {
             return Err(NoRoom::Stopped);
         }
         let taken = self.waiting(&feed) + feed.coming;

@@ -492,6 +492,8 @@ async fn a_queue_within_a_scope_ends_with_it() {
     let ledger = open(journal.clone()).await;
     let performed = Performed::default();
     let (told, begun) = (Arc::clone(&performed), Arc::clone(&performed));
+    let kept: Arc<Mutex<Option<Queue<String, u32, String>>>> = Arc::default();
+    let out = Arc::clone(&kept);
     let body = move |scope: Scope<String, u32>| async move {
         let queue =
             scope.ledger().queue_builder().within(&scope).open(perform(told)).await.unwrap();
@@ -501,9 +503,15 @@ async fn a_queue_within_a_scope_ends_with_it() {
         queue.start(1).unwrap();
         // That it is running would not do: it may not have been polled yet.
         until(|| begun.lock().unwrap().len() == 2).await;
+        *out.lock().unwrap() = Some(queue);
         Ok::<_, String>(7)
     };
     soon(ledger.task(name("nightly")).scope(body)).await.unwrap();
+    // What it took now would stay queued.
+    let queue = kept.lock().unwrap().take().unwrap();
+    let late = queue.enqueue(name("late"), name("one")).await;
+    assert!(matches!(late, Err(EnqueueError::Stopped(_))), "{late:?}");
+    drop(queue);
     assert_eq!(*performed.lock().unwrap(), ["one", "never"]);
     for (id, ended) in [("a", None), ("b", Some("its scope has ended"))] {
         let details = ledger.record(id).await.unwrap().unwrap();
