@@ -159,6 +159,33 @@ fn a_signal_that_was_ignored_before_stays_ignored() {
     }
 }
 
+/// Who does not wait for his children may ignore that they end: they are waited for here all the same.
+#[test]
+fn ignored_ends_of_children_are_no_failures() {
+    let (_dir, ledger) = scratch();
+    let ignored = |plain: Command| {
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        end(command.spawn().unwrap())
+    };
+    // The command has the default again: it waits for its own.
+    let script = "sh -c 'exit 7'; echo $?; grep SigIgn: /proc/self/status";
+    let done = ignored(exec(&ledger, &["once", "--", "sh", "-c", script])).expect(0);
+    let (first, mask) = done.out.split_once('\n').unwrap();
+    let mask = u64::from_str_radix(mask.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!((first, mask >> 16 & 1), ("7", 0), "{done:?}");
+    ignored(exec(&ledger, &["three", "--", "sh", "-c", "exit 3"])).expect(3);
+    let (_dir, ledger) = scratch();
+    let input = ledger.with_extension("input");
+    std::fs::write(&input, "a\n").unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"exec "$@" < "$0""#]).arg(&input);
+    let plain = crate::map::map(&ledger, &["--", "echo", "ran"]);
+    shell.arg(plain.get_program()).args(plain.get_args());
+    assert_eq!(ignored(shell).expect(0).out, "ran a\n");
+}
+
 #[test]
 fn what_a_killed_one_has_left_is_not_run_beside() {
     let (_dir, ledger) = scratch();
