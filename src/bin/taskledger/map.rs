@@ -265,6 +265,8 @@ impl Run<'_> {
                 () = &mut all => break,
                 got = signals.next() => match got {
                     Kind::TSTP => suspend(),
+                    // Whoever closes a terminal says so more than once, and systemd says it after TERM.
+                    Kind::HUP if shared.steering.is_interrupted() => {}
                     Kind::QUIT => shared.interrupted(true),
                     _ => shared.interrupted(false),
                 },
