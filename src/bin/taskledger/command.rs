@@ -1,7 +1,7 @@
 //! Commands that run as attempts: started, followed, ended.
 
 use crate::processes::{self, Process};
-use crate::slots::{Slot, Started, Taken};
+use crate::slots::{LOOK, Slot, Started, Taken};
 use crate::terminal::quoted;
 use rustix::fs::{Access, access, fstat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -301,7 +301,7 @@ async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: Alive) 
 ///
 /// They inherit one end of a pair of sockets. As long as anybody has that open, the other end has not
 /// come to its end: so it is known of those that have left the group. Who has closed what he does not
-/// know is known if he is still in the group.
+/// know is known if he is still in the group, and otherwise by the name of the slot in his environment.
 #[derive(Debug)]
 pub(crate) struct Kin {
     group: processes::Group,
@@ -312,7 +312,14 @@ pub(crate) struct Kin {
 }
 
 impl Kin {
-    pub(crate) fn have_ended(&self) -> bool {
+    /// Whether all have ended. It looks at every process, unless some are known more cheaply: of a success,
+    /// nobody asks.
+    pub(crate) async fn have_ended(&self) -> bool {
+        self.are_out_of_sight() && self.slot.named().await.is_empty()
+    }
+
+    /// Nobody has what the command has inherited, and nobody is in its group.
+    fn are_out_of_sight(&self) -> bool {
         self.have_let_go() && self.group.members().is_empty()
     }
 
@@ -348,7 +355,10 @@ impl Kin {
 
     /// Until all have ended.
     pub(crate) async fn ended(&self) {
-        until(|| self.have_ended()).await;
+        until(|| self.are_out_of_sight()).await;
+        while !self.slot.named().await.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends those that are still in the group.
@@ -364,9 +374,10 @@ impl Kin {
     }
 
     /// Those that have not ended, in words.
-    pub(crate) fn left(&self) -> String {
+    pub(crate) async fn left(&self) -> String {
         let mut left = processes::holders(Path::new(&self.link));
         left.extend(self.group.members());
+        left.extend(self.slot.named().await);
         processes::in_words(left)
     }
 

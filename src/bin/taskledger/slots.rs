@@ -18,7 +18,7 @@
 //! and where a kill came between, the ledger says that the id has succeeded.
 
 use crate::command::start_or_by_shell;
-use crate::processes::{self, Group};
+use crate::processes::{self, By, Group};
 use crate::terminal::{Failure, complain};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -29,10 +29,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger, TaskState};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 /// The name of the directory in that of the ledger.
 const NAME: &str = "commands";
@@ -47,7 +49,7 @@ const VARIABLE: &str = "TASKLEDGER_SLOT";
 const TOLD: Duration = Duration::from_secs(10);
 
 /// How long it may take at most until it is looked again.
-const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// When it is said that a look itself takes long.
 const LASTS: Duration = Duration::from_secs(1);
@@ -329,11 +331,37 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Those that are alive and have its name in their environment.
+    pub(crate) async fn named(&self) -> Vec<Pid> {
+        let all = named_by_now().await;
+        all.get(self.name.as_bytes()).cloned().unwrap_or_default()
+    }
+
     /// Nobody is waited for any more because of it.
     pub(crate) fn clear(&self) {
         // Whoever finds it looks whether there is anybody.
         drop(std::fs::remove_file(&self.path));
     }
+}
+
+/// The last look at the environments of all processes, and when it began.
+static LAST_LOOK: Mutex<Option<(Instant, Arc<By<Vec<u8>>>)>> = Mutex::const_new(None);
+
+/// All processes by the slot that they name. However many ask meanwhile, there is one look at a time, and
+/// the next one is for all of them.
+async fn named_by_now() -> Arc<By<Vec<u8>>> {
+    let asked = Instant::now();
+    let mut last = LAST_LOOK.lock().await;
+    if let Some((_, all)) = last.as_ref().filter(|(began, _)| *began >= asked) {
+        return Arc::clone(all);
+    }
+    let began = Instant::now();
+    let look = || processes::by_variable(VARIABLE.as_bytes());
+    // Without threads, it is done here.
+    let all = tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| look());
+    let all = Arc::new(all);
+    *last = Some((began, Arc::clone(&all)));
+    all
 }
 
 /// What is known from a slot.

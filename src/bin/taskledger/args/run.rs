@@ -26,18 +26,17 @@ use taskledger::TaskState;
 /// on is a failure of that id. What a command leaves running may print on, which is passed on as it comes;
 /// a second after the end of everything else nobody reads it any more, which is said.
 ///
-/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice, or QUIT
-/// once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
+/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice (but for a
+/// hang-up after another signal, which says nothing new), or QUIT once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
 /// recorded as cancelled. Three times: it is killed at once. From then on, or after the same time, output of
 /// which nobody has read anything for a second is given up, and its id runs again next time; what is read,
 /// or goes to a file, is passed on to its end. Ctrl-Z stops the commands as well; --timeout goes on.
 ///
 /// No command runs beside another one for the same id: before a retry the group of the last attempt is
-/// ended, and processes that have left it are waited for, which is said. What escapes: a process that has
-/// left the group and closed all files that it does not know. Nor does a command run beside those of an
-/// earlier run that was killed, which are waited for. What escapes: a process that besides has an
-/// environment without the TASKLEDGER_SLOT of the command, or one that may not be read. What a command
-/// leaves running that has succeeded holds up nobody.
+/// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
+/// of an earlier run, which are waited for. What escapes: a process that has left the group, and closed all
+/// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
+/// that may not be read. What a command leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -63,7 +63,7 @@ impl Shared {
             if let Some(kin) = kin {
                 // What is left of a success is as it should be; of anything else, a later run waits
                 // for it.
-                if end == End::Succeeded || kin.have_ended() {
+                if end == End::Succeeded || kin.have_ended().await {
                     kin.clear_slot();
                 } else if !over {
                     tokio::select! {
@@ -79,12 +79,13 @@ impl Shared {
         }
     }
 
-    /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it.
+    /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it,
+    /// whatever they have closed.
     async fn no_more_of(&self, id: &ByteId, kin: &Kin) {
         kin.end_group(&self.patience).await;
         let mut pause = SOON;
         while timeout(pause, kin.ended()).await.is_err() {
-            let left = kin.left();
+            let left = kin.left().await;
             self.printer
                 .say(format!("{id}: processes of its last attempt are waited for: {left}"))
                 .await;
