@@ -208,7 +208,11 @@ fn any_id_is_taken_but_an_empty_one() {
     let (_dir, ledger) = scratch();
     for id in ["-x", "--what", "-", "--wait-for-it", "a\nb"] {
         let args = [id, "--", "sh", "-c", "printf %s \"$TASKLEDGER_ID\""];
-        assert_eq!(executed(&ledger, &args).expect(0).out, id);
+        let done = executed(&ledger, &args).expect(0);
+        assert_eq!(done.out, id);
+        // It may have been meant as an option.
+        let told = format!("taskledger: {id} is taken as the id: there is no such option\n");
+        assert_eq!(done.err, if id.starts_with("--") { told } else { String::new() });
     }
     // Options are options on either side of it.
     executed(&ledger, &["--wait=1", "-y", "--", "true"]).expect(0);

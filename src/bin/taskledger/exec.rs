@@ -33,6 +33,9 @@ pub(crate) fn run(args: &ExecArgs) -> Done {
 
 async fn exec(args: &ExecArgs) -> Done {
     let id = ByteId::from(args.id.clone().into_vec());
+    if id.as_bytes().starts_with(b"--") {
+        complain(&format!("{id} is taken as the id: there is no such option"));
+    }
     let since = Instant::now();
     let wait = args.wait.unwrap_or(Duration::ZERO);
     let mut opened = Tasks::builder().lock_wait(Duration::ZERO).open(&args.ledger).await;
