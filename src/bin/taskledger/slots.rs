@@ -128,7 +128,11 @@ impl Slots {
 
     /// At all slots that are there now.
     fn look(&self, ledger: &Ledger<ByteId, ()>) -> io::Result<Look> {
-        let paths = std::fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.path()));
+        let entries = std::fs::read_dir(&self.directory)?;
+        // A directory is nobody's slot.
+        let paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .filter(|path| !path.as_ref().is_ok_and(|path| path.is_dir()));
         Ok(Look {
             ledger: ledger.clone(),
             directory: self.directory.canonicalize()?,
