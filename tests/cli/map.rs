@@ -398,6 +398,8 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
     std::fs::write(&there, "").unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&[], "COMMAND"),
+        (&["--dry-run"], "COMMAND"),
+        (&["--no-retry"], "COMMAND"),
         (&["true"], "unexpected argument"),
         (&["-j", "0", "--", "true"], "at least one command"),
         (&["-j", "many", "--", "true"], "not a number of commands"),
@@ -407,7 +409,7 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
         (&["--kill-after", "soon", "--", "true"], "no span of time"),
         (&["--kill-after=-1s", "--", "true"], "negative"),
         (&["--retries=-1", "--", "true"], "not in 0..=4294967295"),
-        (&["--only", "running", "--", "true"], "possible values: failed, crashed, new"),
+        (&["--only", "running", "--", "true"], "possible values: failed, crashed, cancelled, new"),
         (&["--only", "failed", "--no-retry", "--", "true"], "cannot be used with"),
         (&["--dry-run", "--status", "--", "true"], "cannot be used with"),
         (&["--summary", "xml", "--", "true"], "possible values"),

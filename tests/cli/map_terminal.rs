@@ -172,7 +172,7 @@ fn after_a_failure_one_signal_still_waits_for_what_runs() {
     until_heard("2: exit status 1\n");
     kill_process(pid(&child), Signal::TERM).unwrap();
     // How many: the failed one may not be counted off yet.
-    until_heard(" commands are waited for; again to end them");
+    until_heard(" waited for; again to end what runs");
     std::fs::write(&go, "").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     drop(stdin);

@@ -70,7 +70,7 @@ enum End {
 
 pub(crate) fn run(args: &MapArgs) -> Done {
     let template = Template::new(&args.command);
-    if args.dry_run || args.status {
+    if args.status {
         return preview::run(args, &template);
     }
     if let Some(program) = template.program() {
@@ -78,6 +78,9 @@ pub(crate) fn run(args: &MapArgs) -> Done {
             complain(&not_started(program, &error));
             return Ok(ExitCode::from(code_of(&error)));
         }
+    }
+    if args.dry_run {
+        return preview::run(args, &template);
     }
     let (jobs, told) = room::at_a_time(args.jobs)?;
     if let Some(told) = told {
@@ -111,6 +114,7 @@ struct Shared {
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
+    let since = Instant::now();
     let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT, Kind::TSTP];
     let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
     let mut builder = Tasks::builder();
@@ -134,7 +138,9 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         () = interrupted(&mut signals) => None,
     };
     let done = match prepared {
-        Some(Ok(slots)) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
+        Some(Ok(slots)) => {
+            Run { args, jobs, since, signals, slots }.all(ledger.clone(), template).await
+        }
         Some(Err(done)) => done,
         None => Ok(nothing_started().await),
     };
@@ -203,14 +209,14 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
 struct Run<'a> {
     args: &'a MapArgs,
     jobs: usize,
+    since: Instant,
     signals: Signals,
     slots: Slots,
 }
 
 impl Run<'_> {
     async fn all(self, ledger: Tasks, template: Template) -> Done {
-        let Self { args, jobs, mut signals, slots } = self;
-        let since = Instant::now();
+        let Self { args, jobs, since, mut signals, slots } = self;
         let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
         let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
         let progress = Progress::new(args.quiet, !args.ungroup);
@@ -295,9 +301,12 @@ impl Shared {
         match self.steering.interrupted(now) {
             Course::End => self.end_what_runs(),
             Course::On | Course::NothingNew(_) => {
-                let running = read(&self.counts.running);
+                let (running, what) = match read(&self.counts.running) {
+                    1 => (1, "command is"),
+                    running => (running, "commands are"),
+                };
                 self.printer.note(format!(
-                    "nothing new is started; {running} commands are waited for; again to end them"
+                    "nothing new is started; {running} {what} waited for; again to end what runs"
                 ));
             }
         }

@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
-use taskledger::TaskState;
+use taskledger::{Failure, TaskState};
 
 /// Runs a command for each line of the input; survives anything, and never redoes what succeeded.
 ///
-/// Each line is an id, of at most 1021 bytes; blank ones are skipped, and one that has been in this input
-/// before is a duplicate, whatever became of the first. The command gets it in place of each {}, also inside an
+/// Each line is an id, of at most 1021 bytes: a longer one fails. Empty lines are skipped, and a line that has
+/// been in this input before is a duplicate, whatever became of the first. Nothing is taken off a line, so of
+/// CRLF the CR is part of the id (`tr -d '\r'` takes it off); a closed input is an empty one. The command gets it in place of each {}, also inside an
 /// argument, or as its last argument if there is no {}; never through a shell. Once an id is recorded as succeeded (exit
 /// status 0) its command never runs again, in this run or any later one with the same ledger. What
 /// failed, and what was running when a run was killed, runs again: a command that was cut off may
@@ -46,6 +47,7 @@ Examples:
     mv \"small/$1.tmp\" \"small/$1\"' sh {}
   taskledger map --ledger L --timeout 10m --retries 3 -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --dry-run -- curl -fsSO {} < urls.txt
+  taskledger map --ledger L --status < urls.txt
   taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --rebind -- curl -fsSLO {} < urls.txt
   taskledger map --ledger L -- sh -c '
@@ -63,7 +65,7 @@ a damaged ledger can be read.
 
 What succeeded is looked at with: taskledger dump L; why something failed with: taskledger show L ID.")]
 pub(crate) struct MapArgs {
-    /// The directory of the ledger; created if it is not there.
+    /// The directory of the ledger; created if it is not there, with those above it.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) ledger: PathBuf,
     /// How many commands run at a time; by default as many as there are processors.
@@ -88,7 +90,7 @@ pub(crate) struct MapArgs {
     /// Starts nothing new after the first failure.
     #[arg(long)]
     pub(crate) fail_fast: bool,
-    /// Leaves alone what has failed or crashed before.
+    /// Leaves alone what has failed or crashed before. What was cancelled runs again.
     #[arg(long, conflicts_with = "only")]
     pub(crate) no_retry: bool,
     /// Runs only ids that are so by now.
@@ -116,8 +118,8 @@ pub(crate) struct MapArgs {
     /// How the closing summary is written to standard error.
     ///
     /// The JSON object has the numbers of `lines` read, of ids that `succeeded`, `failed`, were `cancelled` (by
-    /// signals, or for a reason that is not theirs), `skipped` (they had succeeded before) and `left`
-    /// alone by --no-retry or --only, of `duplicates` and `blank` lines; how many `seconds` it took; and
+    /// signals, or for a reason that is not theirs; they run again), `skipped` (they had succeeded before) and `left`
+    /// alone by --no-retry or --only, of `duplicates` and `blank` lines; how many `seconds` it took, with all waiting at the start; and
     /// whether it has `ended_early`.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) summary: Summary,
@@ -127,18 +129,30 @@ pub(crate) struct MapArgs {
     /// Runs nothing and changes nothing: says of each id whether it would run.
     ///
     /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone; `duplicate`: it has been in
-    /// this input before; `too long` for an id; `NUL`: it would fail, as no argument can have that byte.
+    /// this input before; `too long` for an id, of which none is a duplicate; `NUL`: it would fail, as no argument can have that byte.
     #[arg(long, conflicts_with = "status")]
     pub(crate) dry_run: bool,
     /// Runs nothing and changes nothing: counts the ids of the input by state.
     ///
-    /// `new`, `succeeded`, `failed`, or `crashed`: it was running when its run was killed. What else uses
-    /// the ledger may have it `queued`. Beside them lines that are a `duplicate`, or `too long`.
+    /// `new`, `succeeded`, `failed`, `crashed`: it was running when its run was killed, or `cancelled`: it was
+    /// interrupted, or its command could not be started. What else uses the ledger may have it `queued`. Beside
+    /// them lines that are a `duplicate`, or `too long`. It needs no command.
     #[arg(long)]
     pub(crate) status: bool,
     /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "status", value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl MapArgs {
+    /// Whether an id that is so runs.
+    pub(crate) fn wants(&self, id: Option<Only>) -> bool {
+        if self.only.is_empty() {
+            !self.no_retry || !id.is_some_and(Only::is_a_failure)
+        } else {
+            id.is_some_and(|id| self.only.contains(&id))
+        }
+    }
 }
 
 /// What can be asked for with `--only`.
@@ -148,18 +162,37 @@ pub(crate) enum Only {
     Failed,
     /// It was running when its process died.
     Crashed,
+    /// It was interrupted, or its command could not be started.
+    Cancelled,
     /// Nothing is known of it.
     New,
 }
 
 impl Only {
-    /// Whether it wants an id in this state, which has crashed or not.
-    pub(crate) fn wants(self, state: TaskState, crashed: bool) -> bool {
-        match self {
-            Self::Failed => state == TaskState::Failed && !crashed,
-            Self::Crashed => crashed,
-            Self::New => state == TaskState::NotFound,
+    /// What asks for an id in this state, which has failed for this reason.
+    pub(crate) fn of(state: TaskState, failure: Option<&Failure>) -> Option<Self> {
+        match (state, failure) {
+            (TaskState::NotFound, _) => Some(Self::New),
+            (TaskState::Failed, Some(Failure::Crashed)) => Some(Self::Crashed),
+            (TaskState::Failed, Some(Failure::Cancelled(_))) => Some(Self::Cancelled),
+            (TaskState::Failed, _) => Some(Self::Failed),
+            _ => None,
         }
+    }
+
+    /// Its name, as it is asked for.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Crashed => "crashed",
+            Self::Cancelled => "cancelled",
+            Self::New => "new",
+        }
+    }
+
+    /// Whether the command itself has failed.
+    pub(crate) const fn is_a_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Crashed)
     }
 }
 
@@ -198,7 +231,7 @@ Exit codes: that of the command (128 + n if signal n ended it); 0 as well if it 
 ledger, or a command that a killed run has left running, is in use; 126, 127 the command cannot be \
 run, is not found.")]
 pub(crate) struct ExecArgs {
-    /// The directory of the ledger; created if it is not there.
+    /// The directory of the ledger; created if it is not there, with those above it.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) ledger: PathBuf,
     /// The id: what is to be done once.

@@ -44,7 +44,9 @@ enum Begun {
 impl Shared {
     /// Runs it, and again if it fails and may be tried again.
     pub(super) async fn run(self: &Arc<Self>, id: ByteId) -> End {
-        let (mut left, mut tries) = (self.retries, 0);
+        // With a NUL it fails whenever it is tried.
+        let mut left = if id.as_bytes().contains(&0) { 0 } else { self.retries };
+        let mut tries = 0;
         loop {
             let (end, kin) = self.attempt(&id).await;
             if end == End::NoRoom {
