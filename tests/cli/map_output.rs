@@ -133,8 +133,8 @@ fn the_last_words_of_what_was_ended_are_recorded() {
     let shown = on("show", &ledger, &["a"]);
     assert!(shown.out.contains("failure            timed out"), "{shown:?}");
     // The shell may say something of its own in between.
-    assert!(shown.out.contains("the last it said: hello a\\n"), "{shown:?}");
-    assert!(shown.out.contains("\\ngoing\n"), "{shown:?}");
+    assert!(shown.out.contains("the last it said: hello a\n"), "{shown:?}");
+    assert!(shown.out.contains("\n                   going\n"), "{shown:?}");
 
     // As the second Ctrl-C.
     let (dir, ledger) = scratch();
@@ -153,7 +153,7 @@ fn the_last_words_of_what_was_ended_are_recorded() {
     let shown = on("show", &ledger, &["a"]);
     assert!(shown.out.contains("cancelled: interrupted"), "{shown:?}");
     // The shell may say something of its own in between.
-    assert!(shown.out.contains("the last it said: hello a\\n"), "{shown:?}");
-    assert!(shown.out.contains("\\ngoing\n"), "{shown:?}");
+    assert!(shown.out.contains("the last it said: hello a\n"), "{shown:?}");
+    assert!(shown.out.contains("\n                   going\n"), "{shown:?}");
     assert_eq!(on("show", &ledger, &["b"]).code, Some(1));
 }
