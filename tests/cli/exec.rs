@@ -86,6 +86,9 @@ fn a_ledger_in_use_is_waited_for_if_that_is_wanted() {
         told.err.contains("second: ") && told.err.contains(&first.id().to_string()),
         "{told:?}"
     );
+    assert!(told.err.ends_with(", at work on first; --wait waits for that\n"), "{told:?}");
+    let told = crate::map::mapped(&ledger, b"a\n", &["--no-wait", "--", "true"]).expect(75);
+    assert!(told.err.contains(", at work on first; wait until that has ended"), "{told:?}");
     executed(&ledger, &["--wait=0.2", "second", "--", "true"]).expect(75);
     let mut waiting = exec(&ledger, &["--wait", "second", "--", "true"]).spawn().unwrap();
     // It says so while it waits.
@@ -197,10 +200,27 @@ fn what_a_killed_one_has_left_is_not_run_beside() {
     child.wait().unwrap();
     let told = executed(&ledger, &["x", "--", "true"]).expect(75);
     assert!(told.err.contains("still running") && told.err.contains("read line"), "{told:?}");
+    assert!(told.err.contains("), for x; wait for them, or end them; --wait"), "{told:?}");
     let waiting = exec(&ledger, &["x", "--wait=60", "--", "true"]).spawn().unwrap();
     drop(stdin);
     end(waiting).expect(0);
     assert!(on("show", &ledger, &["x"]).out.contains("attempt            2"));
+}
+
+/// A ledger that is moved away meanwhile records nothing more.
+#[test]
+fn what_could_not_be_recorded_has_a_code_of_its_own() {
+    let (dir, ledger) = scratch();
+    let (ledger, other) = (ledger.to_str().unwrap(), dir.path().join("other"));
+    let other = other.to_str().unwrap();
+    let done = executed(Path::new(ledger), &["x", "--", "mv", ledger, other]).expect(74);
+    assert!(done.err.contains("x: in doubt: the attempt ended"), "{done:?}");
+    // A failure has its own.
+    let script = r#"mv "$0" "$1"; exit 5"#;
+    let done = executed(Path::new(other), &["y", "--", "sh", "-c", script, other, ledger]);
+    assert!(done.expect(5).err.contains("y: in doubt"));
+    let again = executed(Path::new(ledger), &["x", "--", "printenv", "TASKLEDGER_ATTEMPT"]);
+    assert_eq!(again.expect(0).out, "2\n");
 }
 
 #[test]

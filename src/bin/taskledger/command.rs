@@ -76,7 +76,24 @@ pub(crate) fn failure_of(status: ExitStatus) -> Option<String> {
 
 /// Why it could not be started, in words.
 pub(crate) fn not_started(program: &OsStr, error: &io::Error) -> String {
-    format!("cannot run {}: {error}", quoted(program))
+    let found = (error.kind() == io::ErrorKind::NotFound).then(|| find(program).ok()).flatten();
+    let why = found.map_or_else(
+        || error.to_string(),
+        // It is there: what is not is what would run it.
+        |path| format!("its interpreter{} is not there", interpreter(&path)),
+    );
+    format!("cannot run {}: {why}", quoted(program))
+}
+
+/// Which one a script names, after a space.
+fn interpreter(script: &Path) -> String {
+    let mut line = Vec::new();
+    let read = File::open(script).and_then(|file| file.take(256).read_to_end(&mut line));
+    let words =
+        read.ok().and_then(|_| line.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next());
+    let word =
+        words.and_then(|words| words.trim_ascii_start().split(|byte| b" \t".contains(byte)).next());
+    word.map_or_else(String::new, |word| format!(" {}", ByteId::from(word)))
 }
 
 /// The exit code that says why a program could not be started, as shells have it.

@@ -22,7 +22,7 @@ mod template;
 use crate::args::MapArgs;
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
-use crate::slots::Slots;
+use crate::slots::{Slots, at_work};
 use crate::terminal::{Done, Failure, Input, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
@@ -34,6 +34,7 @@ use rustix::process::Signal as Kind;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -128,7 +129,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
-            complain(&chain(&error));
+            complain(&in_use(&error, &args.ledger));
             return Ok(ExitCode::from(IN_USE));
         }
         Err(error) => return Err(error.into()),
@@ -151,6 +152,12 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
             done.map(|_| ExitCode::FAILURE)
         }
     }
+}
+
+/// That it is, by whom and for what, and what to do.
+fn in_use(error: &OpenError, ledger: &Path) -> String {
+    let at_work = at_work(ledger, ", at work on ");
+    format!("{}{at_work}; wait until that has ended, or end it", chain(error))
 }
 
 /// Returns when one of the signals comes that end a run which has not begun. It is heard then: whatever else

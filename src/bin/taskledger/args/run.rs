@@ -209,7 +209,8 @@ pub(crate) enum Summary {
 /// Runs one command unless it has succeeded before.
 ///
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
-/// nothing runs: the exit code is 0, and standard error says when it was. The command finds TASKLEDGER_ID
+/// nothing runs: the exit code is 0, and standard error says when it was, also if the ledger can only be read (its
+/// disk is full, or mounted so). While another process has the ledger open, nobody can tell (75). The command finds TASKLEDGER_ID
 /// and TASKLEDGER_ATTEMPT (1, 2, ...) in its environment.
 ///
 /// Signals are handed on to the command: TERM and HUP always, INT and QUIT unless this is in the foreground of
@@ -264,7 +265,7 @@ fn jobs(text: &str) -> Result<NonZero<usize>, &'static str> {
 /// A span of time; a bare number is one of seconds, a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
     // What jiff says is about dates.
-    let wrong = |_: jiff::Error| "no span of time such as 90s, 10m, 1h30m or 2w; the longest unit is a week";
+    let wrong = |_: jiff::Error| "no span of time such as 90s, 10m, 1h30m or 2w, or too long a one; the longest unit is a week";
     let seconds = text.parse::<f64>().ok().map(|seconds| format!("{seconds}s"));
     let span = seconds.as_deref().unwrap_or(text).parse::<jiff::Span>().map_err(wrong)?;
     let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;

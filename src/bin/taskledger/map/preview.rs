@@ -2,7 +2,7 @@
 
 use super::input::{self, Line};
 use super::template::Template;
-use super::{COMMAND, IN_USE, USAGE, fits};
+use super::{COMMAND, IN_USE, USAGE, fits, in_use};
 use crate::args::{MapArgs, Only};
 use crate::terminal::{Done, Failure, chain, complain, out, sound_or_not, told_of_damage};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -107,7 +107,7 @@ fn known(
     let inspection = match Inspection::open(&args.ledger) {
         Ok(inspection) => inspection,
         Err(error @ OpenError::Locked { .. }) => {
-            complain(&chain(&error));
+            complain(&in_use(&error, &args.ledger));
             return Ok(Err(ExitCode::from(IN_USE)));
         }
         Err(error) => return Err(error.into()),
