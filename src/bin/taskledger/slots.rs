@@ -370,12 +370,15 @@ impl Slot {
     }
 }
 
-/// The last look at the environments of all processes, and when it began.
-static LAST_LOOK: Mutex<Option<(Instant, Arc<By<Vec<u8>>>)>> = Mutex::const_new(None);
+/// Processes by the slot that they name.
+type Named = By<Vec<u8>>;
 
-/// All processes by the slot that they name. However many ask meanwhile, there is one look at a time, and
+/// The last look at the environments of all processes, and when it began.
+static LAST_LOOK: Mutex<Option<(Instant, Arc<Named>)>> = Mutex::const_new(None);
+
+/// What is found by now. However many ask meanwhile, there is one look at a time, and
 /// the next one is for all of them.
-async fn named_by_now() -> Arc<By<Vec<u8>>> {
+async fn named_by_now() -> Arc<Named> {
     let asked = Instant::now();
     let mut last = LAST_LOOK.lock().await;
     if let Some((_, all)) = last.as_ref().filter(|(began, _)| *began >= asked) {
