@@ -62,7 +62,7 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     let mut child = map(&ledger, &["-j", "1", "--any-command", "--", "echo"]).spawn().unwrap();
     drop(child.stdout.take());
     let done = feed(child, &numbers(9)).expect(141);
-    assert!(done.err.contains("0 succeeded, 0 failed, 0 skipped, 1 ended"), "{done:?}");
+    assert!(done.err.contains("0 succeeded, 0 failed, 0 skipped, 1 cancelled"), "{done:?}");
     assert!(on("show", &ledger, &["1"]).out.contains("nobody reads its output"));
     let done = mapped(&ledger, &numbers(9), &["-j", "1", "--any-command", "--", "echo"]).expect(0);
     assert_eq!(done.lines().len(), 9);
