@@ -86,6 +86,9 @@ fn a_ledger_in_use_is_waited_for_if_that_is_wanted() {
         told.err.contains("second: ") && told.err.contains(&first.id().to_string()),
         "{told:?}"
     );
+    assert!(told.err.ends_with(", at work on first; --wait waits for that\n"), "{told:?}");
+    let told = crate::map::mapped(&ledger, b"a\n", &["--no-wait", "--", "true"]).expect(75);
+    assert!(told.err.contains(", at work on first; wait until that has ended"), "{told:?}");
     executed(&ledger, &["--wait=0.2", "second", "--", "true"]).expect(75);
     let mut waiting = exec(&ledger, &["--wait", "second", "--", "true"]).spawn().unwrap();
     // It says so while it waits.
@@ -159,6 +162,33 @@ fn a_signal_that_was_ignored_before_stays_ignored() {
     }
 }
 
+/// Who does not wait for his children may ignore that they end: they are waited for here all the same.
+#[test]
+fn ignored_ends_of_children_are_no_failures() {
+    let (_dir, ledger) = scratch();
+    let ignored = |plain: Command| {
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        end(command.spawn().unwrap())
+    };
+    // The command has the default again: it waits for its own.
+    let script = "sh -c 'exit 7'; echo $?; grep SigIgn: /proc/self/status";
+    let done = ignored(exec(&ledger, &["once", "--", "sh", "-c", script])).expect(0);
+    let (first, mask) = done.out.split_once('\n').unwrap();
+    let mask = u64::from_str_radix(mask.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!((first, mask >> 16 & 1), ("7", 0), "{done:?}");
+    ignored(exec(&ledger, &["three", "--", "sh", "-c", "exit 3"])).expect(3);
+    let (_dir, ledger) = scratch();
+    let input = ledger.with_extension("input");
+    std::fs::write(&input, "a\n").unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"exec "$@" < "$0""#]).arg(&input);
+    let plain = crate::map::map(&ledger, &["--", "echo", "ran"]);
+    shell.arg(plain.get_program()).args(plain.get_args());
+    assert_eq!(ignored(shell).expect(0).out, "ran a\n");
+}
+
 #[test]
 fn what_a_killed_one_has_left_is_not_run_beside() {
     let (_dir, ledger) = scratch();
@@ -170,10 +200,27 @@ fn what_a_killed_one_has_left_is_not_run_beside() {
     child.wait().unwrap();
     let told = executed(&ledger, &["x", "--", "true"]).expect(75);
     assert!(told.err.contains("still running") && told.err.contains("read line"), "{told:?}");
+    assert!(told.err.contains("), for x; wait for them, or end them; --wait"), "{told:?}");
     let waiting = exec(&ledger, &["x", "--wait=60", "--", "true"]).spawn().unwrap();
     drop(stdin);
     end(waiting).expect(0);
     assert!(on("show", &ledger, &["x"]).out.contains("attempt            2"));
+}
+
+/// A ledger that is moved away meanwhile records nothing more.
+#[test]
+fn what_could_not_be_recorded_has_a_code_of_its_own() {
+    let (dir, ledger) = scratch();
+    let (ledger, other) = (ledger.to_str().unwrap(), dir.path().join("other"));
+    let other = other.to_str().unwrap();
+    let done = executed(Path::new(ledger), &["x", "--", "mv", ledger, other]).expect(74);
+    assert!(done.err.contains("x: in doubt: the attempt ended"), "{done:?}");
+    // A failure has its own.
+    let script = r#"mv "$0" "$1"; exit 5"#;
+    let done = executed(Path::new(other), &["y", "--", "sh", "-c", script, other, ledger]);
+    assert!(done.expect(5).err.contains("y: in doubt"));
+    let again = executed(Path::new(ledger), &["x", "--", "printenv", "TASKLEDGER_ATTEMPT"]);
+    assert_eq!(again.expect(0).out, "2\n");
 }
 
 #[test]
@@ -181,7 +228,11 @@ fn any_id_is_taken_but_an_empty_one() {
     let (_dir, ledger) = scratch();
     for id in ["-x", "--what", "-", "--wait-for-it", "a\nb"] {
         let args = [id, "--", "sh", "-c", "printf %s \"$TASKLEDGER_ID\""];
-        assert_eq!(executed(&ledger, &args).expect(0).out, id);
+        let done = executed(&ledger, &args).expect(0);
+        assert_eq!(done.out, id);
+        // It may have been meant as an option.
+        let told = format!("taskledger: {id} is taken as the id: there is no such option\n");
+        assert_eq!(done.err, if id.starts_with("--") { told } else { String::new() });
     }
     // Options are options on either side of it.
     executed(&ledger, &["--wait=1", "-y", "--", "true"]).expect(0);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A file system of a few MiB in memory, gone with this.
@@ -115,4 +115,44 @@ fn an_output_that_cannot_be_kept_is_told_and_ends_the_run() {
     assert_eq!(on("show", &ledger, &["2"]).code, Some(1));
     let again = mapped(&ledger, &numbers(9), &["-q", "--", "sh", "-c", script]).expect(0);
     assert_eq!(again.out.len(), 9 * 3_000_000);
+}
+
+fn exec(ledger: &Path, id: &str) -> crate::Run {
+    let (ledger, script) = (ledger.to_str().unwrap(), "echo ran");
+    crate::run(["exec", "-l", ledger, id, "--", "sh", "-c", script])
+}
+
+/// To say so, nothing need be written.
+#[test]
+fn what_has_succeeded_is_told_from_a_full_and_a_read_only_disk() {
+    let Some(small) = Small::mount(40) else { return };
+    let ledger = small.0.path().join("ledger");
+    assert_eq!(exec(&ledger, "done").expect(0).out, "ran\n");
+    assert_eq!(exec(&ledger, "pruned").expect(0).out, "ran\n");
+    on("prune", &ledger, &["--succeeded", "0s"]).expect(0);
+    assert_eq!(exec(&ledger, "done too").expect(0).out, "ran\n");
+    // Once with the room of the ballast, which is taken as well then.
+    for _ in 0..2 {
+        small.fill();
+        drop(exec(&ledger, "other"));
+    }
+    small.fill();
+    let told = |why: &str| {
+        for (id, when) in [("done", "before"), ("pruned", "before"), ("done too", "20")] {
+            let done = exec(&ledger, id).expect(0);
+            assert_eq!(done.out, "");
+            let says = format!("taskledger: {id} has succeeded: {when}");
+            assert!(done.err.contains(&says) && done.err.contains(why), "{done:?}");
+        }
+        let refused = exec(&ledger, "new").expect(2);
+        assert!(refused.err.contains(why), "{refused:?}");
+        assert_eq!(refused.out, "");
+    };
+    told("the disk is full");
+    std::fs::remove_file(small.filler()).unwrap();
+    let read_only = ["-o", "remount,ro"];
+    let mut mount = Command::new("mount");
+    mount.args(read_only).arg(small.0.path()).stderr(Stdio::inherit());
+    assert!(mount.status().unwrap().success());
+    told("Read-only file system");
 }

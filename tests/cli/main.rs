@@ -13,6 +13,7 @@ mod ids;
 mod map;
 mod map_closed;
 mod map_command;
+mod map_escaped;
 mod map_groups;
 mod map_killed;
 mod map_large;

@@ -89,7 +89,12 @@ fn each_id_succeeds_once_and_what_failed_runs_again() {
     out.sort_unstable();
     assert_eq!(out, ["out 1", "out 2", "out 3", "out 4", "out 5"]);
     let shown = on("show", &ledger, &["3"]).expect(0);
-    assert!(shown.out.contains("exit status 7; the last it said: first\\nnot yet"), "{shown:?}");
+    assert!(
+        shown.out.contains("exit status 7; the last it said: first\n                   not yet\n"),
+        "{shown:?}"
+    );
+    assert_eq!(shown.out.matches("not yet").count(), 1, "{shown:?}");
+    assert!(shown.out.contains("\terror: as above\n"), "{shown:?}");
     let second = mapped(&ledger, &numbers(5), &args).expect(0);
     assert_eq!(second.lines(), ["out 3"]);
     assert!(second.err.contains("1 succeeded, 0 failed, 4 skipped"), "{second:?}");
@@ -398,6 +403,8 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
     std::fs::write(&there, "").unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&[], "COMMAND"),
+        (&["--dry-run"], "COMMAND"),
+        (&["--no-retry"], "COMMAND"),
         (&["true"], "unexpected argument"),
         (&["-j", "0", "--", "true"], "at least one command"),
         (&["-j", "many", "--", "true"], "not a number of commands"),
@@ -407,7 +414,7 @@ fn what_makes_no_sense_is_said_and_nothing_is_run() {
         (&["--kill-after", "soon", "--", "true"], "no span of time"),
         (&["--kill-after=-1s", "--", "true"], "negative"),
         (&["--retries=-1", "--", "true"], "not in 0..=4294967295"),
-        (&["--only", "running", "--", "true"], "possible values: failed, crashed, new"),
+        (&["--only", "running", "--", "true"], "possible values: failed, crashed, cancelled, new"),
         (&["--only", "failed", "--no-retry", "--", "true"], "cannot be used with"),
         (&["--dry-run", "--status", "--", "true"], "cannot be used with"),
         (&["--summary", "xml", "--", "true"], "possible values"),

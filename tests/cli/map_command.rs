@@ -75,7 +75,7 @@ fn a_program_that_cannot_be_started_ends_the_run() {
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     let script = script.to_str().unwrap();
     let told = mapped(&ledger, &numbers(9), &["-j", "1", "--", script]).expect(127);
-    assert!(told.err.contains("0 succeeded, 0 failed, 0 skipped, 1 ended"), "{told:?}");
+    assert!(told.err.contains("0 succeeded, 0 failed, 0 skipped, 1 cancelled"), "{told:?}");
     let shown = on("show", &ledger, &["1"]);
     assert!(shown.out.contains("cancelled: cannot run "), "{shown:?}");
     assert_eq!(on("show", &ledger, &["2"]).code, Some(1));
@@ -106,6 +106,21 @@ fn a_script_without_an_interpreter_is_run_by_sh() {
     let args = ["-j", "1", "--any-command", "--", &program];
     let told = mapped(&ledger, b"new\n", &args).expect(126);
     assert!(told.err.contains("Exec format error"), "{told:?}");
+}
+
+/// The program is there; what is not would run it.
+#[test]
+fn a_missing_interpreter_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, ledger) = scratch();
+    let script = dir.path().join("script");
+    std::fs::write(&script, "#! /no/such/sh -e\necho\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = script.to_str().unwrap();
+    let told = mapped(&ledger, b"a\n", &["--", script]).expect(127);
+    assert!(told.err.contains("script: its interpreter /no/such/sh is not there"), "{told:?}");
+    let exec = ["exec", "-l", ledger.to_str().unwrap(), "x", "--", script];
+    assert!(crate::run(exec).expect(127).err.contains("its interpreter /no/such/sh"));
 }
 
 /// For one run only, whether or not the ledger has one by then.

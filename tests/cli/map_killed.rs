@@ -113,11 +113,18 @@ enum Kill {
     Holders,
 }
 
+/// 100 kills of the run alone, and 100 with all that it has started: half a minute.
+const SHORT: &str = r#"echo "start $1 $$" >> "$0"; sleep 0.0$(($1 % 5)); echo "end $1 $$" >> "$0""#;
+
 #[test]
-fn a_kill_makes_nothing_run_twice_that_has_succeeded() {
-    let script = r#"echo "start $1 $$" >> "$0"; sleep 0.0$(($1 % 5)); echo "end $1 $$" >> "$0""#;
-    let kills = [Kill::Nobody, Kill::AllAfterIt, Kill::AllBeforeIt];
-    killed_again_and_again(rounds(), 250, &kills, &[], "sh", script);
+fn a_kill_of_the_run_alone_makes_nothing_run_twice_that_has_succeeded() {
+    killed_again_and_again(rounds(), 250, &[Kill::Nobody], &[], "sh", SHORT);
+}
+
+#[test]
+fn a_kill_of_all_it_has_started_makes_nothing_run_twice_that_has_succeeded() {
+    let kills = [Kill::AllAfterIt, Kill::AllBeforeIt];
+    killed_again_and_again(rounds(), 250, &kills, &[], "sh", SHORT);
 }
 
 /// Told to end, it says so if it has begun and not said so yet. What the shell says of that would end it

@@ -62,7 +62,7 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     let mut child = map(&ledger, &["-j", "1", "--any-command", "--", "echo"]).spawn().unwrap();
     drop(child.stdout.take());
     let done = feed(child, &numbers(9)).expect(141);
-    assert!(done.err.contains("0 succeeded, 0 failed, 0 skipped, 1 ended"), "{done:?}");
+    assert!(done.err.contains("0 succeeded, 0 failed, 0 skipped, 1 cancelled"), "{done:?}");
     assert!(on("show", &ledger, &["1"]).out.contains("nobody reads its output"));
     let done = mapped(&ledger, &numbers(9), &["-j", "1", "--any-command", "--", "echo"]).expect(0);
     assert_eq!(done.lines().len(), 9);
@@ -133,8 +133,8 @@ fn the_last_words_of_what_was_ended_are_recorded() {
     let shown = on("show", &ledger, &["a"]);
     assert!(shown.out.contains("failure            timed out"), "{shown:?}");
     // The shell may say something of its own in between.
-    assert!(shown.out.contains("the last it said: hello a\\n"), "{shown:?}");
-    assert!(shown.out.contains("\\ngoing\n"), "{shown:?}");
+    assert!(shown.out.contains("the last it said: hello a\n"), "{shown:?}");
+    assert!(shown.out.contains("\n                   going\n"), "{shown:?}");
 
     // As the second Ctrl-C.
     let (dir, ledger) = scratch();
@@ -153,7 +153,7 @@ fn the_last_words_of_what_was_ended_are_recorded() {
     let shown = on("show", &ledger, &["a"]);
     assert!(shown.out.contains("cancelled: interrupted"), "{shown:?}");
     // The shell may say something of its own in between.
-    assert!(shown.out.contains("the last it said: hello a\\n"), "{shown:?}");
-    assert!(shown.out.contains("\\ngoing\n"), "{shown:?}");
+    assert!(shown.out.contains("the last it said: hello a\n"), "{shown:?}");
+    assert!(shown.out.contains("\n                   going\n"), "{shown:?}");
     assert_eq!(on("show", &ledger, &["b"]).code, Some(1));
 }

@@ -104,6 +104,9 @@ fn an_id_with_a_nul_would_not_run() {
     assert_eq!(dry.out, "NUL\ta\\0b\nrun\tc\n");
     let real = mapped(&ledger, input, &["--", "true"]).expect(1);
     assert!(real.err.contains("1 succeeded, 1 failed"), "{real:?}");
+    // However often it may be tried.
+    mapped(&ledger, input, &["--retries", "3", "--", "true"]).expect(1);
+    assert!(on("show", &ledger, &["a\\0b"]).out.contains("attempt            2"));
     let dry = mapped(&ledger, input, &["--dry-run", "--no-retry", "--", "true"]).expect(0);
     assert_eq!(dry.out, "leave\ta\\0b\nskip\tc\n");
 }
@@ -115,7 +118,8 @@ fn the_help_and_the_readme_have_all_words() {
     let done = mapped(&ledger, b"a\n", &["--summary", "json", "--", "true"]).expect(0);
     let summary: serde_json::Value = serde_json::from_str(done.err.trim()).unwrap();
     let fields: Vec<&str> = summary.as_object().unwrap().keys().map(String::as_str).collect();
-    let words = ["run", "skip", "leave", "duplicate", "too long", "NUL", "new", "crashed"];
+    let words =
+        ["run", "skip", "leave", "duplicate", "too long", "NUL", "new", "crashed", "cancelled"];
     let help = crate::run(["map", "--help"]).expect(0).out;
     for word in fields.into_iter().chain(words) {
         for text in [&*help, include_str!("../../README.md")] {
@@ -128,4 +132,61 @@ fn the_help_and_the_readme_have_all_words() {
     {
         assert!(help.contains(said), "{said}: {help}");
     }
+}
+
+/// What was interrupted has not failed.
+#[test]
+fn a_cancelled_id_is_told_apart_and_runs_again() {
+    let (_dir, ledger) = scratch();
+    let script =
+        "[ $0 != 1 ] || exit 1; [ $TASKLEDGER_ATTEMPT = 1 ] || exit 0; kill -QUIT $PPID; sleep 60";
+    let args = ["-j", "1", "--", "sh", "-c", script];
+    let with = |more: &[&'static str]| -> Vec<&str> { more.iter().chain(&args).copied().collect() };
+    let first = mapped(&ledger, &numbers(3), &args).expect(130);
+    assert!(first.err.contains("0 succeeded, 1 failed, 0 skipped, 1 cancelled, in"), "{first:?}");
+    let status = mapped(&ledger, &numbers(3), &["--status"]).expect(0);
+    assert_eq!(status.out, "cancelled\t1\nfailed\t1\nnew\t1\n");
+    for (more, says) in [
+        (["--only", "failed"], ["run", "leave", "leave"]),
+        (["--only", "cancelled"], ["leave", "run", "leave"]),
+        (["--no-retry", "-q"], ["leave", "run", "run"]),
+    ] {
+        let dry = mapped(&ledger, &numbers(3), &with(&[&more[..], &["--dry-run"]].concat()));
+        let dry = dry.expect(0);
+        let said: Vec<&str> = dry.lines().iter().map(|line| &line[..line.len() - 2]).collect();
+        assert_eq!(said, says, "{more:?}");
+    }
+    let failed = mapped(&ledger, &numbers(3), &with(&["--only", "failed"])).expect(1);
+    assert!(failed.err.contains("0 succeeded, 1 failed, 0 skipped, 2 left alone"), "{failed:?}");
+    let again = mapped(&ledger, &numbers(2), &with(&["--no-retry"])).expect(1);
+    assert!(again.err.contains("1 succeeded, 0 failed, 0 skipped, 1 left alone"), "{again:?}");
+}
+
+/// What has become of ids has nothing to do with a command; what would be run has.
+#[test]
+fn a_status_needs_no_command_and_a_preview_one_that_is_there() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, &numbers(2), &["--", "true"]).expect(0);
+    for command in [&["--", "false"][..], &["--", "no-such-program"], &[]] {
+        let args = [&["--status"], command].concat();
+        assert_eq!(mapped(&ledger, &numbers(2), &args).expect(0).out, "succeeded\t2\n");
+    }
+    let (_dir, ledger) = scratch();
+    let told = mapped(&ledger, &numbers(2), &["--dry-run", "--", "no-such-program"]).expect(127);
+    assert!(told.err.contains("cannot run no-such-program"), "{told:?}");
+    mapped(&ledger, &numbers(2), &["--dry-run", "--", "/dev/null"]).expect(126);
+    assert!(!ledger.exists());
+}
+
+/// None of them is a duplicate, however often it comes, and none is tried.
+#[test]
+fn every_line_that_is_too_long_fails_as_it_was_told() {
+    let (_dir, ledger) = scratch();
+    let line = |length: usize| [vec![b'x'; length], vec![b'\n']].concat();
+    let input = [line(1022), line(1022), line(5000), line(5000), line(1021), line(1021)].concat();
+    let status = mapped(&ledger, &input, &["--status"]).expect(0);
+    assert_eq!(status.out, "duplicate\t1\nnew\t1\ntoo long\t4\n");
+    let real = mapped(&ledger, &input, &["--retries", "2", "--", "true"]).expect(1);
+    assert!(real.err.contains("1 succeeded, 4 failed, 0 skipped, 1 duplicates"), "{real:?}");
+    assert_eq!(real.err.matches("longer than an id can be").count(), 4, "{real:?}");
 }

@@ -97,7 +97,7 @@ fn commands_that_write_to_nobody_end_the_run() {
         let (counted, how) = if script.contains("trap") {
             ("0 succeeded, 1 failed", "exit status 3")
         } else {
-            ("0 succeeded, 0 failed, 0 skipped, 1 ended", "nobody reads its output")
+            ("0 succeeded, 0 failed, 0 skipped, 1 cancelled", "nobody reads its output")
         };
         assert!(done.err.contains(counted), "{done:?}");
         assert!(dumped.out.contains(how), "{dumped:?}");

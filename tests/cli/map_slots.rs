@@ -25,6 +25,15 @@ fn a_start_after_many_failures_is_quick() {
     assert_eq!(std::fs::read_dir(ledger.join("commands")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_directory_among_them_is_none() {
+    let (_dir, ledger) = scratch();
+    mapped(&ledger, b"a\n", &["--", "true"]).expect(0);
+    std::fs::create_dir(ledger.join("commands/mine")).unwrap();
+    mapped(&ledger, b"b\n", &["--", "true"]).expect(0);
+    assert!(ledger.join("commands/mine").exists());
+}
+
 /// A look that lasts is told, and can be interrupted.
 #[test]
 fn signals_are_heard_while_it_is_looked_what_is_left() {

@@ -172,7 +172,7 @@ fn after_a_failure_one_signal_still_waits_for_what_runs() {
     until_heard("2: exit status 1\n");
     kill_process(pid(&child), Signal::TERM).unwrap();
     // How many: the failed one may not be counted off yet.
-    until_heard(" commands are waited for; again to end them");
+    until_heard(" waited for; again to end what runs");
     std::fs::write(&go, "").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     drop(stdin);
@@ -204,4 +204,28 @@ fn a_third_signal_kills() {
     assert_eq!(code.code(), Some(130));
     drop(stdin);
     assert!(on("show", &ledger, &["1"]).out.contains("cancelled: interrupted"));
+}
+
+/// A terminal that is closed sends more than one hang-up, and systemd one after TERM.
+#[test]
+fn a_hang_up_is_never_the_second_signal() {
+    for signals in [&[Signal::HUP, Signal::HUP, Signal::HUP][..], &[Signal::TERM, Signal::HUP]] {
+        let (dir, ledger) = scratch();
+        let go = dir.path().join("go");
+        let script = r#"echo on; while ! [ -e "$0" ]; do sleep 0.01; done"#;
+        let args = ["--ungroup", "--", "sh", "-c", script, go.to_str().unwrap(), "{}"];
+        let mut child = map(&ledger, &args).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"1\n").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        for signal in signals {
+            kill_process(pid(&child), *signal).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::fs::write(&go, "").unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(130), "{done:?}");
+        drop(stdin);
+        assert_eq!(state(&ledger, "1"), "succeeded");
+    }
 }

@@ -45,8 +45,8 @@ fn shown(path: &Path, id: &str) -> String {
 fn a_crashed_task_is_resolved_as_what_it_is() {
     for (flag, expected) in [
         ("--succeeded", "somebody found out that it had succeeded"),
-        ("--failed", "resolved: seen\\nthere"),
-        ("--retry", "released: seen\\nthere"),
+        ("--failed", "resolved: seen\n                   there\n"),
+        ("--retry", "released: seen\n                   there\n"),
     ] {
         let (_dir, path) = crashed();
         on("resolve", &path, &["2", flag, "--note", "seen\nthere"]).expect(0);

@@ -2,7 +2,7 @@
 
 mod run;
 
-pub(crate) use run::{ExecArgs, MapArgs, Summary};
+pub(crate) use run::{ExecArgs, MapArgs, Only, Summary};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Commands that run as attempts: started, followed, ended.
 
 use crate::processes::{self, Process};
-use crate::slots::{Slot, Started, Taken};
+use crate::slots::{LOOK, Slot, Started, Taken};
 use crate::terminal::quoted;
 use rustix::fs::{Access, access, fstat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -76,7 +76,24 @@ pub(crate) fn failure_of(status: ExitStatus) -> Option<String> {
 
 /// Why it could not be started, in words.
 pub(crate) fn not_started(program: &OsStr, error: &io::Error) -> String {
-    format!("cannot run {}: {error}", quoted(program))
+    let found = (error.kind() == io::ErrorKind::NotFound).then(|| find(program).ok()).flatten();
+    let why = found.map_or_else(
+        || error.to_string(),
+        // It is there: what is not is what would run it.
+        |path| format!("its interpreter{} is not there", interpreter(&path)),
+    );
+    format!("cannot run {}: {why}", quoted(program))
+}
+
+/// Which one a script names, after a space.
+fn interpreter(script: &Path) -> String {
+    let mut line = Vec::new();
+    let read = File::open(script).and_then(|file| file.take(256).read_to_end(&mut line));
+    let words =
+        read.ok().and_then(|_| line.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next());
+    let word =
+        words.and_then(|words| words.trim_ascii_start().split(|byte| b" \t".contains(byte)).next());
+    word.map_or_else(String::new, |word| format!(" {}", ByteId::from(word)))
 }
 
 /// The exit code that says why a program could not be started, as shells have it.
@@ -301,7 +318,7 @@ async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: Alive) 
 ///
 /// They inherit one end of a pair of sockets. As long as anybody has that open, the other end has not
 /// come to its end: so it is known of those that have left the group. Who has closed what he does not
-/// know is known if he is still in the group.
+/// know is known if he is still in the group, and otherwise by the name of the slot in his environment.
 #[derive(Debug)]
 pub(crate) struct Kin {
     group: processes::Group,
@@ -312,7 +329,14 @@ pub(crate) struct Kin {
 }
 
 impl Kin {
-    pub(crate) fn have_ended(&self) -> bool {
+    /// Whether all have ended. It looks at every process, unless some are known more cheaply: of a success,
+    /// nobody asks.
+    pub(crate) async fn have_ended(&self) -> bool {
+        self.are_out_of_sight() && self.slot.named().await.is_empty()
+    }
+
+    /// Nobody has what the command has inherited, and nobody is in its group.
+    fn are_out_of_sight(&self) -> bool {
         self.have_let_go() && self.group.members().is_empty()
     }
 
@@ -348,7 +372,10 @@ impl Kin {
 
     /// Until all have ended.
     pub(crate) async fn ended(&self) {
-        until(|| self.have_ended()).await;
+        until(|| self.are_out_of_sight()).await;
+        while !self.slot.named().await.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends those that are still in the group.
@@ -364,9 +391,10 @@ impl Kin {
     }
 
     /// Those that have not ended, in words.
-    pub(crate) fn left(&self) -> String {
+    pub(crate) async fn left(&self) -> String {
         let mut left = processes::holders(Path::new(&self.link));
         left.extend(self.group.members());
+        left.extend(self.slot.named().await);
         processes::in_words(left)
     }
 

@@ -3,7 +3,7 @@
 use crate::args::ExecArgs;
 use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
 use crate::signals::Signals;
-use crate::slots::{Slot, Slots, Started};
+use crate::slots::{Slot, Slots, Started, at_work};
 use crate::terminal::{Done, Failure, chain, complain};
 use rustix::process::{Pid, Signal as Kind, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
@@ -12,10 +12,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use taskledger::{Attempt, AttemptError, ByteId, Ledger, OpenError, TaskState};
+use taskledger::dump::{History, Inspection};
+use taskledger::{
+    Attempt, AttemptError, ByteId, EncodedId, Ledger, OpenError, TaskState, Timestamp,
+};
 use tokio::process::Child;
 
 const UNRECORDED: u8 = 74;
@@ -33,6 +37,9 @@ pub(crate) fn run(args: &ExecArgs) -> Done {
 
 async fn exec(args: &ExecArgs) -> Done {
     let id = ByteId::from(args.id.clone().into_vec());
+    if id.as_bytes().starts_with(b"--") {
+        complain(&format!("{id} is taken as the id: there is no such option"));
+    }
     let since = Instant::now();
     let wait = args.wait.unwrap_or(Duration::ZERO);
     let mut opened = Tasks::builder().lock_wait(Duration::ZERO).open(&args.ledger).await;
@@ -45,10 +52,16 @@ async fn exec(args: &ExecArgs) -> Done {
     let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
-            complain(&format!("{id}: {}", chain(&error)));
+            let at_work = at_work(&args.ledger, ", at work on ");
+            complain(&format!("{id}: {}{at_work}{}", chain(&error), what_to_do(args)));
             return Ok(ExitCode::from(IN_USE));
         }
-        Err(error) => return Err(error.into()),
+        // Nothing is to be recorded of what has succeeded.
+        Err(error) => {
+            let Some(when) = when_it_succeeded(&args.ledger, &id) else { return Err(error.into()) };
+            complain(&format!("{}: nothing can be run", chain(&error)));
+            return Ok(before(&id, when));
+        }
     };
     let done = guarded(args, &ledger, &id, wait.saturating_sub(since.elapsed())).await;
     if let Err(error) = ledger.close().await {
@@ -59,12 +72,12 @@ async fn exec(args: &ExecArgs) -> Done {
 
 async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -> Done {
     if ledger.query_task_state_quick(id) == TaskState::Succeeded {
-        return Ok(before(ledger, id).await);
+        return Ok(before(id, recorded(ledger, id).await));
     }
     let slots = match Slots::begin(ledger, &args.ledger, wait).await? {
         Ok(slots) => slots,
         Err(told) => {
-            complain(&format!("{id}: {told}"));
+            complain(&format!("{id}: {told}{}", what_to_do(args)));
             return Ok(ExitCode::from(IN_USE));
         }
     };
@@ -81,7 +94,9 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     }
     Ok(match told {
         Ok(()) => ExitCode::SUCCESS,
-        Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => before(ledger, id).await,
+        Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => {
+            before(id, recorded(ledger, id).await)
+        }
         Err(AttemptError::Failed(Why(why, _))) => {
             // What has said by itself why it failed needs no other word.
             if code.is_none_or(|code| code >= NOT_RUN) {
@@ -97,9 +112,29 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     })
 }
 
-async fn before(ledger: &Tasks, id: &ByteId) -> ExitCode {
+const fn what_to_do(args: &ExecArgs) -> &'static str {
+    if args.wait.is_some() { "" } else { "; --wait waits for that" }
+}
+
+/// When it ended, as far as that is known.
+async fn recorded(ledger: &Tasks, id: &ByteId) -> Option<Timestamp> {
     let record = ledger.record(id).await.ok().flatten();
-    let when = record.and_then(|details| details.ended_at);
+    record.and_then(|details| details.ended_at)
+}
+
+/// When an id has succeeded, from a sound ledger that cannot be opened and is only looked into; `None` if it
+/// has not. Of one that was pruned it is not known.
+fn when_it_succeeded(ledger: &Path, id: &ByteId) -> Option<Option<Timestamp>> {
+    let inspection = Inspection::open(ledger).ok().filter(|found| found.damage().is_empty())?;
+    inspection.check_id_type::<ByteId>().ok()?;
+    let id = EncodedId::of(id).ok()?;
+    if let Some(History { details, .. }) = inspection.task(&id).ok()? {
+        return (details.state() == TaskState::Succeeded).then_some(details.ended_at);
+    }
+    inspection.is_tombstone(&id).ok()?.then_some(None)
+}
+
+fn before(id: &ByteId, when: Option<Timestamp>) -> ExitCode {
     let when = when.map_or_else(|| "before".to_owned(), |at| at.to_string());
     complain(&format!("{id} has succeeded: {when}; nothing is run"));
     ExitCode::SUCCESS

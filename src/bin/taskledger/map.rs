@@ -22,7 +22,7 @@ mod template;
 use crate::args::MapArgs;
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
-use crate::slots::Slots;
+use crate::slots::{Slots, at_work};
 use crate::terminal::{Done, Failure, Input, chain, complain};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
@@ -34,6 +34,7 @@ use rustix::process::Signal as Kind;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,7 +71,7 @@ enum End {
 
 pub(crate) fn run(args: &MapArgs) -> Done {
     let template = Template::new(&args.command);
-    if args.dry_run || args.status {
+    if args.status {
         return preview::run(args, &template);
     }
     if let Some(program) = template.program() {
@@ -78,6 +79,9 @@ pub(crate) fn run(args: &MapArgs) -> Done {
             complain(&not_started(program, &error));
             return Ok(ExitCode::from(code_of(&error)));
         }
+    }
+    if args.dry_run {
+        return preview::run(args, &template);
     }
     let (jobs, told) = room::at_a_time(args.jobs)?;
     if let Some(told) = told {
@@ -111,6 +115,7 @@ struct Shared {
 }
 
 async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
+    let since = Instant::now();
     let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT, Kind::TSTP];
     let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
     let mut builder = Tasks::builder();
@@ -124,7 +129,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
-            complain(&chain(&error));
+            complain(&in_use(&error, &args.ledger));
             return Ok(ExitCode::from(IN_USE));
         }
         Err(error) => return Err(error.into()),
@@ -134,7 +139,9 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         () = interrupted(&mut signals) => None,
     };
     let done = match prepared {
-        Some(Ok(slots)) => Run { args, jobs, signals, slots }.all(ledger.clone(), template).await,
+        Some(Ok(slots)) => {
+            Run { args, jobs, since, signals, slots }.all(ledger.clone(), template).await
+        }
         Some(Err(done)) => done,
         None => Ok(nothing_started().await),
     };
@@ -145,6 +152,12 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
             done.map(|_| ExitCode::FAILURE)
         }
     }
+}
+
+/// That it is, by whom and for what, and what to do.
+fn in_use(error: &OpenError, ledger: &Path) -> String {
+    let at_work = at_work(ledger, ", at work on ");
+    format!("{}{at_work}; wait until that has ended, or end it", chain(error))
 }
 
 /// Returns when one of the signals comes that end a run which has not begun. It is heard then: whatever else
@@ -203,14 +216,14 @@ async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<
 struct Run<'a> {
     args: &'a MapArgs,
     jobs: usize,
+    since: Instant,
     signals: Signals,
     slots: Slots,
 }
 
 impl Run<'_> {
     async fn all(self, ledger: Tasks, template: Template) -> Done {
-        let Self { args, jobs, mut signals, slots } = self;
-        let since = Instant::now();
+        let Self { args, jobs, since, mut signals, slots } = self;
         let (steering, counts) = (Steering::new(args.kill_after), Arc::new(Counts::default()));
         let patience = Patience { grace: args.kill_after, over: steering.given_up().clone() };
         let progress = Progress::new(args.quiet, !args.ungroup);
@@ -265,6 +278,8 @@ impl Run<'_> {
                 () = &mut all => break,
                 got = signals.next() => match got {
                     Kind::TSTP => suspend(),
+                    // Whoever closes a terminal says so more than once, and systemd says it after TERM.
+                    Kind::HUP if shared.steering.is_interrupted() => {}
                     Kind::QUIT => shared.interrupted(true),
                     _ => shared.interrupted(false),
                 },
@@ -293,9 +308,12 @@ impl Shared {
         match self.steering.interrupted(now) {
             Course::End => self.end_what_runs(),
             Course::On | Course::NothingNew(_) => {
-                let running = read(&self.counts.running);
+                let (running, what) = match read(&self.counts.running) {
+                    1 => (1, "command is"),
+                    running => (running, "commands are"),
+                };
                 self.printer.note(format!(
-                    "nothing new is started; {running} commands are waited for; again to end them"
+                    "nothing new is started; {running} {what} waited for; again to end what runs"
                 ));
             }
         }

@@ -104,7 +104,7 @@ fn open_files(pid: Pid) -> impl Iterator<Item = PathBuf> {
 }
 
 /// All processes that have one of something, by what they have. One look at each, however much is asked.
-type By<K> = HashMap<K, Vec<Pid>>;
+pub(crate) type By<K> = HashMap<K, Vec<Pid>>;
 
 fn by<K: Eq + Hash, I: IntoIterator<Item = K>>(of: impl Fn(Pid) -> I) -> By<K> {
     let mut found = By::new();

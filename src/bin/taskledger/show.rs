@@ -51,7 +51,7 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
     let pruned = details.state() == TaskState::NotFound && inspection.is_tombstone(id)?;
     let state = if pruned { "it has succeeded; it was pruned" } else { row.state }.to_owned();
     let failure = |row: json::FailureRow| match row.text {
-        Some(text) => format!("{}: {}", row.kind, clean(&text)),
+        Some(text) => format!("{}: {}", row.kind, in_lines(&text)),
         None => row.kind.to_owned(),
     };
     let output = row
@@ -59,8 +59,12 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         .map(|value| json::line(&value))
         .or_else(|| row.output_bytes.map(|bytes| format!("does not read, its bytes: {bytes}")))
         .or_else(|| row.output_not_kept.map(|why| format!("not kept: {}", clean(&why))));
-    let note = |note: &json::NoteRow| format!("{} {}", note.at, clean(&note.text));
+    let note = |note: &json::NoteRow| format!("{} {}", note.at, in_lines(&note.text));
     let notes: Vec<String> = row.notes.iter().map(note).collect();
+    let failure_text = details.failure.as_ref().and_then(|failure| failure.text());
+    let texts = row.notes.iter().map(|note| &*note.text).chain(failure_text);
+    // What takes lines is printed once.
+    let told: Vec<String> = texts.filter(|text| text.contains('\n')).map(clean).collect();
     let lines = [
         ("id", Some(row.id)),
         ("id bytes", Some(hex(id.as_bytes()))),
@@ -76,7 +80,7 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         ("succeeded by", row.marked.then(|| "a mark, not an attempt".to_owned())),
         ("resolved", row.resolved.then(|| "somebody found out that it had succeeded".to_owned())),
         ("pinned", row.pinned.then(|| "it is not pruned by age".to_owned())),
-        ("notes", (!notes.is_empty()).then(|| notes.join("; "))),
+        ("notes", (!notes.is_empty()).then(|| notes.join(BELOW))),
         ("within", within(inspection, details)),
         ("payload", row.payload.map(|value| json::line(&value))),
         ("output", output),
@@ -96,9 +100,22 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         )?;
     }
     for record in records {
-        writeln!(out, "{}", log::line(inspection, record))?;
+        let line = log::line(inspection, record);
+        match told.iter().find_map(|text| line.strip_suffix(text)) {
+            Some(beginning) => writeln!(out, "{beginning}as above")?,
+            None => writeln!(out, "{line}")?,
+        }
     }
     Ok(out.flush()?)
+}
+
+/// What begins a line of a value that has several.
+const BELOW: &str = "\n                   ";
+
+/// A text in its own lines.
+fn in_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(clean).collect();
+    lines.join(BELOW)
 }
 
 /// The scopes within which it ran, the nearest one first.

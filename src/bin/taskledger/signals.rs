@@ -7,13 +7,19 @@ use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Listens for some signals. What was ignored at the start (by `nohup`, by `&` in a script) stays
-/// ignored, and so it is for all commands that are started.
+/// ignored, and so it is for all commands that are started. But for CHLD: where that is ignored, nobody is
+/// told how a command has ended.
 pub(crate) struct Signals(Vec<(Signal, Kind)>);
 
 impl Signals {
     pub(crate) fn listen(kinds: &[Kind]) -> io::Result<Self> {
         let ignored = ignored();
-        let heard = kinds.iter().filter(|kind| ignored >> (kind.as_raw() - 1) & 1 == 0);
+        let ignores = |kind: &Kind| ignored >> (kind.as_raw() - 1) & 1 == 1;
+        if ignores(&Kind::CHILD) {
+            // Who listens once ignores it no more, and commands begin with the default of what is listened to.
+            drop(signal(SignalKind::child())?);
+        }
+        let heard = kinds.iter().filter(|kind| !ignores(kind));
         let listen = |kind: &Kind| Ok((signal(SignalKind::from_raw(kind.as_raw()))?, *kind));
         heard.map(listen).collect::<io::Result<_>>().map(Self)
     }

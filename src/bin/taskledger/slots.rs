@@ -17,9 +17,12 @@
 //! What a command leaves running that has succeeded holds up nobody: a slot is gone with the success,
 //! and where a kill came between, the ledger says that the id has succeeded.
 
+mod note;
+
 use crate::command::start_or_by_shell;
-use crate::processes::{self, Group};
+use crate::processes::{self, By, Group};
 use crate::terminal::{Failure, complain};
+use note::{Noted, head, line};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Pid;
@@ -29,10 +32,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger, TaskState};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 /// The name of the directory in that of the ledger.
 const NAME: &str = "commands";
@@ -47,7 +52,7 @@ const VARIABLE: &str = "TASKLEDGER_SLOT";
 const TOLD: Duration = Duration::from_secs(10);
 
 /// How long it may take at most until it is looked again.
-const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// When it is said that a look itself takes long.
 const LASTS: Duration = Duration::from_secs(1);
@@ -96,7 +101,7 @@ impl Slots {
                 break;
             }
             left.extend(of_all.into_iter().flatten());
-            let whose = processes::in_words(left);
+            let whose = processes::in_words(left) + &at_work(path, ", for ");
             if since.elapsed() >= wait {
                 return Ok(Err(format!(
                     "commands of an earlier run are still running: {whose}; wait for them, or end them"
@@ -126,7 +131,11 @@ impl Slots {
 
     /// At all slots that are there now.
     fn look(&self, ledger: &Ledger<ByteId, ()>) -> io::Result<Look> {
-        let paths = std::fs::read_dir(&self.directory)?.map(|entry| Ok(entry?.path()));
+        let entries = std::fs::read_dir(&self.directory)?;
+        // A directory is nobody's slot.
+        let paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .filter(|path| !path.as_ref().is_ok_and(|path| path.is_dir()));
         Ok(Look {
             ledger: ledger.clone(),
             directory: self.directory.canonicalize()?,
@@ -262,6 +271,25 @@ impl Look {
     }
 }
 
+/// The ids that have slots in this ledger, after some words; nothing if there are none.
+pub(crate) fn at_work(ledger: &Path, words: &str) -> String {
+    const TOLD: usize = 3;
+    let files = std::fs::read_dir(ledger.join(NAME)).into_iter().flatten().flatten();
+    // Nothing else can be read without waiting for anybody.
+    let files = files.filter(|entry| entry.file_type().is_ok_and(|what| what.is_file()));
+    let text = files.filter_map(|entry| std::fs::read(entry.path()).ok());
+    let ids = text.filter_map(|text| Noted::read(&String::from_utf8_lossy(&text)).id);
+    let mut ids: Vec<String> = ids.map(|id| ByteId::from(id).to_string()).collect();
+    ids.sort_unstable();
+    let more = ids.len().saturating_sub(TOLD);
+    ids.truncate(TOLD);
+    match (ids.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!("{words}{}", ids.join(", ")),
+        (false, more) => format!("{words}{} and {more} more", ids.join(", ")),
+    }
+}
+
 /// Also if somebody else has done so.
 fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -329,6 +357,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Those that are alive and have its name in their environment.
+    pub(crate) async fn named(&self) -> Vec<Pid> {
+        let all = named_by_now().await;
+        all.get(self.name.as_bytes()).cloned().unwrap_or_default()
+    }
+
     /// Nobody is waited for any more because of it.
     pub(crate) fn clear(&self) {
         // Whoever finds it looks whether there is anybody.
@@ -336,57 +370,27 @@ impl Slot {
     }
 }
 
-/// What is known from a slot.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Noted {
-    id: Option<Vec<u8>>,
-    here: Option<String>,
-    command: Option<Started>,
-}
+/// Processes by the slot that they name.
+type Named = By<Vec<u8>>;
 
-impl Noted {
-    /// A line that is not whole, or is not understood, says nothing.
-    fn read(text: &str) -> Self {
-        let mut noted = Self::default();
-        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-            match line.split_once(' ') {
-                Some(("id", hex)) => noted.id = bytes(hex),
-                Some(("here", here)) => noted.here = Some(here.to_owned()),
-                Some(("group", group)) => noted.command = read_group(group).map(Started::Group),
-                Some(("process", group)) => noted.command = read_group(group).map(Started::Process),
-                Some(_) | None => {}
-            }
-        }
-        noted
+/// The last look at the environments of all processes, and when it began.
+static LAST_LOOK: Mutex<Option<(Instant, Arc<Named>)>> = Mutex::const_new(None);
+
+/// What is found by now. However many ask meanwhile, there is one look at a time, and
+/// the next one is for all of them.
+async fn named_by_now() -> Arc<Named> {
+    let asked = Instant::now();
+    let mut last = LAST_LOOK.lock().await;
+    if let Some((_, all)) = last.as_ref().filter(|(began, _)| *began >= asked) {
+        return Arc::clone(all);
     }
-}
-
-fn head(id: &ByteId, here: &str) -> String {
-    let id: Vec<String> = id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("id {}\nhere {here}\n", id.concat())
-}
-
-fn line(started: Started) -> String {
-    let (what, group) = match started {
-        Started::Group(group) => ("group", group),
-        Started::Process(group) => ("process", group),
-    };
-    let since = group.started.map_or_else(|| "-".to_owned(), |started| started.to_string());
-    format!("{what} {} {since}\n", group.leader)
-}
-
-fn read_group(text: &str) -> Option<Group> {
-    let (leader, started) = text.split_once(' ')?;
-    let leader = Pid::from_raw(leader.parse().ok()?)?;
-    let started = if started == "-" { None } else { Some(started.parse().ok()?) };
-    Some(Group { leader, started })
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        hex.bytes().map(|digit| char::from(digit).to_digit(16)?.try_into().ok()).collect();
-    let pair = |pair: &[u8]| pair.iter().fold(0, |byte, digit| byte << 4 | digit);
-    digits.filter(|digits| digits.len() % 2 == 0).map(|digits| digits.chunks(2).map(pair).collect())
+    let began = Instant::now();
+    let look = || processes::by_variable(VARIABLE.as_bytes());
+    // Without threads, it is done here.
+    let all = tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| look());
+    let all = Arc::new(all);
+    *last = Some((began, Arc::clone(&all)));
+    all
 }
 
 /// The boot of the system, and the namespace of the numbers of processes.
@@ -420,36 +424,4 @@ fn left_of_all(path: &Path) -> io::Result<Option<Vec<Pid>>> {
     }
     std::fs::remove_file(path)?;
     Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slot_is_read_as_it_was_written_and_a_torn_one_as_far_as_it_goes() {
-        let group = Group { leader: Pid::INIT, started: Some(77) };
-        let id = ByteId::from(&b"a\n\xff"[..]);
-        for started in [
-            Started::Group(group),
-            Started::Process(group),
-            Started::Group(Group { started: None, ..group }),
-        ] {
-            let text = head(&id, "boot pid:[1]") + &line(started);
-            let whole = Noted {
-                id: Some(b"a\n\xff".to_vec()),
-                here: Some("boot pid:[1]".to_owned()),
-                command: Some(started),
-            };
-            for end in 0..text.len() {
-                let noted = Noted::read(&text[..end]);
-                assert!(noted.id.is_none() || noted.id == whole.id, "{end}");
-                assert!(noted.here.is_none() || noted.here == whole.here, "{end}");
-                assert_eq!(noted.command, None, "{end}");
-            }
-            assert_eq!(Noted::read(&text), whole);
-        }
-        let odd = "\0\nid 123\nid zz\ngroup\ngroup 0 1\nprocess -\nhere\n";
-        assert_eq!(Noted::read(odd), Noted::default());
-    }
 }

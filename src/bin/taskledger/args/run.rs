@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
-use taskledger::TaskState;
+use taskledger::{Failure, TaskState};
 
 /// Runs a command for each line of the input; survives anything, and never redoes what succeeded.
 ///
-/// Each line is an id, of at most 1021 bytes; blank ones are skipped, and one that has been in this input
-/// before is a duplicate, whatever became of the first. The command gets it in place of each {}, also inside an
+/// Each line is an id, of at most 1021 bytes: a longer one fails. Empty lines are skipped, and a line that has
+/// been in this input before is a duplicate, whatever became of the first. Nothing is taken off a line, so of
+/// CRLF the CR is part of the id (`tr -d '\r'` takes it off); a closed input is an empty one. The command gets it in place of each {}, also inside an
 /// argument, or as its last argument if there is no {}; never through a shell. Once an id is recorded as succeeded (exit
 /// status 0) its command never runs again, in this run or any later one with the same ledger. What
 /// failed, and what was running when a run was killed, runs again: a command that was cut off may
@@ -26,18 +27,17 @@ use taskledger::TaskState;
 /// on is a failure of that id. What a command leaves running may print on, which is passed on as it comes;
 /// a second after the end of everything else nobody reads it any more, which is said.
 ///
-/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice, or QUIT
-/// once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
+/// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice (but for a
+/// hang-up after another signal, which says nothing new), or QUIT once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
 /// recorded as cancelled. Three times: it is killed at once. From then on, or after the same time, output of
 /// which nobody has read anything for a second is given up, and its id runs again next time; what is read,
 /// or goes to a file, is passed on to its end. Ctrl-Z stops the commands as well; --timeout goes on.
 ///
 /// No command runs beside another one for the same id: before a retry the group of the last attempt is
-/// ended, and processes that have left it are waited for, which is said. What escapes: a process that has
-/// left the group and closed all files that it does not know. Nor does a command run beside those of an
-/// earlier run that was killed, which are waited for. What escapes: a process that besides has an
-/// environment without the TASKLEDGER_SLOT of the command, or one that may not be read. What a command
-/// leaves running that has succeeded holds up nobody.
+/// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
+/// of an earlier run, which are waited for. What escapes: a process that has left the group, and closed all
+/// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
+/// that may not be read. What a command leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,6 +47,7 @@ Examples:
     mv \"small/$1.tmp\" \"small/$1\"' sh {}
   taskledger map --ledger L --timeout 10m --retries 3 -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --dry-run -- curl -fsSO {} < urls.txt
+  taskledger map --ledger L --status < urls.txt
   taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --rebind -- curl -fsSLO {} < urls.txt
   taskledger map --ledger L -- sh -c '
@@ -64,7 +65,7 @@ a damaged ledger can be read.
 
 What succeeded is looked at with: taskledger dump L; why something failed with: taskledger show L ID.")]
 pub(crate) struct MapArgs {
-    /// The directory of the ledger; created if it is not there.
+    /// The directory of the ledger; created if it is not there, with those above it.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) ledger: PathBuf,
     /// How many commands run at a time; by default as many as there are processors.
@@ -89,7 +90,7 @@ pub(crate) struct MapArgs {
     /// Starts nothing new after the first failure.
     #[arg(long)]
     pub(crate) fail_fast: bool,
-    /// Leaves alone what has failed or crashed before.
+    /// Leaves alone what has failed or crashed before. What was cancelled runs again.
     #[arg(long, conflicts_with = "only")]
     pub(crate) no_retry: bool,
     /// Runs only ids that are so by now.
@@ -117,8 +118,8 @@ pub(crate) struct MapArgs {
     /// How the closing summary is written to standard error.
     ///
     /// The JSON object has the numbers of `lines` read, of ids that `succeeded`, `failed`, were `cancelled` (by
-    /// signals, or for a reason that is not theirs), `skipped` (they had succeeded before) and `left`
-    /// alone by --no-retry or --only, of `duplicates` and `blank` lines; how many `seconds` it took; and
+    /// signals, or for a reason that is not theirs; they run again), `skipped` (they had succeeded before) and `left`
+    /// alone by --no-retry or --only, of `duplicates` and `blank` lines; how many `seconds` it took, with all waiting at the start; and
     /// whether it has `ended_early`.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) summary: Summary,
@@ -128,18 +129,30 @@ pub(crate) struct MapArgs {
     /// Runs nothing and changes nothing: says of each id whether it would run.
     ///
     /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone; `duplicate`: it has been in
-    /// this input before; `too long` for an id; `NUL`: it would fail, as no argument can have that byte.
+    /// this input before; `too long` for an id, of which none is a duplicate; `NUL`: it would fail, as no argument can have that byte.
     #[arg(long, conflicts_with = "status")]
     pub(crate) dry_run: bool,
     /// Runs nothing and changes nothing: counts the ids of the input by state.
     ///
-    /// `new`, `succeeded`, `failed`, or `crashed`: it was running when its run was killed. What else uses
-    /// the ledger may have it `queued`. Beside them lines that are a `duplicate`, or `too long`.
+    /// `new`, `succeeded`, `failed`, `crashed`: it was running when its run was killed, or `cancelled`: it was
+    /// interrupted, or its command could not be started. What else uses the ledger may have it `queued`. Beside
+    /// them lines that are a `duplicate`, or `too long`. It needs no command.
     #[arg(long)]
     pub(crate) status: bool,
     /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "status", value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl MapArgs {
+    /// Whether an id that is so runs.
+    pub(crate) fn wants(&self, id: Option<Only>) -> bool {
+        if self.only.is_empty() {
+            !self.no_retry || !id.is_some_and(Only::is_a_failure)
+        } else {
+            id.is_some_and(|id| self.only.contains(&id))
+        }
+    }
 }
 
 /// What can be asked for with `--only`.
@@ -149,18 +162,37 @@ pub(crate) enum Only {
     Failed,
     /// It was running when its process died.
     Crashed,
+    /// It was interrupted, or its command could not be started.
+    Cancelled,
     /// Nothing is known of it.
     New,
 }
 
 impl Only {
-    /// Whether it wants an id in this state, which has crashed or not.
-    pub(crate) fn wants(self, state: TaskState, crashed: bool) -> bool {
-        match self {
-            Self::Failed => state == TaskState::Failed && !crashed,
-            Self::Crashed => crashed,
-            Self::New => state == TaskState::NotFound,
+    /// What asks for an id in this state, which has failed for this reason.
+    pub(crate) fn of(state: TaskState, failure: Option<&Failure>) -> Option<Self> {
+        match (state, failure) {
+            (TaskState::NotFound, _) => Some(Self::New),
+            (TaskState::Failed, Some(Failure::Crashed)) => Some(Self::Crashed),
+            (TaskState::Failed, Some(Failure::Cancelled(_))) => Some(Self::Cancelled),
+            (TaskState::Failed, _) => Some(Self::Failed),
+            _ => None,
         }
+    }
+
+    /// Its name, as it is asked for.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Crashed => "crashed",
+            Self::Cancelled => "cancelled",
+            Self::New => "new",
+        }
+    }
+
+    /// Whether the command itself has failed.
+    pub(crate) const fn is_a_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Crashed)
     }
 }
 
@@ -177,7 +209,8 @@ pub(crate) enum Summary {
 /// Runs one command unless it has succeeded before.
 ///
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
-/// nothing runs: the exit code is 0, and standard error says when it was. The command finds TASKLEDGER_ID
+/// nothing runs: the exit code is 0, and standard error says when it was, also if the ledger can only be read (its
+/// disk is full, or mounted so). While another process has the ledger open, nobody can tell (75). The command finds TASKLEDGER_ID
 /// and TASKLEDGER_ATTEMPT (1, 2, ...) in its environment.
 ///
 /// Signals are handed on to the command: TERM and HUP always, INT and QUIT unless this is in the foreground of
@@ -199,7 +232,7 @@ Exit codes: that of the command (128 + n if signal n ended it); 0 as well if it 
 ledger, or a command that a killed run has left running, is in use; 126, 127 the command cannot be \
 run, is not found.")]
 pub(crate) struct ExecArgs {
-    /// The directory of the ledger; created if it is not there.
+    /// The directory of the ledger; created if it is not there, with those above it.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) ledger: PathBuf,
     /// The id: what is to be done once.
@@ -232,7 +265,7 @@ fn jobs(text: &str) -> Result<NonZero<usize>, &'static str> {
 /// A span of time; a bare number is one of seconds, a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
     // What jiff says is about dates.
-    let wrong = |_: jiff::Error| "no span of time such as 90s, 10m, 1h30m or 2w; the longest unit is a week";
+    let wrong = |_: jiff::Error| "no span of time such as 90s, 10m, 1h30m or 2w, or too long a one; the longest unit is a week";
     let seconds = text.parse::<f64>().ok().map(|seconds| format!("{seconds}s"));
     let span = seconds.as_deref().unwrap_or(text).parse::<jiff::Span>().map_err(wrong)?;
     let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;

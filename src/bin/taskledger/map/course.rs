@@ -80,6 +80,11 @@ impl Steering {
         });
     }
 
+    /// Whether a signal has been heard.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.now(), Course::NothingNew(Stop::Interrupted) | Course::End)
+    }
+
     /// A signal: one waits for what runs, whatever may have stopped the run before; two, or one that says
     /// `now`, end it; three, or one more, wait for nothing.
     pub(super) fn interrupted(&self, now: bool) -> Course {

@@ -3,7 +3,7 @@
 use super::input::{self, Line};
 use super::progress::one_more;
 use super::{End, Shared};
-use crate::args::MapArgs;
+use crate::args::{MapArgs, Only};
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -102,11 +102,7 @@ impl<'a> Jobs<'a> {
             return Some(());
         }
         let id = ByteId::from(id);
-        if state == TaskState::Failed && self.args.no_retry {
-            one_more(&counts.left);
-            return Some(());
-        }
-        if !self.args.only.is_empty() && !self.is_selected(&id, state).await {
+        if !self.is_wanted(&id, state).await {
             one_more(&counts.left);
             return Some(());
         }
@@ -129,14 +125,13 @@ impl<'a> Jobs<'a> {
         Some(())
     }
 
-    async fn is_selected(&self, id: &ByteId, state: TaskState) -> bool {
-        let mut crashed = false;
-        if state == TaskState::Failed {
+    async fn is_wanted(&self, id: &ByteId, state: TaskState) -> bool {
+        let mut failure = None;
+        if state == TaskState::Failed && (self.args.no_retry || !self.args.only.is_empty()) {
             let record = self.shared.ledger.record(id).await.ok().flatten();
-            let failure = record.and_then(|details| details.failure);
-            crashed = matches!(failure, Some(taskledger::Failure::Crashed));
+            failure = record.and_then(|details| details.failure);
         }
-        self.args.only.iter().any(|only| only.wants(state, crashed))
+        self.args.wants(Only::of(state, failure.as_ref()))
     }
 }
 

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 /// Bytes read at once; two such batches wait at most.
 const READ: usize = 64 * 1024;
 
-/// A line is kept up to here: far more than an id may have.
-const KEPT: usize = 4096;
+/// A line is kept up to here, which is what an id may have at most.
+const KEPT: usize = 1021;
 
 /// What was read of the input.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -44,7 +44,9 @@ enum Begun {
 impl Shared {
     /// Runs it, and again if it fails and may be tried again.
     pub(super) async fn run(self: &Arc<Self>, id: ByteId) -> End {
-        let (mut left, mut tries) = (self.retries, 0);
+        // With a NUL it fails whenever it is tried.
+        let mut left = if id.as_bytes().contains(&0) { 0 } else { self.retries };
+        let mut tries = 0;
         loop {
             let (end, kin) = self.attempt(&id).await;
             if end == End::NoRoom {
@@ -63,7 +65,7 @@ impl Shared {
             if let Some(kin) = kin {
                 // What is left of a success is as it should be; of anything else, a later run waits
                 // for it.
-                if end == End::Succeeded || kin.have_ended() {
+                if end == End::Succeeded || kin.have_ended().await {
                     kin.clear_slot();
                 } else if !over {
                     tokio::select! {
@@ -79,12 +81,13 @@ impl Shared {
         }
     }
 
-    /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it.
+    /// Nothing of an attempt beside the next one: ends its group, and waits for those that have left it,
+    /// whatever they have closed.
     async fn no_more_of(&self, id: &ByteId, kin: &Kin) {
         kin.end_group(&self.patience).await;
         let mut pause = SOON;
         while timeout(pause, kin.ended()).await.is_err() {
-            let left = kin.left();
+            let left = kin.left().await;
             self.printer
                 .say(format!("{id}: processes of its last attempt are waited for: {left}"))
                 .await;

@@ -2,8 +2,8 @@
 
 use super::input::{self, Line};
 use super::template::Template;
-use super::{COMMAND, IN_USE, USAGE, fits};
-use crate::args::MapArgs;
+use super::{COMMAND, IN_USE, USAGE, fits, in_use};
+use crate::args::{MapArgs, Only};
 use crate::terminal::{Done, Failure, chain, complain, out, sound_or_not, told_of_damage};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{ErrorKind, Write};
@@ -17,16 +17,17 @@ const RUN: &str = "run";
 /// What is known of the ids.
 #[derive(Debug, Default)]
 struct Known {
-    /// Their states; and of crashed ones, that they are.
-    tasks: HashMap<EncodedId, (TaskState, bool)>,
+    /// Their states, and what asks for them.
+    tasks: HashMap<EncodedId, (TaskState, Option<Only>)>,
     graveyard: Option<Graveyard>,
 }
 
 impl Known {
-    fn of(&self, id: &EncodedId) -> (TaskState, bool) {
+    fn of(&self, id: &EncodedId) -> (TaskState, Option<Only>) {
         let pruned = || self.graveyard.as_ref().is_some_and(|graveyard| graveyard.has(id));
         self.tasks.get(id).copied().unwrap_or_else(|| {
-            (if pruned() { TaskState::Succeeded } else { TaskState::NotFound }, false)
+            let state = if pruned() { TaskState::Succeeded } else { TaskState::NotFound };
+            (state, Only::of(state, None))
         })
     }
 }
@@ -106,25 +107,29 @@ fn known(
     let inspection = match Inspection::open(&args.ledger) {
         Ok(inspection) => inspection,
         Err(error @ OpenError::Locked { .. }) => {
-            complain(&chain(&error));
+            complain(&in_use(&error, &args.ledger));
             return Ok(Err(ExitCode::from(IN_USE)));
         }
         Err(error) => return Err(error.into()),
     };
     told_of_damage(&inspection);
     inspection.check_id_type::<ByteId>()?;
-    if !fits(args, template, inspection.metadata().get(COMMAND).map(Vec::as_slice)) {
+    // What they have become is asked, whatever was run.
+    if !args.status && !fits(args, template, inspection.metadata().get(COMMAND).map(Vec::as_slice))
+    {
         return Ok(Err(ExitCode::from(USAGE)));
     }
     let mut errors = 0;
     for task in inspection.tasks() {
         match task {
             Ok((id, details)) => {
-                let crashed = matches!(details.failure, Some(taskledger::Failure::Crashed));
                 // Whose process is dead: the next open finds it crashed.
-                let dead = details.state() == TaskState::Running;
-                let state = if dead { TaskState::Failed } else { details.state() };
-                known.tasks.insert(id, (state, crashed || dead));
+                let (state, failure) = if details.state() == TaskState::Running {
+                    (TaskState::Failed, Some(&taskledger::Failure::Crashed))
+                } else {
+                    (details.state(), details.failure.as_ref())
+                };
+                known.tasks.insert(id, (state, Only::of(state, failure)));
             }
             Err(error) => {
                 complain(&chain(&error));
@@ -143,23 +148,14 @@ fn known(
 }
 
 /// What is, for `--status`, or what would become of the id.
-fn becomes(args: &MapArgs, (state, crashed): (TaskState, bool)) -> &'static str {
+fn becomes(args: &MapArgs, (state, id): (TaskState, Option<Only>)) -> &'static str {
     if args.status {
-        return if crashed {
-            "crashed"
-        } else if state == TaskState::NotFound {
-            "new"
-        } else {
-            state.name()
-        };
-    }
-    let left = (args.no_retry && state == TaskState::Failed)
-        || (!args.only.is_empty() && !args.only.iter().any(|only| only.wants(state, crashed)));
-    if state == TaskState::Succeeded {
+        id.map_or_else(|| state.name(), Only::name)
+    } else if state == TaskState::Succeeded {
         "skip"
-    } else if left {
-        "leave"
-    } else {
+    } else if args.wants(id) {
         RUN
+    } else {
+        "leave"
     }
 }

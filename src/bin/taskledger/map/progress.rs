@@ -48,15 +48,15 @@ impl Counts {
         let took = since.elapsed().as_secs_f64();
         let rate = if took > 0.0 { done as f64 / took } else { 0.0 };
         let left = self.time_left(took).map(|left| format!("{} left, ", HumanDuration(left)));
-        let ended = Some(read(&self.cancelled)).filter(|ended| *ended > 0);
-        let ended = ended.map(|ended| format!("{ended} ended, "));
+        let cancelled = Some(read(&self.cancelled)).filter(|count| *count > 0);
+        let cancelled = cancelled.map(|count| format!("{count} cancelled, "));
         format!(
             "{}{} done, {} skipped, {} failed, {}{} running, {rate:.1}/s",
             left.unwrap_or_default(),
             read(&self.succeeded),
             read(&self.skipped),
             read(&self.failed),
-            ended.unwrap_or_default(),
+            cancelled.unwrap_or_default(),
             read(&self.running),
         )
     }

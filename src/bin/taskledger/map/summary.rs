@@ -41,7 +41,7 @@ pub(super) fn text(
         read(&counts.skipped)
     );
     let more = [
-        (&counts.cancelled, "ended"),
+        (&counts.cancelled, "cancelled"),
         (&counts.left, "left alone"),
         (&counts.duplicates, "duplicates"),
         (&counts.blank, "blank"),
