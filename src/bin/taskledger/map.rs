@@ -247,7 +247,8 @@ impl Run<'_> {
         let (input, size) = open_input()?;
         shared.counts.all.store(size, Ordering::Relaxed);
         let end = if args.null { 0 } else { b'\n' };
-        let mut jobs = Jobs::new(args, Arc::clone(&shared), jobs);
+        let mut jobs = Jobs::new(args, Arc::clone(&shared), jobs)
+            .map_err(|error| Failure::Look(chain(&error)))?;
         let counts = Arc::clone(&shared.counts);
         let ended = move |bytes| counts.all.store(bytes, Ordering::Relaxed);
         let mut batches = input::read(input, end, ended);
@@ -256,7 +257,7 @@ impl Run<'_> {
                 shared.printer.note(format!("cannot read the input: {error}"));
                 shared.steering.stop(Stop::Input);
             }
-            while jobs.running.join_next().await.is_some() {}
+            jobs.end().await;
             let left = shared.later.end().await;
             if left > 0 {
                 shared.printer.note(format!(

@@ -1,5 +1,6 @@
 //! From the input to the commands: which ids run, and when.
 
+use super::course::Stop;
 use super::input::{self, Line};
 use super::progress::one_more;
 use super::{End, Shared};
@@ -8,11 +9,11 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use taskledger::{ByteId, TaskState};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use taskledger::{ByteId, Queue, QueueError, TaskState};
+use tokio::sync::mpsc;
 
 /// Which ids have been in the input: a keyed digest of 96 bits of each, which no two of a hundred million
 /// share but with a chance of one in 10^13.
@@ -34,15 +35,25 @@ impl Seen {
 pub(super) struct Jobs<'a> {
     args: &'a MapArgs,
     shared: Arc<Shared>,
-    slots: Arc<Semaphore>,
-    pub(super) running: JoinSet<()>,
+    /// Of jobs: each of its runners has one at a time, and one more waits for the first that is free.
+    queue: Queue<ByteId, (), ()>,
     seen: Seen,
 }
 
 impl<'a> Jobs<'a> {
-    pub(super) fn new(args: &'a MapArgs, shared: Arc<Shared>, at_a_time: usize) -> Self {
-        let slots = Arc::new(Semaphore::new(at_a_time));
-        Self { args, shared, slots, running: JoinSet::new(), seen: Seen::default() }
+    pub(super) fn new(
+        args: &'a MapArgs,
+        shared: Arc<Shared>,
+        at_a_time: usize,
+    ) -> Result<Self, QueueError> {
+        let queue = shared.ledger.queue_builder().capacity(NonZero::<usize>::MIN).of_futures();
+        queue.start(at_a_time)?;
+        Ok(Self { args, shared, queue, seen: Seen::default() })
+    }
+
+    /// Waits for all that has begun.
+    pub(super) async fn end(self) {
+        self.queue.stop().await;
     }
 
     /// Takes the ids in their order, until there are none or nothing new is to be started.
@@ -65,8 +76,6 @@ impl<'a> Jobs<'a> {
             // Those of its lines are not exactly those that were read.
             all += batch.bytes;
             self.shared.counts.taken.store(all, Ordering::Relaxed);
-            // What has ended takes no memory.
-            while self.running.try_join_next().is_some() {}
             tokio::task::yield_now().await;
         }
     }
@@ -108,21 +117,26 @@ impl<'a> Jobs<'a> {
         }
         let bytes = id.as_bytes().len() as u64 + 1;
         counts.begun.fetch_add(bytes, Ordering::Relaxed);
-        let slot = tokio::select! {
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
-            () = self.shared.steering.off() => return None,
+        let shared = Arc::clone(&self.shared);
+        let job = async move {
+            // It may have waited until nothing new is to be started.
+            if shared.steering.is_on() {
+                let ending = Ending::begin(&shared, bytes);
+                let end = shared.run(id).await;
+                ending.with(end);
+            }
         };
-        // Both may have come at once.
-        if !self.shared.steering.is_on() {
-            return None;
+        tokio::select! {
+            enqueued = self.queue.enqueue_future(job) => match enqueued {
+                Ok(()) => Some(()),
+                // The ledger has stopped recording.
+                Err(_) => {
+                    self.shared.steering.stop(Stop::Broken);
+                    None
+                }
+            },
+            () = self.shared.steering.off() => None,
         }
-        let ending = Ending::begin(&self.shared, bytes);
-        self.running.spawn(async move {
-            let end = ending.shared.run(id).await;
-            ending.with(end);
-            drop(slot);
-        });
-        Some(())
     }
 
     async fn is_wanted(&self, id: &ByteId, state: TaskState) -> bool {
