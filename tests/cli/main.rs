@@ -28,6 +28,7 @@ mod pruned;
 mod refusals;
 mod resolved;
 mod streams;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -135,11 +136,13 @@ fn snapshot(path: &Path) -> BTreeMap<PathBuf, (Option<Vec<u8>>, u32, SystemTime)
 }
 
 /// Every command that only looks, with what it needs.
-const LOOKS: [(&str, &[&str]); 8] = [
+const LOOKS: [(&str, &[&str]); 10] = [
     ("dump", &[]),
     ("dump", &["--format", "json"]),
     ("dump", &["--format", "csv"]),
     ("show", &["apple"]),
+    ("dump", &["--tree"]),
+    ("queue", &[]),
     ("log", &[]),
     ("stats", &[]),
     ("stats", &["--format", "json"]),
