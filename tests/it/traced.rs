@@ -261,3 +261,21 @@ async fn a_slow_sync_is_told() {
     assert!(slow.iter().any(|told| told.level == Some(tracing::Level::WARN)), "{slow:?}");
     ledger.close().await.unwrap();
 }
+
+/// What blocks, or is never dropped, keeps its scope from ending: whoever waits has to learn what it is.
+#[tokio::test(start_paused = true)]
+async fn what_keeps_a_scope_from_ending_is_named() {
+    listen();
+    let ledger = open(MemoryJournal::new()).await;
+    let root = ledger.scope();
+    let kept = root.wrap(std::future::pending::<()>()).unwrap();
+    let mut end = Box::pin(root.end());
+    let long = std::time::Duration::from_secs(11);
+    assert!(tokio::time::timeout(long, &mut end).await.is_err());
+    let mut told = told("a scope waits for what does not end");
+    told.retain(|told| told.fields["children"].contains("traced.rs"));
+    assert_eq!(told.len(), 2, "every five seconds: {told:?}");
+    assert_eq!(told[0].level, Some(tracing::Level::WARN));
+    drop(kept);
+    end.await;
+}
