@@ -21,7 +21,7 @@ pub(crate) use place::Place;
 pub(crate) use waiter::{Waiter, send};
 
 use crate::error::{AttemptError, Outcome, Poison, Rejection, panic_text};
-use crate::foreign::drop_caught;
+use crate::foreign::{caught, drop_caught};
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
@@ -399,9 +399,8 @@ where
         Poll::Pending
     })
     .await;
-    let dropped = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
-    if let Err(panic) = dropped {
-        tracing::warn!(panic = panic_text(panic), "the future of an attempt panicked when dropped");
+    if let Err(panic) = caught(|| slot.set(None)) {
+        tracing::warn!(panic, "the future of an attempt panicked when dropped");
     }
     outcome
 }
