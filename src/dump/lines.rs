@@ -339,16 +339,11 @@ fn judge(details: &TaskDetails) -> Result<(), String> {
         within("a note", note.text.len(), MAX_NOTE)?;
     }
     if details.state() == TaskState::Queued {
-        let waits = TaskDetails {
-            cell: details.cell,
-            queued_at: details.queued_at,
-            since: details.since,
-            fingerprint: details.fingerprint,
-            crashed_before: details.crashed_before,
-            payload: details.payload.clone(),
-            ..TaskDetails::ABSENT
-        };
-        if details.queued_at.is_none() || *details != waits {
+        let TaskDetails { cell, queued_at, since, fingerprint, crashed_before, .. } = *details;
+        let payload = details.payload.clone();
+        let known = TaskDetails { cell, queued_at, since, payload, ..TaskDetails::ABSENT };
+        let waits = TaskDetails { fingerprint, crashed_before, ..known };
+        if queued_at.is_none() || *details != waits {
             return Err("what is queued has a `queued_at`, and nothing of an attempt".to_owned());
         }
     }

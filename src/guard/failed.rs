@@ -66,10 +66,10 @@ where
     /// What the policies say of an id that has failed, in this very run or before.
     pub(super) async fn after_failure(&mut self, seen: &Seen) -> Result<Look, RunError<V, E>> {
         let details = self.details().await?.filter(|details| details.cell == seen.cell);
-        let Some(details) = details else { return Ok(Look::Again) };
+        let Some(mut details) = details else { return Ok(Look::Again) };
         // No ledger records a failure without a reason, but a journal may have been told of one. Nobody
         // knows what came of it then.
-        let failure = details.failure.clone().unwrap_or(Failure::Crashed);
+        let failure = details.failure.get_or_insert(Failure::Crashed).clone();
         let own = self.own.is_some_and(|own| {
             (own.attempt, own.since) == (details.attempt(), details.since) && !is_verdict(&failure)
         });

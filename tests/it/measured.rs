@@ -6,6 +6,7 @@ use crate::support::{
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use metrics_util::{CompositeKey, MetricKind};
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 use taskledger::{MemoryJournal, OnFailure, Retention, RunError, TaskState};
@@ -159,11 +160,14 @@ async fn the_gauges_tell_how_it_is() {
     });
     // No more than there can be permits.
     let ledger = Tasks::builder().max_pending(usize::MAX).open_journal(hooked).await.unwrap();
-    let gauge = |wanted: &str| {
-        let told = snapshotter.snapshot().into_vec();
-        let (.., value) = told.into_iter().find(|(key, ..)| labelled(key) == wanted).unwrap();
-        let DebugValue::Gauge(value) = value else { panic!("{value:?}") };
-        value.into_inner()
+    // Whatever is told is gone from the recorder.
+    let gauges = || -> HashMap<String, f64> {
+        let told = snapshotter.snapshot().into_vec().into_iter();
+        let gauges = told.filter_map(|(key, _, _, value)| match value {
+            DebugValue::Gauge(value) => Some((labelled(&key), value.into_inner())),
+            _ => None,
+        });
+        gauges.collect()
     };
     let mut marks = Vec::new();
     for (id, gate) in [("a", Some(&gates[0])), ("b", None), ("c", None), ("d", None)] {
@@ -176,15 +180,17 @@ async fn the_gauges_tell_how_it_is() {
     }
     gates[0].open();
     gates[1].somebody_waits().await;
-    assert_eq!(gauge("taskledger_queue_depth"), 3.0);
-    assert_eq!(gauge("taskledger_tasks state=succeeded"), 1.0);
+    let told = gauges();
+    assert_eq!(told["taskledger_queue_depth"], 3.0);
+    assert_eq!(told["taskledger_tasks state=succeeded"], 1.0);
     gates[1].open();
     for mark in marks {
         mark.finish().await.unwrap();
     }
     ledger.prune(&Retention::new().succeeded(Duration::ZERO)).await.unwrap();
     ledger.close().await.unwrap();
-    assert_eq!(gauge("taskledger_queue_depth"), 0.0);
-    assert_eq!(gauge("taskledger_tasks state=succeeded"), 0.0);
-    assert_eq!(gauge("taskledger_tombstones"), 4.0);
+    let told = gauges();
+    assert_eq!(told["taskledger_queue_depth"], 0.0);
+    assert_eq!(told["taskledger_tasks state=succeeded"], 0.0);
+    assert_eq!(told["taskledger_tombstones"], 4.0);
 }
