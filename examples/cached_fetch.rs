@@ -42,13 +42,21 @@ async fn look_up(
     let retry = Retry::attempts(three)
         .min_delay(Duration::from_millis(5))
         .when(|error: &String| error != "no such page");
+    let fetches = origin.clone();
     let claim = pages
         .task(key.to_owned())
         .timeout(Duration::from_millis(200))
         .retry(retry)
-        .run(move |cx: Context<String>| origin.clone().fetch(cx.id().clone()))
+        .run(move |cx: Context<String>| fetches.clone().fetch(cx.id().clone()))
         .await?;
-    Ok((claim.kind, claim.value.unwrap_or_default()))
+    match claim.value {
+        Some(page) => Ok((claim.kind, page)),
+        // It was over the cap, and is not in the cache: everybody fetches it.
+        None => {
+            let page = origin.fetch(key.to_owned()).await.map_err(RunError::Failed)?;
+            Ok((ClaimKind::Executed, page))
+        }
+    }
 }
 
 #[tokio::main]

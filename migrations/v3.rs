@@ -3,9 +3,9 @@
 //! What is new, each described where it belongs:
 //!
 //! ```text
-//! log-<N>/        events 15 and 16: what is queued has a payload,      src/journal/wire.rs
-//!                 and an attempt a parent
-//! checkpoint-<N>  bits 4 and 5 of the second byte of what is present   src/journal/checkpoint/entry.rs
+//! log-<N>/        events 15 to 17: what is queued has a payload,       src/journal/wire.rs
+//!                 an attempt a parent, or a crash before it
+//! checkpoint-<N>  bits 4 to 6 of the second byte of what is present    src/journal/checkpoint/entry.rs
 //! ```
 //!
 //! Every file of version 2 is one of version 3 that uses none of this, so nothing is written anew: the

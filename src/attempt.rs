@@ -15,15 +15,17 @@
 mod control;
 mod place;
 mod reason;
+mod text;
 mod waiter;
 
 pub(crate) use control::{Control, Seat, Stop, is_within, is_within_id, within};
 pub(crate) use place::Place;
 pub(crate) use reason::{GONE, HANDLE_DROPPED, LEFT, SCOPE_ENDED, asked, ended_with_its_caller};
+pub(crate) use text::{cut_at, debug_text};
 pub(crate) use waiter::{Waiter, send};
 
 use crate::error::{AttemptError, Outcome, Poison, Rejection, panic_text};
-use crate::foreign::drop_caught;
+use crate::foreign::{caught, drop_caught};
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
@@ -32,12 +34,13 @@ use crate::submission::{Answer, AttemptKey, Begin, Request, Ticket};
 use crate::sync::Arc;
 use place::Later;
 use serde::Serialize;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use text::cut;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -378,9 +381,8 @@ where
         Poll::Pending
     })
     .await;
-    let dropped = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
-    if let Err(panic) = dropped {
-        tracing::warn!(panic = panic_text(panic), "the future of an attempt panicked when dropped");
+    if let Err(panic) = caught(|| slot.set(None)) {
+        tracing::warn!(panic, "the future of an attempt panicked when dropped");
     }
     outcome
 }
@@ -434,48 +436,6 @@ pub(crate) fn output_of<V: Serialize>(value: &V, shared: &Shared) -> Output {
 /// What the success of a revoke is recorded as: its value is the caller's alone.
 pub(crate) const fn revoke_succeeded<V>(_value: &V, _shared: &Shared) -> Event {
     Event::Revoked
-}
-
-/// The `Debug` of a user's error, no longer than is kept.
-pub(crate) fn debug_text<E: fmt::Debug>(error: &E) -> String {
-    #[derive(Default)]
-    struct Bounded {
-        text: String,
-        full: bool,
-    }
-    impl fmt::Write for Bounded {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            if !self.full {
-                let fits = border(text, MAX_FAILURE_BYTES - self.text.len());
-                self.text.push_str(text.get(..fits).unwrap_or_default());
-                self.full = fits < text.len();
-            }
-            // Stops a `Debug` that would print gigabytes; one that does not listen costs no memory.
-            if self.full { Err(fmt::Error) } else { Ok(()) }
-        }
-    }
-    let mut text = Bounded::default();
-    match catch_unwind(AssertUnwindSafe(|| write!(text, "{error:?}"))) {
-        Ok(_) => text.text,
-        Err(panic) => cut(format!("(its Debug panicked: {})", panic_text(panic))),
-    }
-}
-
-fn cut(text: String) -> String {
-    cut_at(text, MAX_FAILURE_BYTES)
-}
-
-/// The text, no longer than so many bytes.
-pub(crate) fn cut_at(mut text: String, bytes: usize) -> String {
-    text.truncate(border(&text, bytes));
-    text
-}
-
-/// The last border of a character within the first `max` bytes.
-fn border(text: &str, max: usize) -> usize {
-    // `str::floor_char_boundary` is newer than the oldest Rust we build with.
-    let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    end.unwrap_or_default()
 }
 
 #[cfg(test)]

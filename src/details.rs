@@ -4,6 +4,10 @@
 //! [`record`](crate::Ledger::record) returns, and what the dump tool prints.
 //! One fold makes it, wherever the records come from.
 
+mod life;
+
+pub(crate) use life::Life;
+
 use crate::error::JournalError;
 use crate::journal::{Entry, Record};
 use crate::state::{
@@ -37,7 +41,7 @@ pub struct TaskDetails {
     pub queued_at: Option<Timestamp>,
     /// When the last attempt started.
     pub started_at: Option<Timestamp>,
-    /// When the last attempt ended, or the id was marked as succeeded.
+    /// When the last attempt ended, the id was marked as succeeded, or a verdict was given on its failure.
     pub ended_at: Option<Timestamp>,
     /// When the last revoke started.
     pub revoke_started_at: Option<Timestamp>,
@@ -52,8 +56,11 @@ pub struct TaskDetails {
     /// The position of the first record since the id was last not found, unless it is succeeded or
     /// revoking: what distinguishes one life of an id from the next.
     pub since: SeqNo,
-    /// Of the request that the last attempt serves, if its caller gave one.
+    /// Of the request that the id serves, if a caller has given one since it was last not found.
     pub fingerprint: Option<Fingerprint>,
+    /// Whether an attempt before the last one crashed, since the id was last not found, and nobody has said
+    /// what came of that: its effect may have happened, whatever came after it.
+    pub crashed_before: bool,
     /// The scope within which the last attempt ran, if that is recorded itself.
     pub parent: Option<Parent>,
     /// What is to be done, serialized, while it waits in the queue, runs from there, or has failed to.
@@ -82,6 +89,7 @@ impl TaskDetails {
         output: Output::Absent,
         since: SeqNo::ZERO,
         fingerprint: None,
+        crashed_before: false,
         parent: None,
         payload: None,
         notes: VecDeque::new(),
@@ -105,6 +113,12 @@ impl TaskDetails {
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.cell.attempt
+    }
+
+    /// Whether an attempt of this life has crashed, the last one included, and nobody has said what came of
+    /// that.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.crashed_before || self.failure == Some(Failure::Crashed)
     }
 
     /// What follows from these details and the id's next record. A record of the ledger itself
@@ -144,7 +158,7 @@ impl TaskDetails {
             self.failure = None;
         }
         if matches!(state, TaskState::Succeeded | TaskState::Revoking) {
-            (self.since, self.payload) = (SeqNo::ZERO, None);
+            (self.since, self.payload, self.crashed_before) = (SeqNo::ZERO, None, false);
         } else {
             (self.revoke_started_at, self.revoke_failure) = (None, None);
             (self.succeeded_by, self.output) = (None, Output::Absent);
@@ -163,7 +177,8 @@ impl TaskDetails {
     }
 
     /// What is known of the id whose cell is `cell`, from as few records as tell it: walks from the
-    /// last record back to the start of the last attempt, or down to the checkpoint.
+    /// last record back to the start of the last attempt (of what waits in the queue: of the one before
+    /// that), or down to the checkpoint.
     ///
     /// `fetch` reads the record at a position after `base_seq`; `base` reads what the checkpoint
     /// knows of the id, and is asked at most once.
@@ -194,7 +209,7 @@ impl TaskDetails {
             at = *prev;
             let queued = matches!(event, Event::Queued { .. });
             newest_first.push(record);
-            if queued {
+            if queued && attempt_seen {
                 break;
             }
         }
@@ -205,14 +220,20 @@ impl TaskDetails {
 
     fn told(self, cell: Cell, at: Timestamp, event: &Event) -> Self {
         match event {
-            Event::Queued { payload, since } => Self {
-                cell,
-                queued_at: Some(at),
-                since: began(*since, cell.seq),
-                payload: payload.clone(),
-                ..Self::ABSENT
-            },
-            Event::Started { epoch, since, fingerprint, parent, .. } => Self {
+            Event::Queued { payload, since } => {
+                let since = began(*since, cell.seq);
+                let same_life = since == self.since;
+                Self {
+                    cell,
+                    queued_at: Some(at),
+                    since,
+                    fingerprint: self.fingerprint.filter(|_| same_life),
+                    crashed_before: same_life && self.has_crashed(),
+                    payload: payload.clone(),
+                    ..Self::ABSENT
+                }
+            }
+            Event::Started { epoch, since, fingerprint, parent, crashed_before, .. } => Self {
                 cell,
                 epoch: Some(*epoch),
                 queued_at: self.queued_at.filter(|_| self.cell.state == TaskState::Queued),
@@ -221,6 +242,7 @@ impl TaskDetails {
                 started_at: Some(at),
                 since: began(*since, cell.seq),
                 fingerprint: *fingerprint,
+                crashed_before: *crashed_before,
                 ..Self::ABSENT
             },
             Event::Succeeded { by, output } => Self {
@@ -230,13 +252,20 @@ impl TaskDetails {
                 succeeded_by: Some(*by),
                 output: output.clone(),
                 since: SeqNo::ZERO,
+                crashed_before: false,
                 payload: None,
                 ..self
             },
             Event::Failed { failure } => {
                 Self { cell, ended_at: Some(at), failure: Some(failure.clone()), ..self }
             }
-            Event::Resolved { failure } => Self { cell, failure: Some(failure.clone()), ..self },
+            Event::Resolved { failure } => {
+                // Who gives up has found out nothing.
+                let gave_up = matches!(failure, Failure::GaveUp { .. });
+                let crashed_before = gave_up && self.has_crashed();
+                let (ended_at, failure) = (Some(at), Some(failure.clone()));
+                Self { cell, ended_at, failure, crashed_before, ..self }
+            }
             Event::RevokeStarted => {
                 Self { cell, revoke_started_at: Some(at), revoke_failure: None, ..self }
             }

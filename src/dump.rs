@@ -42,6 +42,7 @@ mod repair;
 mod stats;
 mod verify;
 
+pub use backup::outside;
 #[cfg(feature = "json")]
 pub use export::Exported;
 #[cfg(feature = "json")]

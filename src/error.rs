@@ -156,7 +156,7 @@ impl<F> fmt::Display for LaunchError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
-            Self::Rejected { .. } => f.write_str("rejected"),
+            Self::Rejected { reason, .. } => write!(f, "{reason}"),
             Self::Lost => f.write_str("the runtime went down before the start could be told"),
         }
     }
@@ -179,7 +179,7 @@ impl<F> fmt::Debug for LaunchError<F> {
 impl<F> Error for LaunchError<F> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Rejected { reason, .. } => Some(reason),
+            Self::Rejected { reason, .. } => reason.source(),
             Self::Refused { .. } | Self::Lost => None,
         }
     }
@@ -268,7 +268,7 @@ impl<F, V, E> fmt::Display for AttemptError<F, V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { state, .. } => write!(f, "refused: the id is {state}"),
-            Self::Rejected { .. } => f.write_str("rejected"),
+            Self::Rejected { reason, .. } => write!(f, "{reason}"),
             Self::Failed(_) => f.write_str("the attempt failed"),
             Self::Panicked(text) => write!(f, "the attempt panicked: {text}"),
             Self::Cancelled(text) => write!(f, "the attempt was cancelled: {text}"),
@@ -309,7 +309,7 @@ impl<F, V, E> fmt::Debug for AttemptError<F, V, E> {
 impl<F, V, E> Error for AttemptError<F, V, E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Rejected { reason, .. } => Some(reason),
+            Self::Rejected { reason, .. } => reason.source(),
             Self::InDoubt { poison, .. } => Some(poison),
             Self::Refused { .. }
             | Self::Failed(_)
@@ -334,7 +334,7 @@ pub enum ChangeError {
         state: TaskState,
     },
     /// The request was not taken up. Nothing changed.
-    #[error("rejected")]
+    #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The ledger failed while it was recording this. The next open shows whether it made it.
     #[error("in doubt: the ledger failed while recording this")]
@@ -382,10 +382,10 @@ pub enum PruneError {
         newest: Timestamp,
     },
     /// What is known of a task cannot be read.
-    #[error("the age of a task cannot be read")]
+    #[error(transparent)]
     Read(#[from] ReadError),
     /// It could not be recorded.
-    #[error("it could not be recorded")]
+    #[error(transparent)]
     Change(#[from] ChangeError),
 }
 

@@ -4,10 +4,15 @@ use crate::error::panic_text;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Calls it, and tells of its panic. The payload of that is the user's as well, and is gone.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)
+}
+
 /// Drops it, whatever it does then.
 pub(crate) fn drop_caught<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        tracing::warn!(panic = panic_text(panic), "something of the user's panicked when dropped");
+    if let Err(panic) = caught(|| drop(value)) {
+        tracing::warn!(panic, "something of the user's panicked when dropped");
     }
 }
 

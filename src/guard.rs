@@ -33,7 +33,7 @@ pub use resolve::Verdict;
 use crate::attempt;
 use crate::details::TaskDetails;
 use crate::error::{Rejection, RunError};
-use crate::foreign::Contained;
+use crate::foreign::{Contained, drop_caught};
 use crate::id::{EncodedId, TaskId};
 use crate::index::Seen;
 use crate::ledger::{Ledger, TaskOutput, decoded};
@@ -56,11 +56,11 @@ pub(crate) struct Run<K, V, W> {
     pub(crate) encoded: EncodedId,
     pub(crate) options: Options<K, V>,
     pub(crate) work: Arc<Mutex<Contained<W>>>,
-    /// An attempt that ended with its caller, or its runtime, while this request waited for it: it is
-    /// no failure of this request.
+    /// The id as this request has found it. An attempt that ended with its caller, or its runtime, since
+    /// then is no failure of this request, and does not count for it.
+    pub(crate) came: Option<Seen>,
+    /// The last attempt of somebody who left this request behind, whatever it had ended in.
     pub(crate) pardoned: Option<AttemptKey>,
-    /// The last attempt that does not count for this request, and how many there were.
-    pub(crate) spared: Option<(AttemptKey, u32)>,
 }
 
 /// What becomes of a call when it comes to an id.
@@ -150,12 +150,13 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
         let work = Arc::new(Mutex::new(Contained::new(work)));
         let (ledger, id) = (self.clone(), Arc::new(id));
-        let mut run = Run { ledger, id, encoded, options, work, pardoned: None, spared: None };
-        let begun = loop {
-            match run.comes().await? {
-                Comes::First(begun) => break begun,
-                Comes::Told(answer) => return answer,
-                Comes::Again => {}
+        let mut run = Run { ledger, id, encoded, options, work, came: None, pardoned: None };
+        let begun = match run.begins().await {
+            Ok(begun) => begun,
+            Err(answer) => {
+                // The id may panic.
+                drop_caught(run);
+                return answer;
             }
         };
         let leaves = run.options.cancel_with_caller || run.options.scope.is_some();
@@ -167,7 +168,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             let answer = drive.drive().await;
             let ran = drive.own.is_some();
             // What the user has given is gone before anybody is told.
-            let tells = drive.end();
+            let tells = std::mem::take(&mut drive.tells);
+            drop_caught(drive);
             begun.land(&answer, tells);
             attempt::send(reply, (answer, ran));
         };
@@ -180,6 +182,17 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 }
 
 impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
+    /// Until it is the first, or has an answer.
+    async fn begins<E>(&mut self) -> Result<Begun, Answer<V, E>> {
+        loop {
+            match self.comes().await.map_err(Err)? {
+                Comes::First(begun) => return Ok(begun),
+                Comes::Told(answer) => return Err(answer),
+                Comes::Again => {}
+            }
+        }
+    }
+
     /// Somebody asks for it.
     async fn comes<E>(&mut self) -> Result<Comes<V, E>, RunError<V, E>> {
         let shared = Arc::clone(self.ledger.shared());
@@ -188,7 +201,8 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             if sabotage::is(Sabotage::RunAgain) && self.ledger.forget(&*self.id).await.is_ok() {
                 return Ok(Comes::Again);
             }
-            let claim = self.replayed(ClaimKind::Replayed).await?;
+            let details = self.in_time(self.details()).await??;
+            let claim = self.replay(ClaimKind::Replayed, details)?;
             return Ok(claim.map_or(Comes::Again, |claim| Comes::Told(Ok(claim))));
         }
         if attempt::is_within_id(&shared, &self.encoded) {
@@ -202,13 +216,14 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             let none = tokio::runtime::Handle::try_current().is_err();
             return Err(if none { Rejection::NoRuntime } else { Rejection::NoTimer }.into());
         }
+        self.came.get_or_insert_with(|| shared.index.seen(self.encoded.as_bytes()));
         let fingerprint = self.options.fingerprint;
         match shared.flights.join_or_begin(&shared.index, &self.encoded, fingerprint) {
             Joined::Own(begun) => Ok(Comes::First(begun)),
             Joined::Other(flight, seen) => {
                 // It has none to be compared with, but what it may be waiting for has.
                 if fingerprint.is_some() && !flight.has_fingerprint() {
-                    if let Some(details) = self.details().await? {
+                    if let Some(details) = self.in_time(self.details()).await?? {
                         self.same_request(Stored::of(&details))?;
                     }
                 }
@@ -220,7 +235,7 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             Joined::Stranger(flight) => {
                 // Until its attempt is on record, it may still make way for this one.
                 if self.in_time(flight.begins()).await? {
-                    if let Some(details) = self.details().await? {
+                    if let Some(details) = self.in_time(self.details()).await?? {
                         self.same_request(Stored::of(&details))?;
                     }
                     // On record is something else by now, which it has to hear of first.
@@ -278,11 +293,6 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
     }
 
     /// The stored output of the id; `None` if it has not succeeded any more.
-    async fn replayed<E>(&self, kind: ClaimKind) -> Result<Option<Claim<V>>, RunError<V, E>> {
-        let details = self.details().await?;
-        self.replay(kind, details)
-    }
-
     fn replay<E>(
         &self,
         kind: ClaimKind,

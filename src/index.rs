@@ -13,7 +13,7 @@
 mod listed;
 mod published;
 
-use crate::details::TaskDetails;
+use crate::details::{Life, TaskDetails};
 use crate::id::EncodedId;
 use crate::sabotage::{self, Sabotage};
 use crate::seal::Seal;
@@ -40,8 +40,8 @@ pub(crate) struct Change {
     pub(crate) cell: Cell,
     /// Whose record it is: that of an attempt or a revoke of this process, or of somebody else.
     pub(crate) key: Option<AttemptKey>,
-    /// Where its life began, as far as that is known.
-    pub(crate) since: SeqNo,
+    /// What is known of its life.
+    pub(crate) life: Life,
     /// What became of its tombstone, if anything.
     pub(crate) moved: Option<Grave>,
 }
@@ -53,6 +53,8 @@ pub(crate) struct Seen {
     pub(crate) cell: Cell,
     /// Who runs; or, of a failed id, whose attempt that was, unless there is a verdict on it.
     pub(crate) key: Option<AttemptKey>,
+    /// How many attempts of its life have ended with whoever had begun them, so far.
+    pub(crate) left: u32,
 }
 
 /// Tombstones are hashes already, under a key that nobody outside has.
@@ -157,12 +159,12 @@ impl Index {
     /// All that the writer has to know of an id.
     pub(crate) fn find(&self, id: &EncodedId) -> Found {
         let (cell, tombstone) = self.look(id.as_bytes());
-        let (key, since) = if cell.state == TaskState::Failed {
+        let (key, life) = if cell.state == TaskState::Failed {
             lock(&self.published).failed.get(id).copied().unwrap_or_default()
         } else {
-            (None, SeqNo::ZERO)
+            (None, Life::default())
         };
-        Found { cell, since, key, tombstone }
+        Found { cell, life, key, tombstone }
     }
 
     /// Whether there is this one.
@@ -199,7 +201,7 @@ impl Index {
         let anyone = self.waiting.load(Ordering::SeqCst) > 0;
         {
             let mut published = lock(&self.published);
-            for Change { id, cell, key, since, moved } in changes {
+            for Change { id, cell, key, life, moved } in changes {
                 if anyone && cell.state.is_settled() {
                     settled.push(id.clone());
                 }
@@ -214,7 +216,7 @@ impl Index {
                     self.put_grave(grave);
                 }
                 backlog |= [before.state, cell.state].contains(&TaskState::Queued);
-                published.moved(id, before, cell, key, since);
+                published.moved(id, before, cell, key, life);
             }
         }
         if backlog {
@@ -237,7 +239,7 @@ impl Index {
         let mut published = lock(&self.published);
         for (id, cell) in cells {
             let before = self.put(&id, cell);
-            published.moved(id, before, cell, None, SeqNo::ZERO);
+            published.moved(id, before, cell, None, Life::default());
         }
     }
 
@@ -282,7 +284,7 @@ impl Index {
                     | TaskState::Running
                     | TaskState::Failed
                     | TaskState::Revoking => {
-                        anew.moved(id.clone(), Cell::ABSENT, *cell, None, SeqNo::ZERO);
+                        anew.moved(id.clone(), Cell::ABSENT, *cell, None, Life::default());
                     }
                 }
                 true
@@ -337,18 +339,19 @@ impl Index {
         let published = lock(&self.published);
         let (cell, tombstone) = self.look(id);
         let cell = if tombstone.is_some() { TaskDetails::buried().cell } else { cell };
-        let key = match cell.state {
-            TaskState::Running => published.running.get(id).and_then(|(key, _)| *key),
-            TaskState::Failed => published.failed.get(id).and_then(|(key, _)| *key),
-            TaskState::Revoking => published.revoking.get(id).copied().flatten(),
+        let known = match cell.state {
+            TaskState::Running => published.running.get(id).copied(),
+            TaskState::Failed => published.failed.get(id).copied(),
+            TaskState::Revoking => published.revoking.get(id).map(|key| (*key, Life::default())),
             TaskState::NotFound | TaskState::Queued | TaskState::Succeeded => None,
         };
-        Seen { cell, key }
+        let (key, life) = known.unwrap_or_default();
+        Seen { cell, key, left: life.left }
     }
 
     /// Where the life of a running id began.
     pub(crate) fn since(&self, id: &[u8]) -> SeqNo {
-        lock(&self.published).running.get(id).map(|(_, since)| *since).unwrap_or_default()
+        lock(&self.published).running.get(id).map(|(_, life)| life.since).unwrap_or_default()
     }
 
     /// The ids in a state that is kept as an exact set, at one moment; `None` for the others.

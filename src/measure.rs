@@ -5,7 +5,7 @@
 //! | `taskledger_claims_total` | counter, by `kind` | calls of `run`, each once: see below |
 //! | `taskledger_sync_seconds` | histogram | how long a group takes until it is durable |
 //! | `taskledger_batch_requests` | histogram | requests in a group |
-//! | `taskledger_queue_depth` | gauge | requests that are submitted and not answered, as of the last group; ends of attempts are not counted |
+//! | `taskledger_queue_depth` | gauge | how much of `max_pending` is taken, as of the last group: each request that is submitted and not answered, but many ids of one call never take more than half; ends and notes of attempts are not counted |
 //! | `taskledger_tasks` | gauge, by `state` | ids in a state, as of the last group |
 //! | `taskledger_tombstones` | gauge | pruned successes, as of the last group |
 //! | `taskledger_recovery_seconds` | gauge | how long the last open took |
@@ -92,7 +92,8 @@ mod on {
             metrics::histogram!("taskledger_sync_seconds").record(took.as_secs_f64());
             metrics::histogram!("taskledger_batch_requests").record(requests as f64);
             let free = shared.permits.available_permits();
-            let depth = shared.options.max_pending.saturating_sub(free);
+            let all = shared.options.max_pending.min(tokio::sync::Semaphore::MAX_PERMITS);
+            let depth = all.saturating_sub(free);
             metrics::gauge!("taskledger_queue_depth").set(depth as f64);
             let counts = shared.index.counts();
             for (state, count) in TaskState::ALL.iter().zip(counts) {

@@ -6,8 +6,8 @@ use crate::sabotage::{self, Sabotage};
 use crate::state::{Failure, TaskState, Timestamp};
 use std::time::{Duration, SystemTime};
 
-/// How long finished tasks are kept, by state, counted from when they finished. What is not named is
-/// kept for ever.
+/// How long finished tasks are kept, by state, counted from when they finished, or from the last verdict on
+/// a failure. What is not named is kept for ever.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     succeeded: Option<Duration>,
@@ -29,8 +29,9 @@ impl Retention {
     }
 
     /// Failures are kept so long; after that they are forgotten. One that crashed or was given up is
-    /// kept until it is [resolved](crate::Ledger::resolve), since its effect may have happened; and one
-    /// that was released to be tried again until it is: it goes on with the effect key that it had.
+    /// kept until it is [resolved](crate::Ledger::resolve), since its effect may have happened, also if it
+    /// crashed in an earlier attempt and the last one has failed; and one that was released to be tried
+    /// again until it is: it goes on with the effect key that it had.
     #[must_use]
     pub const fn failed(mut self, age: Duration) -> Self {
         self.failed = Some(age);
@@ -92,7 +93,8 @@ impl Limits {
                         | Failure::Resolved(_),
                     ) => false,
                 };
-                let held = is_open && !sabotage::is(Sabotage::PruneHeld);
+                let held =
+                    (is_open || details.crashed_before) && !sabotage::is(Sabotage::PruneHeld);
                 (self.failed, if held { Fate::Held } else { Fate::Forgotten })
             }
             TaskState::NotFound | TaskState::Queued | TaskState::Running | TaskState::Revoking => {

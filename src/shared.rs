@@ -1,7 +1,7 @@
 //! What all clones of a handle, the attempts and the writer share.
 
 use crate::attempt::Control;
-use crate::error::{CloseError, Poison, Rejection};
+use crate::error::{CloseError, Poison, Rejection, panic_text};
 use crate::guard::Flights;
 use crate::id::{EncodedId, IdShape};
 use crate::index::Index;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) submissions: Submissions,
     /// Back-pressure: one permit for each request that is submitted and not answered.
     pub(crate) permits: Semaphore,
+    /// The same for the notes of what runs, which are taken while the ledger closes.
+    notes: Semaphore,
     pub(crate) recovery: Recovery,
     /// What ids look like, once that is known.
     pub(crate) shape: OnceLock<IdShape>,
@@ -78,6 +80,7 @@ impl Shared {
         let shape = if shape.is_opaque() { sampled() } else { Some(shape) };
         Self {
             permits: Semaphore::new(options.max_pending.min(Semaphore::MAX_PERMITS)),
+            notes: Semaphore::new(options.max_pending.min(Semaphore::MAX_PERMITS)),
             options,
             index,
             submissions: Submissions::new(),
@@ -134,17 +137,19 @@ impl Shared {
         self.index.doubt(requests.iter().filter_map(Request::id).cloned());
         self.index.doubt(self.submissions.poison(poison));
         self.close_permits();
+        self.notes.close();
         if let Some((group, _)) = in_flight {
             group.answer(Err(poison.clone()));
         }
         self.index.wake_all();
+        self.watchers.end();
         if matches!(poison, Poison::Stuck { .. }) {
             // The writer may never come back to say so.
             self.end_with(Err(CloseError::Poisoned(poison.clone())));
         }
         // Last, and caught: whoever listens is foreign code.
         let told = std::panic::AssertUnwindSafe(|| tracing::error!(%poison, "poisoned"));
-        drop(std::panic::catch_unwind(told));
+        drop(std::panic::catch_unwind(told).map_err(panic_text));
     }
 
     /// Why the ledger stopped recording, if it has.
@@ -193,6 +198,8 @@ impl Shared {
     /// The writer is gone.
     pub(crate) fn ended(&self, result: Result<(), CloseError>) {
         self.close_permits();
+        self.notes.close();
+        self.watchers.end();
         self.end_with(result);
     }
 
@@ -206,8 +213,17 @@ impl Shared {
     /// Waits for room. The permit goes with a request to the writer, which gives it back with the
     /// answer.
     pub(crate) async fn permit(&self) -> Result<(), Rejection> {
-        let permit = match self.permits.try_acquire() {
-            Err(TryAcquireError::NoPermits) => wake::guarded(self.permits.acquire()).await.ok(),
+        self.permit_of(&self.permits).await
+    }
+
+    /// As [`permit`](Self::permit), for a note of an attempt: there is room until the last of them is gone.
+    pub(crate) async fn permit_to_note(&self) -> Result<(), Rejection> {
+        self.permit_of(&self.notes).await
+    }
+
+    async fn permit_of(&self, permits: &Semaphore) -> Result<(), Rejection> {
+        let permit = match permits.try_acquire() {
+            Err(TryAcquireError::NoPermits) => wake::guarded(permits.acquire()).await.ok(),
             tried => tried.ok(),
         };
         match permit {
@@ -251,9 +267,10 @@ impl Shared {
         Timestamp::from_micros(self.newest.load(Ordering::Acquire))
     }
 
-    /// So many requests are answered: there is room again.
-    pub(crate) fn answered(&self, requests: usize) {
+    /// So many requests are answered, and so many notes: there is room again.
+    pub(crate) fn answered(&self, requests: usize, notes: usize) {
         self.permits.add_permits(requests);
+        self.notes.add_permits(notes);
     }
 
     fn close_permits(&self) {

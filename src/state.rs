@@ -112,10 +112,12 @@ pub enum Event {
         /// The position of the first record since the id was last not found; [`SeqNo::ZERO`] says
         /// that it is this one.
         since: SeqNo,
-        /// Of the request that it serves, if its caller gave one.
+        /// Of the request that it serves, if its caller gave one, or that of an attempt before it.
         fingerprint: Option<Fingerprint>,
         /// The scope within which it runs, if that is recorded itself.
         parent: Option<Parent>,
+        /// Whether an attempt before it crashed, and nobody has said what came of that.
+        crashed_before: bool,
     },
     /// The attempt has told how far it has got, or somebody why a failed one is resolved.
     Noted {

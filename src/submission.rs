@@ -17,36 +17,23 @@
 //! Writer and watchdog race for the decision of a group in flight; one
 //! compare-and-swap settles it, so a group is never both published and given up.
 
+mod errand;
 mod request;
 
+pub(crate) use errand::{Checkpointed, CopyOf, Errand, ReaderOf};
 pub(crate) use request::{AttemptKey, Begin, Request, Within};
 
-use crate::details::TaskDetails;
-use crate::error::{CheckpointError, JournalError, Poison, Rejection};
+use crate::error::{Poison, Rejection};
 use crate::id::EncodedId;
-use crate::journal::{Copier, Reader};
 use crate::sabotage::{self, Sabotage};
-use crate::state::{Cell, SeqNo, TaskState};
+use crate::state::{Cell, TaskState};
 use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, lock};
 use crate::wake;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::oneshot;
-
-impl Errand {
-    /// Whether nobody waits for it any more.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Read { reply, .. } => reply.is_closed(),
-            Self::Checkpoint { reply, .. } => reply.is_closed(),
-            Self::Reader { reply } => reply.is_closed(),
-        }
-    }
-}
 
 /// What the writer says to a request once its group is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,41 +52,6 @@ pub(crate) enum Answer {
     ScopeEnded,
     /// The end of a scope within which something still runs: it is recorded after that.
     Deferred,
-}
-
-/// Work of the writer that records nothing, done between groups, after the one it was submitted with.
-#[derive(Debug)]
-pub(crate) enum Errand {
-    /// Read the details of an id, if it is known by then.
-    Read { id: EncodedId, reply: oneshot::Sender<Result<Option<TaskDetails>, JournalError>> },
-    /// Fold everything recorded so far into a checkpoint, and hand out what copies it if `copy` says
-    /// so.
-    Checkpoint { copy: bool, reply: oneshot::Sender<Checkpointed> },
-    /// Hand out what reads the last checkpoint, and up to where that goes.
-    Reader { reply: oneshot::Sender<ReaderOf> },
-}
-
-/// What became of a checkpoint that was asked for.
-pub(crate) type Checkpointed = Result<CopyOf, CheckpointError>;
-
-/// What copies a checkpoint, if that was wanted and the journal can.
-#[derive(Clone, Default)]
-pub(crate) struct CopyOf(pub(crate) Option<Copier>);
-
-impl fmt::Debug for CopyOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CopyOf").field(&self.0.is_some()).finish()
-    }
-}
-
-/// What reads a checkpoint, if there is one and the journal can.
-#[derive(Default)]
-pub(crate) struct ReaderOf(pub(crate) Option<(SeqNo, Reader)>);
-
-impl fmt::Debug for ReaderOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ReaderOf").field(&self.0.as_ref().map(|(last, _)| last)).finish()
-    }
 }
 
 /// Requests that are made durable together, and the one verdict on them.
@@ -209,7 +161,7 @@ impl Future for Ticket {
 pub(crate) enum Phase {
     /// It does.
     Open,
-    /// Only the ends of what runs.
+    /// Only the notes and the ends of what runs.
     Closing,
     /// Nothing is recorded any more.
     Poisoned(Poison),
@@ -286,10 +238,11 @@ impl Submissions {
     }
 
     /// Submits new work. With `Start` and `StartRevoke` an attempt begins to live, until
-    /// [`leave`](Self::leave).
+    /// [`leave`](Self::leave). What runs may note something until it ends, also while the ledger closes.
     pub(crate) fn submit(&self, request: Request) -> Result<Ticket, Rejection> {
         let mut forming = lock(&self.forming);
-        if let Some(rejection) = forming.rejection() {
+        let ends = matches!(forming.phase, Phase::Closing) && request.is_note();
+        if let Some(rejection) = forming.rejection().filter(|_| !ends) {
             return Err(rejection);
         }
         forming.live += usize::from(request.begins());

@@ -56,7 +56,8 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
 
     /// No attempt goes on after this moment, and none begins: what was recorded as started when it came
     /// is recorded as [`TimedOut`](crate::Failure::TimedOut), without its future being polled. A run that
-    /// waits for what others do waits until then at most. Default: none.
+    /// waits for what others do waits until then at most, and so does one that reads a stored output: a replay
+    /// is one read by the writer, behind what that is recording. Default: none.
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
         self
@@ -71,8 +72,9 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     }
 
     /// Of a run: what the request is about. The same id with another fingerprint is refused with
-    /// [`OtherRequest`](crate::RunError::OtherRequest). Only a keyed hash of it is kept, with the
-    /// attempt; an id whose last attempt had none takes any, and so does one of which
+    /// [`OtherRequest`](crate::RunError::OtherRequest). Only a keyed hash of it is kept, as
+    /// long as the [effect key](crate::Context::effect_key) stays the same: an attempt without one changes
+    /// nothing of it. An id that was never given one takes any, and so does one of which
     /// [pruning](Ledger::prune) has left no more than that it has succeeded. A verdict changes nothing of it:
     /// what is [released](crate::Verdict::Retry) is released to the same request.
     pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
@@ -87,15 +89,18 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
         self
     }
 
-    /// Of a run: what to do if the last attempt crashed, so that its effect may have happened. Default:
-    /// run it again.
+    /// Of a run: what to do if an attempt crashed, so that its effect may have happened, and nobody has said
+    /// since what came of it. An attempt that was run in spite of that says nothing, if it fails: the question
+    /// goes on until the id succeeds, gets a [verdict](Ledger::resolve), or is forgotten, or until a
+    /// [probe](Self::probe) finds that it has not happened. Default: run it again.
     pub const fn on_crash(mut self, policy: OnCrash) -> Self {
         self.options.on_crash = policy;
         self
     }
 
-    /// Of a run: if the last attempt crashed, asks this whether it has happened after all. Its context
-    /// has the effect key that the attempt had. It is dropped at the [`timeout`](Self::timeout) and the
+    /// Of a run: if an attempt crashed, and nobody has said since what came of it, asks this whether it has
+    /// happened after all: it is [`OnCrash::Ask`] from now on. (Another policy after that wins, and then nobody
+    /// is asked.) Its context has the effect key that the attempt had. It is dropped at the [`timeout`](Self::timeout) and the
     /// [`deadline`](Self::deadline), when the id is [cancelled](Ledger::cancel), when its caller is dropped
     /// and wanted to [cancel with that](Self::cancel_with_caller), and when the ledger is closed: then it
     /// has found out nothing. What happens to the id while it is asked comes first: a verdict, an attempt of
@@ -110,8 +115,12 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     }
 
     /// Of a run: gives the id up after so many attempts, those that crashed included, so that what kills
-    /// its process does not kill every next one: it is failed, and left alone, until it is
-    /// [resolved](Ledger::resolve). A crash is held, or asked about, first. Default: no bound.
+    /// its process does not kill every next one: it is failed, and no run tries it again until it is
+    /// [resolved](Ledger::resolve). (A [launch](Ledger::launch) starts it all the same, and
+    /// [`mark_succeeded`](Ledger::mark_succeeded) makes it a success: they heed no policy.) Counted is since
+    /// the id was last not found; an attempt that ended with whoever had begun it counts for everybody but
+    /// those who waited for it. A crash is held, or asked about, first. What somebody has found out to have
+    /// [failed](crate::Verdict::Failed) stays recorded as that. Default: no bound.
     pub const fn max_attempts(mut self, attempts: NonZero<u32>) -> Self {
         self.options.max_attempts = Some(attempts);
         self

@@ -5,7 +5,7 @@ use crate::id::{EncodedId, TaskId};
 use crate::journal::{Entry, Record};
 use crate::ledger::{Ledger, TaskOutput};
 use crate::state::{Event, SeqNo, Timestamp};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,23 +17,34 @@ use tokio::sync::broadcast::error::RecvError;
 const BUFFER: usize = 4096;
 
 /// Those who watch a ledger.
+/// `None` when nothing more will be recorded.
 #[derive(Debug)]
-pub(crate) struct Watchers(broadcast::Sender<Arc<Record>>);
+pub(crate) struct Watchers(Mutex<Option<broadcast::Sender<Arc<Record>>>>);
 
 impl Watchers {
     pub(crate) fn new() -> Self {
-        Self(broadcast::Sender::new(BUFFER))
+        Self(Mutex::new(Some(broadcast::Sender::new(BUFFER))))
     }
 
     /// Tells what was recorded and published. Costs nothing while nobody watches.
     pub(crate) fn tell(&self, records: Vec<Record>) {
-        if self.0.receiver_count() == 0 {
-            return;
-        }
+        let all = lock(&self.0).clone();
+        let Some(all) = all.filter(|all| all.receiver_count() > 0) else { return };
         for record in records {
             // Nobody listening any more is fine; a waker that panics is its owner's loss.
-            wake::caught(|| drop(self.0.send(Arc::new(record))));
+            wake::caught(|| drop(all.send(Arc::new(record))));
         }
+    }
+
+    /// Nothing more will be told. Who watches hears of that behind all that was.
+    pub(crate) fn end(&self) {
+        let all = lock(&self.0).take();
+        wake::caught(|| drop(all));
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
+        let all = lock(&self.0).clone();
+        all.unwrap_or_else(|| broadcast::Sender::new(1)).subscribe()
     }
 }
 
@@ -73,7 +84,8 @@ impl<K> fmt::Debug for Transition<K> {
     }
 }
 
-/// Who watches was too slow: so many records were not seen. The next call goes on with the oldest that
+/// Who watches was too slow: so many records were not seen, those that are of no id (of an open, of the
+/// metadata) among them. The next call goes on with the oldest that
 /// is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{missed} records were missed: they came faster than they were taken")]
@@ -107,7 +119,6 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// ledger.launch_block(7, async { Ok::<_, String>(()) }).await?;
     /// ledger.close().await?;
     /// let mut names = Vec::new();
-    /// drop(ledger);
     /// while let Some(transition) = transitions.next().await {
     ///     let transition = transition?;
     ///     names.push((transition.id()?, transition.event.name()));
@@ -117,12 +128,13 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// ```
     #[must_use]
     pub fn watch(&self) -> Transitions<K> {
-        Transitions { records: self.shared().watchers.0.subscribe(), ids: PhantomData }
+        Transitions { records: self.shared().watchers.subscribe(), ids: PhantomData }
     }
 }
 
 impl<K: TaskId> Transitions<K> {
-    /// The next transition; `None` when the ledger is closed and all handles are gone.
+    /// The next transition; `None` when the ledger is closed, or has stopped recording, and everything before
+    /// that was told.
     ///
     /// # Durability
     ///

@@ -15,7 +15,9 @@ use std::task::{Context, Wake, Waker};
 /// Wakes or drops somebody else's waker. Never called under a lock.
 pub(crate) fn caught(wake: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(wake)) {
-        tracing::warn!(panic = panic_text(panic), "a waker panicked");
+        // Outside of the event, which nobody may want: the payload is foreign as well.
+        let panic = panic_text(panic);
+        tracing::warn!(panic, "a waker panicked");
     }
 }
 

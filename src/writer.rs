@@ -14,8 +14,10 @@
 //! ```
 
 mod core;
+mod found;
 
-pub(crate) use core::{Core, Found};
+pub(crate) use core::Core;
+pub(crate) use found::Found;
 
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
@@ -138,8 +140,9 @@ impl Writer {
         shared.metadata_changed(step.metadata);
         let superseded = step.answers.iter().filter(|a| **a == Answer::Superseded).count();
         shared.count_superseded(superseded);
+        let notes = requests.iter().filter(|request| request.is_note()).count();
         let answer = || {
-            shared.answered(permits);
+            shared.answered(permits, notes);
             // With these counted as answered: after the last group nothing is left in the queue.
             measure::recorded(&shared, requests.len(), took);
             group.answer(Ok(step.answers.into()));
@@ -320,7 +323,8 @@ pub(crate) fn close(mut journal: Box<dyn Journal>) -> Result<(), CloseError> {
 
 fn drop_caught(journal: Box<dyn Journal>) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(journal))) {
-        tracing::error!(panic = panic_text(panic), "the journal panicked while it was dropped");
+        let panic = panic_text(panic);
+        tracing::error!(panic, "the journal panicked while it was dropped");
     }
 }
 

@@ -43,6 +43,7 @@ impl Life {
             since: SeqNo::ZERO,
             fingerprint: None,
             parent: None,
+            crashed_before: false,
         })
     }
 }
@@ -155,12 +156,18 @@ fn a_life_of_several_attempts() {
     let released = life.then(Event::Resolved { failure: Failure::Released("seen".into()) });
     assert_eq!(
         (released.failure, released.ended_at),
-        (Some(Failure::Released("seen".into())), at(30))
+        (Some(Failure::Released("seen".into())), at(50))
     );
     let fingerprint = Some(Fingerprint::from_bytes([3; 16]));
     let (attempt, epoch) = (Attempt::new(2), Epoch::new(5));
-    let again =
-        life.then(Event::Started { attempt, epoch, since: first, fingerprint, parent: None });
+    let again = life.then(Event::Started {
+        attempt,
+        epoch,
+        since: first,
+        fingerprint,
+        parent: None,
+        crashed_before: false,
+    });
     assert_eq!((again.since, again.fingerprint), (first, fingerprint));
     assert!(again.notes.is_empty() && !again.pinned);
     for number in 0..MAX_NOTES + 2 {
@@ -178,6 +185,54 @@ fn a_life_of_several_attempts() {
     assert_eq!(life.then(Event::Buried { tombstone }), TaskDetails::ABSENT);
     let exhumed = life.then(Event::Exhumed { tombstone });
     assert_eq!((exhumed.state(), exhumed.succeeded_by), (TaskState::Succeeded, None));
+}
+
+/// What outlasts an attempt was lost while the id waited in the queue: whose request it is, and that it has
+/// crashed. Traced from its last record, it is the same.
+#[test]
+fn what_waits_in_the_queue_goes_on_with_its_life() {
+    let mut life = Life::new();
+    let fingerprint = Some(Fingerprint::from_bytes([3; 16]));
+    let started = |attempt, since, crashed_before| Event::Started {
+        attempt: Attempt::new(attempt),
+        epoch: Epoch::new(5),
+        since: SeqNo::new(since),
+        fingerprint,
+        parent: None,
+        crashed_before,
+    };
+    let queued = |since| Event::Queued { payload: None, since: SeqNo::new(since) };
+    let crashed = || Event::Failed { failure: Failure::Crashed };
+    let gave_up = Failure::GaveUp { attempts: 1, last: String::new() };
+    let seen = Failure::Resolved(String::new());
+    let events = [
+        (started(1, 0, false), false),
+        (Event::Noted { note: "half".into() }, false),
+        (crashed(), false),
+        (Event::Resolved { failure: gave_up }, true),
+        (queued(1), true),
+        (started(2, 1, true), true),
+        (Event::Failed { failure: Failure::TimedOut }, true),
+        (queued(1), true),
+        (started(3, 1, true), true),
+        (crashed(), true),
+        (Event::Resolved { failure: seen }, false),
+        (queued(1), false),
+    ];
+    let mut records = Vec::new();
+    for (event, before) in events {
+        records.push(life.record(event));
+        let record = records.last().unwrap();
+        life.details = life.details.clone().after(record).unwrap();
+        let details = &life.details;
+        assert_eq!((details.fingerprint, details.crashed_before), (fingerprint, before));
+        let fetch = |seq: SeqNo| Ok(records[seq.get() as usize - 1].clone());
+        let traced = TaskDetails::trace(details.cell, SeqNo::ZERO, fetch, || Ok(None)).unwrap();
+        assert_eq!(traced, *details);
+    }
+    // Another life has nothing of it.
+    life.then(Event::Forgotten);
+    assert_eq!(life.then(queued(0)).fingerprint, None);
 }
 
 #[test]
@@ -234,6 +289,7 @@ fn forced_goes_on_over_a_gap() {
         since: SeqNo::ZERO,
         fingerprint: None,
         parent: None,
+        crashed_before: false,
     });
     let forced = forced.forced(&record);
     assert_eq!(forced.cell, cell(TaskState::Running, 7, 2));
@@ -255,6 +311,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 since: SeqNo::new(since),
                 fingerprint: fingerprint.then_some(Fingerprint::from_bytes([7; 16])),
                 parent: None,
+                crashed_before: false,
             }
         }),
         any::<String>().prop_map(|note| Event::Noted { note }),

@@ -2,7 +2,7 @@
 
 use super::Inspection;
 use crate::error::{BackupError, CreateError, JournalError};
-use crate::journal::fresh::{Fresh, Origin};
+use crate::journal::fresh::{self, Fresh, Origin};
 use std::path::Path;
 
 impl Inspection {
@@ -78,4 +78,28 @@ impl Inspection {
     pub(super) fn origin(&self) -> Origin {
         Origin::of(&self.manifest, self.numbered)
     }
+}
+
+/// Whether something can be written at a path: not within the directory of a ledger, where it might take the
+/// place of one of the ledger's own files.
+///
+/// # Errors
+///
+/// [`CreateError::Within`]; [`CreateError::Io`] when there is no telling where a relative path leads.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use taskledger::Ledger;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("ledger");
+/// # Ledger::<u64>::open(&path).await?.close().await?;
+/// assert!(taskledger::dump::outside(&dir.path().join("copy.jsonl")).is_ok());
+/// assert!(taskledger::dump::outside(&path.join("manifest")).is_err());
+/// # Ok(()) }
+/// ```
+pub fn outside(path: &Path) -> Result<(), CreateError> {
+    let path = std::path::absolute(path).map_err(JournalError::io("find", path))?;
+    fresh::outside(&path)
 }

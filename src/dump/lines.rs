@@ -150,6 +150,8 @@ pub(super) struct TaskLine<I> {
     notes: Vec<NoteLine>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pinned: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    crashed_before: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<I>,
 }
@@ -247,6 +249,7 @@ impl<I> TaskLine<I> {
             payload: details.payload.clone().map(Base64),
             notes: details.notes.iter().map(note).collect(),
             pinned: details.pinned,
+            crashed_before: details.crashed_before,
             info,
         }
     }
@@ -303,6 +306,7 @@ impl<I> TaskLine<I> {
             payload: self.payload.map(|Base64(payload)| payload),
             notes: self.notes.into_iter().map(note).collect::<VecDeque<_>>(),
             pinned: self.pinned,
+            crashed_before: self.crashed_before,
             in_doubt: false,
         };
         judge(&details)?;
@@ -335,9 +339,10 @@ fn judge(details: &TaskDetails) -> Result<(), String> {
         within("a note", note.text.len(), MAX_NOTE)?;
     }
     if details.state() == TaskState::Queued {
-        let TaskDetails { cell, queued_at, since, .. } = *details;
+        let TaskDetails { cell, queued_at, since, fingerprint, crashed_before, .. } = *details;
         let payload = details.payload.clone();
-        let waits = TaskDetails { cell, queued_at, since, payload, ..TaskDetails::ABSENT };
+        let known = TaskDetails { cell, queued_at, since, payload, ..TaskDetails::ABSENT };
+        let waits = TaskDetails { fingerprint, crashed_before, ..known };
         if queued_at.is_none() || *details != waits {
             return Err("what is queued has a `queued_at`, and nothing of an attempt".to_owned());
         }
@@ -361,12 +366,12 @@ fn judge_fields(details: &TaskDetails) -> Result<(), String> {
         (!success && output, "an `output`"),
         (!success && revoke, "something of a revoke"),
         (success && details.since != SeqNo::ZERO, "a `since`"),
+        (success && details.crashed_before, "a `crashed_before`"),
         (state == Revoking && revoke_started_at.is_none(), "no `revoke_started_at`"),
         (state == Running && details.ended_at.is_some(), "an `ended_at`"),
         (state == Running && details.pinned, "a pin"),
         (begun != started_at.is_some(), "only one of `epoch` and `started_at`"),
         (begun && attempt == Attempt::NONE, "an `epoch`, and no attempt"),
-        (!begun && details.fingerprint.is_some(), "a `fingerprint`, and no `epoch`"),
         (!begun && details.parent.is_some(), "a `parent`, and no `epoch`"),
         (
             details.payload.is_some() && details.queued_at.is_none(),

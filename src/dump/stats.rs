@@ -1,7 +1,9 @@
 //! A ledger in numbers.
 
 use super::{Inspection, Source, last_change};
+use crate::details::TaskDetails;
 use crate::error::JournalError;
+use crate::guard::EffectKey;
 use crate::id::EncodedId;
 use crate::journal::Entry;
 use crate::journal::checkpoint::Graves;
@@ -116,6 +118,13 @@ impl Inspection {
     /// Those of reading.
     pub fn is_tombstone(&self, id: &EncodedId) -> Result<bool, JournalError> {
         Ok(self.graveyard()?.has(id))
+    }
+
+    /// The [effect key](crate::Context::effect_key) of the attempts of an id, of which these are the details;
+    /// `None` of a success, which has no further attempt.
+    #[must_use]
+    pub fn effect_key(&self, id: &EncodedId, details: &TaskDetails) -> Option<EffectKey> {
+        EffectKey::of(&Seal::new(self.manifest.ledger.0), id, details.since)
     }
 
     /// Every tombstone.

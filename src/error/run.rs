@@ -14,22 +14,24 @@ pub enum RunError<V, E> {
     Failed(E),
     /// This call ran it, it panicked with this message, and that is recorded.
     Panicked(String),
-    /// It was cancelled for this reason. If an attempt ran, that is recorded; between two attempts, what
-    /// is recorded stays how the last one ended.
+    /// It was cancelled for this reason. If an attempt ran, that is recorded; before the first one nothing
+    /// is, and between two of them what is recorded stays how the last one ended. Whether one of this call ran
+    /// is known to its work, which is called for each.
     Cancelled(String),
     /// It passed its timeout or its deadline. If this call ran an attempt, that is recorded; otherwise its
     /// deadline had come before it began, or while it waited for what others did, and it changed nothing.
+    /// Which of the two is known to its work, which is called for each attempt.
     TimedOut,
-    /// Somebody else ran it, and it failed: meanwhile (joined), or before, and the policy is to say so
-    /// (replayed).
+    /// It failed: somebody else ran it meanwhile (joined), or it had failed before, whoever ran it then, and
+    /// the policy is to say so (replayed).
     Told {
         /// As it is recorded.
         failure: Failure,
         /// Which of the two.
         kind: ClaimKind,
     },
-    /// Its process died while it ran, so its effect may have happened: find out, and
-    /// [say so](crate::Ledger::resolve).
+    /// A process died while it ran, so its effect may have happened, and nobody has said since: find out, and
+    /// [say so](crate::Ledger::resolve). Nothing ran.
     Held,
     /// It was tried as often as it may be. [`resolve`](crate::Ledger::resolve) lets it be tried again.
     GaveUp {
@@ -98,9 +100,12 @@ impl<V, E: fmt::Debug> fmt::Display for RunError<V, E> {
             Self::Panicked(text) => write!(f, "it panicked: {text}"),
             Self::Cancelled(text) => write!(f, "it was cancelled: {text}"),
             Self::TimedOut => f.write_str("it passed its timeout"),
-            Self::Told { failure, .. } => write!(f, "it failed, as others ran it: {failure}"),
+            Self::Told { failure, kind: ClaimKind::Joined } => {
+                write!(f, "it failed, as others ran it: {failure}")
+            }
+            Self::Told { failure, .. } => write!(f, "it failed before: {failure}"),
             Self::Held => f.write_str(
-                "held: its process died while it ran, so it may have happened; find out and resolve it",
+                "held: a process died while it ran, so it may have happened; find out and resolve it",
             ),
             Self::GaveUp { attempts } => {
                 write!(f, "given up after {attempts} attempts; resolve it to have it tried again")
@@ -110,7 +115,7 @@ impl<V, E: fmt::Debug> fmt::Display for RunError<V, E> {
             }
             Self::OtherRequest { at: None } => f.write_str("the id was used for another request"),
             Self::Refused { state } => write!(f, "refused: the id is {state}"),
-            Self::Rejected(_) => f.write_str("rejected"),
+            Self::Rejected(reason) => write!(f, "{reason}"),
             Self::InDoubt { .. } => f.write_str("in doubt: it ended, its end could not be recorded"),
             Self::Superseded { .. } => {
                 f.write_str("superseded: another attempt has taken the place of this one")
@@ -155,7 +160,7 @@ impl<V, E: fmt::Debug> fmt::Debug for RunError<V, E> {
 impl<V, E: fmt::Debug> Error for RunError<V, E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Rejected(reason) => Some(reason),
+            Self::Rejected(reason) => reason.source(),
             Self::InDoubt { poison, .. } => Some(poison),
             Self::Read(error) => Some(error),
             Self::Change(error) => Some(error),

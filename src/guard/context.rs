@@ -2,11 +2,12 @@
 
 use crate::attempt::{Began, Control};
 use crate::details::TaskDetails;
-use crate::error::{ChangeError, Rejection};
-use crate::id::{EncodedId, TaskId};
+use crate::error::{ChangeError, ReadError, Rejection};
+use crate::id::{EncodedId, Lookup, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
+use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::state::{Attempt, Epoch};
+use crate::state::{Attempt, Epoch, SeqNo};
 use crate::submission::{Answer, AttemptKey, Request};
 use crate::sync::Arc;
 use std::fmt;
@@ -21,6 +22,11 @@ pub(super) const MAX_NOTE_BYTES: usize = 1024;
 pub struct EffectKey([u8; 16]);
 
 impl EffectKey {
+    /// Of the attempts of an id whose life began there; `None` if that has come to its success.
+    pub(crate) fn of(seal: &Seal, id: &EncodedId, since: SeqNo) -> Option<Self> {
+        (since != SeqNo::ZERO).then(|| Self(seal.effect_key(id.as_bytes(), since)))
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
@@ -138,7 +144,8 @@ impl<K: TaskId> Context<K> {
     }
 
     /// Records how far it has got, for [`record`](Ledger::record) and the dump tool: the last eight
-    /// notes of an attempt are kept, each cut at 1 KiB.
+    /// notes of an attempt are kept, each cut at 1 KiB. While the ledger [closes](Ledger::close), what still
+    /// runs goes on noting.
     ///
     /// # Durability
     ///
@@ -175,7 +182,7 @@ impl<K: TaskId> Context<K> {
         let refused = || ChangeError::Refused { state: shared.index.state(encoded.as_bytes()) };
         let Some((key, _)) = runs else { return Err(refused()) };
         let note = crate::attempt::cut_at(text.into(), MAX_NOTE_BYTES);
-        shared.permit().await?;
+        shared.permit_to_note().await?;
         let request = Request::Note { id: encoded.clone(), key: *key, note };
         match shared.submissions.submit(request)?.await {
             Ok(Answer::Done(_)) => Ok(()),
@@ -205,5 +212,48 @@ impl<K> fmt::Debug for Context<K> {
             .field("epoch", &self.inner.epoch)
             .field("effect_key", &self.inner.effect_key)
             .finish_non_exhaustive()
+    }
+}
+
+impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
+    /// The [effect key](Context::effect_key) of the attempts of an id, also of the next one: for whoever has to
+    /// ask the other side what came of one that crashed or failed. `None` if the id is not found, and of a
+    /// success, which has no further attempt.
+    ///
+    /// # Durability
+    ///
+    /// As [`record`](Self::record).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it has no effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`record`](Self::record).
+    ///
+    /// # Panics
+    ///
+    /// None.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use taskledger::{Context, Ledger, MemoryJournal};
+    /// # let ledger = Ledger::<u64>::builder().open_journal(MemoryJournal::new()).await?;
+    /// let work = |cx: Context<u64>| async move { Err::<(), _>(cx.effect_key().to_string()) };
+    /// let failed = ledger.run(7, work).await.unwrap_err();
+    /// let key = ledger.effect_key(&7).await?.ok_or("it has none")?;
+    /// assert!(failed.to_string().contains(&key.to_string()));
+    /// # Ok(()) }
+    /// ```
+    pub async fn effect_key<Q: Lookup<K> + ?Sized>(
+        &self,
+        id: &Q,
+    ) -> Result<Option<EffectKey>, ReadError> {
+        let id = EncodedId::encode::<K, Q>(id)?;
+        let since = self.details(id.clone()).await?.map(|details| details.since);
+        Ok(EffectKey::of(self.shared().index.seal(), &id, since.unwrap_or_default()))
     }
 }

@@ -37,7 +37,7 @@ pub(super) enum Look {
     Again,
 }
 
-/// An attempt on record: the last one of this very run, or the one that a probe was asked about.
+/// An attempt on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Own {
     pub(super) attempt: Attempt,
@@ -50,8 +50,8 @@ pub(super) struct Drive<'a, K, V, W, E> {
     pub(super) begun: &'a Begun,
     retry: Retry<E>,
     pub(super) own: Option<Own>,
-    /// What the probe has found out, and about what.
-    pub(super) found: Option<(Own, Found)>,
+    /// What the probe has found out, and in which life of the id.
+    pub(super) found: Option<(SeqNo, Found)>,
     /// What that ended in, if there may be another one.
     last: Option<Contained<RunError<V, E>>>,
     /// The first attempt of this run.
@@ -70,11 +70,6 @@ where
     pub(super) fn new(run: Run<K, V, W>, begun: &'a Begun, retry: Retry<E>) -> Self {
         let (first, tells) = (Arc::default(), Tells::default());
         Self { run, begun, retry, own: None, found: None, last: None, first, tells }
-    }
-
-    /// Lets go of all that the user has given.
-    pub(super) fn end(self) -> Tells {
-        self.tells
     }
 
     /// Until there is an answer.
@@ -158,7 +153,7 @@ where
                     return Err(RunError::Cancelled(reason));
                 }
             };
-            let worn = self.own.is_some_and(|own| self.run.is_worn(own.attempt));
+            let worn = self.own.is_some_and(|own| self.run.is_worn(own, seen.left));
             let pause = if again && !worn { pauses.next() } else { None };
             let until = pause.map(|pause| {
                 let now = Instant::now();
@@ -167,7 +162,7 @@ where
             let deadline = self.run.options.deadline;
             let until = until.filter(|until| deadline.is_none_or(|end| *until < end));
             let Some(until) = until else {
-                self.give_up_if_worn().await;
+                self.give_up_if_worn(seen.left).await;
                 return Err(error);
             };
             self.last = Some(Contained::new(error));
@@ -257,12 +252,9 @@ where
             TaskState::Failed if runs => {
                 let Some(details) = self.details().await? else { return Ok(None) };
                 let Some(failure) = details.failure else { return Ok(None) };
-                if ended_with_its_caller(&failure) {
-                    self.run.pardoned = seen.key;
-                    return Ok(None);
-                }
-                if let Failure::Released(_) = failure {
-                    // It may be tried again by now, and so it is.
+                // It may be tried again by now, and so it is.
+                let released = matches!(failure, Failure::Released(_));
+                if released || ended_with_its_caller(&failure) {
                     return Ok(None);
                 }
                 self.tells.whom = Whom::Before(details.cell.seq);
@@ -292,6 +284,7 @@ where
     /// One attempt, to its end, if the id is still as it was when its last record was this.
     async fn attempt(&mut self, judged: SeqNo) -> Result<V, AttemptError<(), V, E>> {
         let run = &self.run;
+        let run_has_fingerprint = run.options.fingerprint.is_some();
         let seat = Seat::take(run.ledger.shared());
         let control = Arc::clone(seat.control());
         self.begun.starts(&seat);
@@ -323,6 +316,7 @@ where
             begin: Begin {
                 fingerprint: run.options.fingerprint,
                 after: Some(judged),
+                settled: matches!(self.found, Some((_, Found::Nothing))),
                 ..Begin::default()
             },
             within: run.options.scope.clone(),
@@ -337,7 +331,10 @@ where
         };
         if let Some(own) = own.get() {
             self.own = Some(*own);
-            self.tells.request = None;
+            // Without one of its own it serves the request that is on record.
+            if run_has_fingerprint {
+                self.tells.request = None;
+            }
         }
         if let Some(end) = control.end() {
             self.tells.whom = Whom::Before(end.seq);

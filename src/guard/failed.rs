@@ -5,12 +5,12 @@ use super::flight::{Stored, Whom};
 use super::{ClaimKind, Context, Landed, OnCrash, OnFailure, Run};
 use crate::attempt::{self, MAX_FAILURE_BYTES};
 use crate::details::TaskDetails;
-use crate::error::{ChangeError, Rejection, RunError};
+use crate::error::{ChangeError, Rejection, RunError, panic_text};
 use crate::foreign::{Contained, drop_caught};
 use crate::id::TaskId;
 use crate::index::Seen;
 use crate::ledger::TaskOutput;
-use crate::state::{Attempt, Event, Failure, Output, TaskState};
+use crate::state::{Event, Failure, Output, SeqNo, TaskState};
 use crate::submission::Request;
 use crate::sync::{Arc, lock};
 use std::fmt;
@@ -25,13 +25,22 @@ pub(super) enum Found {
     Nothing,
     /// It has, and this is what came of it.
     Success(Output),
+    /// It could not tell.
+    Unknown,
 }
 
 impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
-    /// Whether there may be no attempt after this one.
-    pub(super) fn is_worn(&self, attempt: Attempt) -> bool {
-        let spared = self.spared.map_or(0, |(_, spared)| spared);
-        let counted = attempt.get().saturating_sub(spared);
+    /// Of so many attempts of a life that have ended with whoever had begun them, those since this request
+    /// came.
+    fn spared(&self, since: SeqNo, left: u32) -> u32 {
+        // Those of a life that began later are all of them.
+        let before = self.came.filter(|came| since <= came.cell.seq).map_or(0, |came| came.left);
+        left.saturating_sub(before)
+    }
+
+    /// Whether there may be no attempt after this one, when so many of its life had left.
+    pub(super) fn is_worn(&self, last: Own, left: u32) -> bool {
+        let counted = last.attempt.get().saturating_sub(self.spared(last.since, left));
         self.options.max_attempts.is_some_and(|most| counted >= most.get())
     }
 
@@ -57,15 +66,15 @@ where
     /// What the policies say of an id that has failed, in this very run or before.
     pub(super) async fn after_failure(&mut self, seen: &Seen) -> Result<Look, RunError<V, E>> {
         let details = self.details().await?.filter(|details| details.cell == seen.cell);
-        let Some(details) = details else { return Ok(Look::Again) };
+        let Some(mut details) = details else { return Ok(Look::Again) };
         // No ledger records a failure without a reason, but a journal may have been told of one. Nobody
         // knows what came of it then.
-        let failure = details.failure.clone().unwrap_or(Failure::Crashed);
+        let failure = details.failure.get_or_insert(Failure::Crashed).clone();
         let own = self.own.is_some_and(|own| {
             (own.attempt, own.since) == (details.attempt(), details.since) && !is_verdict(&failure)
         });
         if own {
-            return self.unless_worn(&details).await;
+            return self.unless_worn(seen, &details).await;
         }
         // It is released to be tried again, which is not to be another request's.
         let same = self.run.same_request(Stored::of(&details));
@@ -82,38 +91,45 @@ where
         if let Failure::GaveUp { attempts, .. } = failure {
             return Err(RunError::GaveUp { attempts });
         }
-        if seen.key.is_some() && seen.key == self.run.pardoned {
-            self.spare(seen, &failure);
-            return self.unless_worn(&details).await;
+        if details.has_crashed() {
+            match self.run.options.on_crash {
+                OnCrash::Run if failure == Failure::Crashed => {
+                    return self.unless_worn(seen, &details).await;
+                }
+                OnCrash::Run => {}
+                OnCrash::Hold => return Err(RunError::Held),
+                OnCrash::Ask => {
+                    if let Some(look) = self.after_crash(seen, &details).await? {
+                        return Ok(look);
+                    }
+                }
+            }
         }
-        if let Failure::Crashed = failure {
-            return match self.run.options.on_crash {
-                OnCrash::Run => self.unless_worn(&details).await,
-                OnCrash::Hold => Err(RunError::Held),
-                OnCrash::Ask => self.after_crash(&details).await,
-            };
+        let left = seen.key.is_some() && seen.key == self.run.pardoned;
+        let spared = self.run.spared(details.since, seen.left) > 0;
+        if left || (spared && ended_with_its_caller(&failure)) {
+            return self.unless_worn(seen, &details).await;
         }
         match self.run.options.on_failure {
-            OnFailure::Run => self.unless_worn(&details).await,
+            OnFailure::Run => self.unless_worn(seen, &details).await,
             OnFailure::Replay => Err(RunError::Told { failure, kind: ClaimKind::Replayed }),
             OnFailure::Refuse => Err(RunError::Refused { state: TaskState::Failed }),
         }
     }
 
-    /// An attempt that ended with its caller does not count for those that waited for it.
-    fn spare(&mut self, seen: &Seen, failure: &Failure) {
-        let Some(key) = seen.key.filter(|_| ended_with_its_caller(failure)) else { return };
-        match &mut self.run.spared {
-            Some((last, _)) if *last == key => {}
-            Some((last, spared)) => (*last, *spared) = (key, *spared + 1),
-            none @ None => *none = Some((key, 1)),
-        }
-    }
-
     /// Another attempt, if there may be one.
-    async fn unless_worn(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
-        if !self.run.is_worn(details.attempt()) {
+    async fn unless_worn(
+        &mut self,
+        seen: &Seen,
+        details: &TaskDetails,
+    ) -> Result<Look, RunError<V, E>> {
+        let last = Own { attempt: details.attempt(), since: details.since };
+        if !self.run.is_worn(last, seen.left) {
             return Ok(Look::Go);
+        }
+        if let Some(Failure::Resolved(_)) = details.failure {
+            // What somebody has found out stays on record.
+            return Err(RunError::GaveUp { attempts: details.attempt().get() });
         }
         match self.run.give_up(details).await {
             Ok(failure) => {
@@ -127,8 +143,8 @@ where
     }
 
     /// After the last attempt: a next run is not to begin with finding that out.
-    pub(super) async fn give_up_if_worn(&mut self) {
-        let Some(own) = self.own.filter(|own| self.run.is_worn(own.attempt)) else { return };
+    pub(super) async fn give_up_if_worn(&mut self, left: u32) {
+        let Some(own) = self.own.filter(|own| self.run.is_worn(*own, left)) else { return };
         let details = self.details().await;
         let Ok(Some(details)) = details else { return };
         let same = (details.attempt(), details.since) == (own.attempt, own.since);
@@ -138,17 +154,25 @@ where
         }
     }
 
-    /// It may have happened, which the probe finds out.
-    async fn after_crash(&mut self, details: &TaskDetails) -> Result<Look, RunError<V, E>> {
-        let crash = Own { attempt: details.attempt(), since: details.since };
-        match self.found.clone().filter(|(asked, _)| *asked == crash) {
-            Some((_, Found::Nothing)) => self.unless_worn(details).await,
-            Some((_, Found::Success(output))) => self.has_landed(details, output).await,
+    /// It may have happened, which the probe finds out; `None` if it has not, and this is a failure like any
+    /// other.
+    async fn after_crash(
+        &mut self,
+        seen: &Seen,
+        details: &TaskDetails,
+    ) -> Result<Option<Look>, RunError<V, E>> {
+        // No other attempt of this life crashes as long as this process lives.
+        let life = details.since;
+        match self.found.clone().filter(|(asked, _)| *asked == life) {
+            Some((_, Found::Nothing)) if details.failure != Some(Failure::Crashed) => Ok(None),
+            Some((_, Found::Nothing)) => self.unless_worn(seen, details).await.map(Some),
+            Some((_, Found::Success(output))) => self.has_landed(details, output).await.map(Some),
+            Some((_, Found::Unknown)) => Err(RunError::Held),
             None => {
                 let found = self.ask(details).await?;
-                self.found = found.map(|found| (crash, found));
+                self.found = found.map(|found| (life, found));
                 // Whatever has happened meanwhile is to be heard of first.
-                Ok(Look::Again)
+                Ok(Some(Look::Again))
             }
         }
     }
@@ -158,7 +182,7 @@ where
         let run = &self.run;
         self.tells.asked = true;
         let probe = lock(&run.options.probe).take().and_then(Contained::into_inner);
-        let Some(probe) = probe else { return Err(RunError::Held) };
+        let Some(probe) = probe else { return Ok(Some(Found::Unknown)) };
         let context =
             Context::after_crash(&run.ledger, Arc::clone(&run.id), run.encoded.clone(), details);
         // In a task of its own: one that panics has found out nothing.
@@ -173,7 +197,11 @@ where
         stop.abort();
         match landed {
             Some(Ok(Landed::No)) => Ok(Some(Found::Nothing)),
-            Some(Ok(Landed::Unknown) | Err(_)) => Err(RunError::Held),
+            Some(Ok(Landed::Unknown)) => Ok(Some(Found::Unknown)),
+            Some(Err(error)) => {
+                drop(error.try_into_panic().map(panic_text));
+                Ok(Some(Found::Unknown))
+            }
             Some(Ok(Landed::Yes(value))) => {
                 let output = value.as_ref().map(|value| attempt::output_of(value, &shared));
                 drop_caught(value);
@@ -182,7 +210,7 @@ where
             None if self.begun.stopped().is_some() => Ok(None),
             None => match shared.submissions.rejection() {
                 Some(reason @ Rejection::Closed) => Err(reason.into()),
-                _ => Err(RunError::Held),
+                _ => Ok(Some(Found::Unknown)),
             },
         }
     }

@@ -20,6 +20,7 @@ use super::{Answer, failure_of};
 use crate::attempt::{Control, LEFT, Seat};
 use crate::details::TaskDetails;
 use crate::error::{Poison, RunError};
+use crate::foreign::caught;
 use crate::id::EncodedId;
 use crate::index::{Index, Seen};
 use crate::ledger::TaskOutput;
@@ -363,10 +364,10 @@ impl Begun {
             // Not worth serializing it once more for nobody: who comes from now on finds it recorded.
             (Ok(_), _) if alone => Landing::Gone,
             (Ok(claim), _) => {
-                let bytes = claim.value.as_ref().and_then(|value| {
-                    let bytes = std::panic::AssertUnwindSafe(|| rmp_serde::to_vec_named(value));
-                    std::panic::catch_unwind(bytes).ok()?.ok()
-                });
+                let bytes = claim
+                    .value
+                    .as_ref()
+                    .and_then(|value| caught(|| rmp_serde::to_vec_named(value)).ok()?.ok());
                 Landing::Succeeded(bytes.map(Arc::from))
             }
             (Err(_), Some(left)) => Landing::Left(left),

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::attempt::{self, Kind, Limits};
 use crate::error::Rejection;
-use crate::foreign::Contained;
+use crate::foreign::{Contained, caught};
 use crate::ledger::TaskOutput;
 use crate::scope::Node;
 use crate::state::Fingerprint;
@@ -33,7 +33,8 @@ pub enum OnFailure {
     Refuse,
 }
 
-/// What to do about an id that was running when its process died: its effect may have happened.
+/// What to do about an id that was running when its process died: its effect may have happened, until it has
+/// succeeded, or somebody has said what came of it. That later attempts have failed says nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnCrash {
@@ -42,7 +43,7 @@ pub enum OnCrash {
     Run,
     /// Hold it until somebody has found out and [says so](crate::Ledger::resolve).
     Hold,
-    /// Ask the [probe](crate::Task::probe).
+    /// Ask the [probe](crate::Task::probe); without one it is held.
     Ask,
 }
 
@@ -115,10 +116,10 @@ impl<E> Retry<E> {
     }
 
     pub(super) fn wants(&self, error: &E) -> bool {
-        self.when.as_ref().and_then(Contained::inner).is_none_or(|when| {
-            let asked = std::panic::AssertUnwindSafe(|| when(error));
-            std::panic::catch_unwind(asked).unwrap_or(false)
-        })
+        self.when
+            .as_ref()
+            .and_then(Contained::inner)
+            .is_none_or(|when| caught(|| when(error)).unwrap_or(false))
     }
 
     /// The waits, one for each attempt after the first.

@@ -1,5 +1,6 @@
 //! What is published beside the cells: counts, and the exact sets of the states that must be listed.
 
+use crate::details::Life;
 use crate::id::EncodedId;
 use crate::state::{Cell, SeqNo, TaskState};
 use crate::submission::AttemptKey;
@@ -12,11 +13,10 @@ pub(super) struct Published {
     pub(super) queued: BTreeMap<SeqNo, EncodedId>,
     /// The last of those records that was published.
     pub(super) last_queued: SeqNo,
-    /// Whose attempt it was that failed, unless there is a verdict on that, and where the life of the id
-    /// began; zero if nobody has asked.
-    pub(super) failed: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
-    /// Who runs, and where the life of the id began.
-    pub(super) running: HashMap<EncodedId, (Option<AttemptKey>, SeqNo)>,
+    /// Whose attempt it was that failed, unless there is a verdict on that, and the life of the id.
+    pub(super) failed: HashMap<EncodedId, (Option<AttemptKey>, Life)>,
+    /// Who runs, and the life of the id.
+    pub(super) running: HashMap<EncodedId, (Option<AttemptKey>, Life)>,
     pub(super) revoking: HashMap<EncodedId, Option<AttemptKey>>,
 }
 
@@ -38,7 +38,7 @@ impl Published {
         before: Cell,
         cell: Cell,
         key: Option<AttemptKey>,
-        since: SeqNo,
+        life: Life,
     ) {
         let (from, to) = (before.state, cell.state);
         match from {
@@ -58,8 +58,8 @@ impl Published {
                 self.last_queued = self.last_queued.max(cell.seq);
                 self.queued.insert(cell.seq, id);
             }
-            TaskState::Failed => _ = self.failed.insert(id, (key, since)),
-            TaskState::Running => _ = self.running.insert(id, (key, since)),
+            TaskState::Failed => _ = self.failed.insert(id, (key, life)),
+            TaskState::Running => _ = self.running.insert(id, (key, life)),
             TaskState::Revoking => _ = self.revoking.insert(id, key),
         }
         self.count(to, |count| count + 1);

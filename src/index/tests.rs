@@ -21,8 +21,8 @@ fn cell(number: u16, state: TaskState) -> Cell {
 
 fn change(number: u16, state: TaskState) -> Change {
     let key = (state == TaskState::Running).then_some(AttemptKey(u64::from(number)));
-    let since = SeqNo::ZERO;
-    Change { id: id(number), cell: cell(number, state), key, since, moved: None }
+    let life = Life::default();
+    Change { id: id(number), cell: cell(number, state), key, life, moved: None }
 }
 
 /// All that a look at the whole index tells must agree with a plain map.

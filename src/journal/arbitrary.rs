@@ -67,15 +67,19 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         any::<u64>(),
         proptest::option::of(any::<[u8; 16]>()),
         parent(),
+        any::<bool>(),
     );
     prop_oneof![
         queued(),
-        started.prop_map(|(attempt, epoch, since, fingerprint, parent)| Event::Started {
-            attempt: Attempt::new(attempt),
-            epoch: Epoch::new(epoch),
-            since: SeqNo::new(since % SeqNo::LAST),
-            fingerprint: fingerprint.map(Fingerprint::from_bytes),
-            parent,
+        started.prop_map(|(attempt, epoch, since, fingerprint, parent, crashed_before)| {
+            Event::Started {
+                attempt: Attempt::new(attempt),
+                epoch: Epoch::new(epoch),
+                since: SeqNo::new(since % SeqNo::LAST),
+                fingerprint: fingerprint.map(Fingerprint::from_bytes),
+                parent,
+                crashed_before,
+            }
         }),
         (by, output()).prop_map(|(by, output)| Event::Succeeded { by, output }),
         failure().prop_map(|failure| Event::Failed { failure }),
@@ -199,6 +203,7 @@ fn legal_events(
         since: SeqNo::new(if cell.state == TaskState::Failed { cell.seq.get() / 2 } else { 0 }),
         fingerprint: (seq.get() % 3 == 0).then(|| Fingerprint::from_bytes([7; 16])),
         parent: (seq.get() % 5 == 0).then(|| Parent::from_bytes(b"\x01p")),
+        crashed_before: seq.get() % 7 == 0,
     };
     let payload = (seq.get() % 2 == 0).then(|| format!("payload of {seq}").into_bytes());
     let since = SeqNo::new(if cell.state == TaskState::Failed { cell.seq.get() / 2 } else { 0 });

@@ -60,9 +60,7 @@ pub(crate) fn is_marked(dir: &Path) -> Result<bool, JournalError> {
 ///
 /// [`CreateError::Exists`], [`CreateError::NotADirectory`], [`CreateError::Within`], [`CreateError::Io`].
 pub(crate) fn judge(path: &Path) -> Result<Found, CreateError> {
-    if let Some(ledger) = ledger_around(path) {
-        return Err(CreateError::Within { path: shown(path), ledger });
-    }
+    outside(path)?;
     let exists = |found: String| Err(CreateError::Exists { path: shown(path), found });
     match directory::judge(path, Access::Write, has_frames) {
         Ok(Found::Ledger) => exists("a ledger".to_owned()),
@@ -74,6 +72,18 @@ pub(crate) fn judge(path: &Path) -> Result<Found, CreateError> {
         ) => Ok(found),
         Err(OpenError::Damaged(damage)) => exists(format!("a damaged ledger ({damage})")),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the path lies outside of every ledger.
+///
+/// # Errors
+///
+/// [`CreateError::Within`].
+pub(crate) fn outside(path: &Path) -> Result<(), CreateError> {
+    match ledger_around(path) {
+        Some(ledger) => Err(CreateError::Within { path: shown(path), ledger }),
+        None => Ok(()),
     }
 }
 

@@ -205,7 +205,8 @@ impl Drop for Log {
         let db = self.db.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
             // What was acknowledged has been synced by us.
-            tracing::warn!(panic = panic_text(panic), log = ?self.dir, "the store panicked on drop");
+            let panic = panic_text(panic);
+            tracing::warn!(panic, log = ?self.dir, "the store panicked on drop");
         }
     }
 }

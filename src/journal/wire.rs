@@ -19,6 +19,8 @@
 //!             15 QueuedWith { since u64, payload option of bytes }
 //!             16 StartedWithin { attempt u32, epoch u64, since u64, fingerprint option of 16 bytes,
 //!                                parent bytes }
+//!             17 StartedAgain { attempt u32, epoch u64, since u64, fingerprint option of 16 bytes,
+//!                               parent option of bytes }
 //! Failure      0 Error(text)   1 Panicked(text)   2 Cancelled(text)   3 TimedOut   4 Crashed
 //!              5 GaveUp { attempts u32, last text }     6 Resolved(text)   7 Released(text)
 //! Output       0 Absent        1 Kept(bytes)      2 NotKept(NotKept)
@@ -29,7 +31,8 @@
 //!
 //! What is numbered from 8, 5 and 2 on came with format version 2, what is numbered from 15 on with 3.
 //! `Started` is the short form of `StartedFor` with since 0 and no fingerprint, and that is the form of
-//! an attempt without a parent; `Queued` that of `QueuedWith` with since 0 and no payload.
+//! an attempt without a parent; `StartedAgain` that of every attempt after one that crashed and of which
+//! nobody has said what came of it; `Queued` that of `QueuedWith` with since 0 and no payload.
 //!
 //! Started, attempt 1, epoch 300:           01 01 fb 2c 01
 //! Succeeded by the attempt, Kept [0xc0]:   02 00 01 01 c0
@@ -125,6 +128,13 @@ pub(crate) enum EventWire<'a> {
         fingerprint: Option<[u8; 16]>,
         parent: BytesWire<'a>,
     },
+    StartedAgain {
+        attempt: u32,
+        epoch: u64,
+        since: u64,
+        fingerprint: Option<[u8; 16]>,
+        parent: Option<BytesWire<'a>>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -181,14 +191,24 @@ impl<'a> From<&'a Event> for EventWire<'a> {
             Event::Queued { payload, since } => {
                 Self::QueuedWith { since: since.get(), payload: payload.as_deref().map(BytesWire) }
             }
+            Event::Started { attempt, epoch, since, fingerprint, parent, crashed_before: true } => {
+                Self::StartedAgain {
+                    attempt: attempt.get(),
+                    epoch: epoch.get(),
+                    since: since.get(),
+                    fingerprint: fingerprint.map(Fingerprint::to_bytes),
+                    parent: parent.as_ref().map(|parent| BytesWire(parent.as_bytes())),
+                }
+            }
             Event::Started {
                 attempt,
                 epoch,
                 since: SeqNo::ZERO,
                 fingerprint: None,
                 parent: None,
+                ..
             } => Self::Started { attempt: attempt.get(), epoch: epoch.get() },
-            Event::Started { attempt, epoch, since, fingerprint, parent: Some(parent) } => {
+            Event::Started { attempt, epoch, since, fingerprint, parent: Some(parent), .. } => {
                 Self::StartedWithin {
                     attempt: attempt.get(),
                     epoch: epoch.get(),
@@ -197,7 +217,7 @@ impl<'a> From<&'a Event> for EventWire<'a> {
                     parent: BytesWire(parent.as_bytes()),
                 }
             }
-            Event::Started { attempt, epoch, since, fingerprint, parent: None } => {
+            Event::Started { attempt, epoch, since, fingerprint, parent: None, .. } => {
                 Self::StartedFor {
                     attempt: attempt.get(),
                     epoch: epoch.get(),
@@ -237,6 +257,7 @@ impl From<EventWire<'_>> for Event {
                 since: SeqNo::ZERO,
                 fingerprint: None,
                 parent: None,
+                crashed_before: false,
             },
             EventWire::StartedFor { attempt, epoch, since, fingerprint } => Self::Started {
                 attempt: Attempt::new(attempt),
@@ -244,6 +265,7 @@ impl From<EventWire<'_>> for Event {
                 since: SeqNo::new(since),
                 fingerprint: fingerprint.map(Fingerprint::from_bytes),
                 parent: None,
+                crashed_before: false,
             },
             EventWire::StartedWithin { attempt, epoch, since, fingerprint, parent } => {
                 Self::Started {
@@ -252,6 +274,17 @@ impl From<EventWire<'_>> for Event {
                     since: SeqNo::new(since),
                     fingerprint: fingerprint.map(Fingerprint::from_bytes),
                     parent: Some(Parent::from_bytes(parent.0)),
+                    crashed_before: false,
+                }
+            }
+            EventWire::StartedAgain { attempt, epoch, since, fingerprint, parent } => {
+                Self::Started {
+                    attempt: Attempt::new(attempt),
+                    epoch: Epoch::new(epoch),
+                    since: SeqNo::new(since),
+                    fingerprint: fingerprint.map(Fingerprint::from_bytes),
+                    parent: parent.map(|parent| Parent::from_bytes(parent.0)),
+                    crashed_before: true,
                 }
             }
             EventWire::Succeeded { by, output } => {

@@ -76,7 +76,7 @@ impl<O> fmt::Display for EnqueueError<O> {
             Self::NotSerializable { why, .. } => {
                 write!(f, "the operation does not serialize: {why}")
             }
-            Self::Rejected { .. } => f.write_str("rejected"),
+            Self::Rejected { reason, .. } => write!(f, "{reason}"),
         }
     }
 }
@@ -90,7 +90,7 @@ impl<O> fmt::Debug for EnqueueError<O> {
 impl<O> std::error::Error for EnqueueError<O> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Rejected { reason, .. } => Some(reason),
+            Self::Rejected { reason, .. } => reason.source(),
             Self::Stopped(_)
             | Self::Full(_)
             | Self::FuturesOnly(_)

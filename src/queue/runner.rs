@@ -3,6 +3,7 @@
 use super::BoxFuture;
 use super::feed::{Inner, Phase};
 use crate::attempt::{self, Began, Control, Kind, Limits, Waiter, supervise};
+use crate::details::Life;
 use crate::error::Outcome;
 use crate::foreign::Contained;
 use crate::guard::Context;
@@ -156,6 +157,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         };
         let slot = Arc::new(OnceLock::new());
         let (queue, told) = (Arc::clone(self), Arc::clone(&slot));
+        let life = Life::of(&details);
         let payload = details.payload.unwrap_or_default();
         let future = async move {
             // Set before this is polled.
@@ -175,7 +177,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         });
         let start = Start {
             limits: Limits { timeout: self.options.timeout, ..Limits::default() },
-            begin: Begin { after: Some(seq), queued: Some(details.since), ..Begin::default() },
+            begin: Begin { after: Some(seq), queued: Some(life), ..Begin::default() },
             within: self.within.clone(),
             began: Some(began),
             ..Start::new(&*id, Kind::Launch, attempt::launch_succeeded)

@@ -226,7 +226,8 @@ impl Node {
 /// One that panics takes nobody with it.
 fn caught(finish: Finish) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(finish)) {
-        tracing::error!(panic = panic_text(panic), "what a scope was to do at its end panicked");
+        let panic = panic_text(panic);
+        tracing::error!(panic, "what a scope was to do at its end panicked");
     }
 }
 

@@ -18,7 +18,9 @@ pub enum Failure {
     /// The process ended while it was running; found by the next open. Its effect may or may not
     /// have happened.
     Crashed,
-    /// It was tried as often as it may be, and is left alone.
+    /// It was tried as often as it may be, and no [run](crate::Ledger::run) tries it again until it is
+    /// [resolved](crate::Ledger::resolve). What asks for no policy does not ask for this either: a launch
+    /// starts it, and a mark makes it a success.
     GaveUp {
         /// How many attempts there were, those that crashed included.
         attempts: u32,

@@ -1,5 +1,6 @@
 //! What can be asked of the writer.
 
+use crate::details::Life;
 use crate::id::EncodedId;
 use crate::state::{Event, Fingerprint, Output, SeqNo, SuccessBy};
 
@@ -18,9 +19,11 @@ pub(crate) struct Begin {
     pub(crate) within: Option<Within>,
     /// Only if this is the last record of its id.
     pub(crate) after: Option<SeqNo>,
-    /// It comes out of the queue, and its life began there: nobody else starts what is queued, and that
-    /// starts nothing else.
-    pub(crate) queued: Option<SeqNo>,
+    /// It comes out of the queue, and this is its life: nobody else starts what is queued, and that starts
+    /// nothing else.
+    pub(crate) queued: Option<Life>,
+    /// It was found out that what has crashed before had no effect.
+    pub(crate) settled: bool,
 }
 
 /// An attempt within which others run. Its end is recorded after theirs.
@@ -91,6 +94,11 @@ impl Request {
         matches!(self, Self::Start { .. } | Self::StartRevoke { .. })
     }
 
+    /// Whether it is the note of something that runs. It has a permit of its own kind.
+    pub(crate) const fn is_note(&self) -> bool {
+        matches!(self, Self::Note { .. })
+    }
+
     /// Whether its submitter took a permit for it, freed with its answer. The ends of attempts
     /// need none: they are bounded by what runs. Of many that are submitted together only
     /// some may have one: see [`submit_all`](super::Submissions::submit_all).
@@ -98,12 +106,11 @@ impl Request {
         match self {
             Self::Start { .. }
             | Self::StartRevoke { .. }
-            | Self::Note { .. }
             | Self::Change { .. }
             | Self::Resolve { .. }
             | Self::Prune { .. }
             | Self::SetMetadata { .. } => true,
-            Self::End { .. } => false,
+            Self::End { .. } | Self::Note { .. } => false,
         }
     }
 }

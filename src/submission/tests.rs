@@ -4,6 +4,7 @@ use super::*;
 use crate::state::{Event, SeqNo};
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
+use tokio::sync::oneshot;
 
 /// Counts its wake-ups.
 #[derive(Default)]

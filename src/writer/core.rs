@@ -7,6 +7,8 @@
 //!  all that are legal     -> one append
 //! ```
 
+use super::found::{Found, life_after};
+use crate::details::Life;
 use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::index::Change;
@@ -15,7 +17,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::shared::{MAX_METADATA, RESERVED};
 use crate::state::{
     Cell, Epoch, Event, Grave, IllegalTransition, Parent, SeqNo, SuccessBy, TaskState, Timestamp,
-    Tombstone, WhyIllegal,
+    WhyIllegal,
 };
 use crate::submission::{Answer, AttemptKey, Request, Within};
 use std::borrow::Cow;
@@ -26,7 +28,7 @@ struct Judged {
     prev: SeqNo,
     event: Event,
     cell: Cell,
-    since: SeqNo,
+    life: Life,
     key: Option<AttemptKey>,
 }
 
@@ -43,37 +45,13 @@ pub(crate) struct Step {
     pub(crate) metadata: Vec<(String, Option<Vec<u8>>)>,
 }
 
-/// What is known of an id when a request comes to it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) cell: Cell,
-    /// Where the life of a failed id began; zero if nobody has asked yet.
-    pub(crate) since: SeqNo,
-    /// Of a failed id, whose attempt that was.
-    pub(crate) key: Option<AttemptKey>,
-    /// All that is left of a success.
-    pub(crate) tombstone: Option<Tombstone>,
-}
-
-impl Found {
-    /// An id of which nothing is known.
-    #[cfg(test)]
-    pub(crate) const NOTHING: Self =
-        Self { cell: Cell::ABSENT, since: SeqNo::ZERO, key: None, tombstone: None };
-
-    /// As callers see it.
-    const fn state(&self) -> TaskState {
-        if self.tombstone.is_some() { TaskState::Succeeded } else { self.cell.state }
-    }
-}
-
 /// What the writer knows of an attempt or a revoke that runs in this process.
 #[derive(Debug)]
 struct Token {
     /// Its last record, which its next one has to follow: the fencing token.
     seq: SeqNo,
-    /// Where the life of its id began.
-    since: SeqNo,
+    /// The life of its id.
+    life: Life,
     /// The attempt within which it runs.
     within: Option<AttemptKey>,
     /// If others run, or have run, within it.
@@ -218,31 +196,35 @@ impl Core {
                     return Err(Answer::ScopeEnded);
                 }
                 let failed = found.cell.state == TaskState::Failed;
-                let since = if let Some(since) = begin.queued {
-                    since
-                } else if failed && found.since == SeqNo::ZERO {
-                    let read = journal.read(id, before());
-                    read.map_err(|_| Answer::Unreadable)?.since
+                let life = if let Some(life) = begin.queued {
+                    life
+                } else if failed && found.life.since == SeqNo::ZERO {
+                    let read = journal.read(id, before()).map_err(|_| Answer::Unreadable)?;
+                    found.life.or(&read)
                 } else {
-                    found.since
+                    found.life
                 };
-                let (attempt, epoch) = (found.cell.attempt.next(), self.epoch);
+                let (attempt, epoch, since) = (found.cell.attempt.next(), self.epoch, life.since);
                 let parent =
                     begin.within.as_ref().map(|within| Parent::from_bytes(within.id.as_bytes()));
-                let fingerprint = begin.fingerprint;
-                let event = Event::Started { attempt, epoch, since, fingerprint, parent };
+                // What outlasts an attempt, so that no more than its last one has to be read.
+                let fingerprint = begin.fingerprint.or(life.fingerprint);
+                let crashed_before = life.crashed == Some(true) && !begin.settled;
+                let event =
+                    Event::Started { attempt, epoch, since, fingerprint, parent, crashed_before };
                 let since = if since == SeqNo::ZERO { self.next } else { since };
-                let judged = self.legal(found, last, event, Some(*key), since)?;
+                let life = Life { since, fingerprint, crashed: Some(crashed_before), ..life };
+                let judged = self.legal(found, last, event, Some(*key), life)?;
                 let within = begin.within.as_ref().map(|within| self.enter(within));
                 let seq = judged.cell.seq;
-                self.tokens.insert(*key, Token { seq, since, within, scope: None });
+                self.tokens.insert(*key, Token { seq, life, within, scope: None });
                 Ok(judged)
             }
             Request::StartRevoke { key, .. } => {
-                let judged =
-                    self.legal(found, last, Event::RevokeStarted, Some(*key), SeqNo::ZERO)?;
-                let (seq, since) = (judged.cell.seq, SeqNo::ZERO);
-                self.tokens.insert(*key, Token { seq, since, within: None, scope: None });
+                let life = Life::default();
+                let judged = self.legal(found, last, Event::RevokeStarted, Some(*key), life)?;
+                let seq = judged.cell.seq;
+                self.tokens.insert(*key, Token { seq, life, within: None, scope: None });
                 Ok(judged)
             }
             Request::Change { event, after, .. } => {
@@ -255,7 +237,7 @@ impl Core {
                 // What says nothing of the failure leaves it whose it was.
                 let told = matches!(event, Event::Noted { .. } | Event::Pinned | Event::Unpinned);
                 let key = found.key.filter(|_| told);
-                self.legal(found, after.unwrap_or(last), event.clone(), key, found.since)
+                self.legal(found, after.unwrap_or(last), event.clone(), key, found.life)
             }
             Request::Resolve { note, output, after, .. } => {
                 if found.tombstone.is_some() {
@@ -264,18 +246,18 @@ impl Core {
                 // The note before it has followed that record.
                 let prev = after.filter(|_| note.is_none()).unwrap_or(last);
                 let event = Event::Succeeded { by: SuccessBy::Resolve, output: output.clone() };
-                self.legal(found, prev, event, None, found.since)
+                self.legal(found, prev, event, None, found.life)
             }
             Request::Prune { event, after, .. } => {
                 if found.tombstone.is_some() {
                     return Err(Answer::Refused(found.state()));
                 }
-                self.legal(found, *after, event.clone(), None, found.since)
+                self.legal(found, *after, event.clone(), None, found.life)
             }
             Request::Note { key, note, .. } => {
                 let token = self.tokens.get(key).ok_or(Answer::Superseded)?;
                 let event = Event::Noted { note: note.clone() };
-                let judged = self.legal(found, token.seq, event, Some(*key), token.since);
+                let judged = self.legal(found, token.seq, event, Some(*key), token.life);
                 let judged = judged.map_err(|_| Answer::Superseded)?;
                 if let Some(token) = self.tokens.get_mut(key) {
                     token.seq = judged.cell.seq;
@@ -297,14 +279,14 @@ impl Core {
             }
         }
         let token = self.tokens.remove(&key);
-        let (prev, since) = match &token {
+        let (prev, life) = match &token {
             // The end of an attempt that is not the current one: fenced off.
-            Some(token) if !sabotage::is(Sabotage::SkipFencing) => (token.seq, token.since),
-            Some(token) => (found.cell.seq, token.since),
-            None if sabotage::is(Sabotage::SkipFencing) => (found.cell.seq, found.since),
+            Some(token) if !sabotage::is(Sabotage::SkipFencing) => (token.seq, token.life),
+            Some(token) => (found.cell.seq, token.life),
+            None if sabotage::is(Sabotage::SkipFencing) => (found.cell.seq, found.life),
             None => return Err(Answer::Superseded),
         };
-        let judged = self.legal(found, prev, event.clone(), Some(key), since);
+        let judged = self.legal(found, prev, event.clone(), Some(key), life);
         judged.map_err(|_| Answer::Superseded)
     }
 
@@ -346,10 +328,10 @@ impl Core {
         prev: SeqNo,
         event: Event,
         key: Option<AttemptKey>,
-        since: SeqNo,
+        life: Life,
     ) -> Result<Judged, Answer> {
         match found.cell.apply(self.next, prev, &event) {
-            Ok(cell) => Ok(Judged { prev, event, cell, since, key }),
+            Ok(cell) => Ok(Judged { prev, event, cell, life, key }),
             Err(IllegalTransition { why: WhyIllegal::State, .. }) => {
                 Err(Answer::Refused(found.state()))
             }
@@ -440,7 +422,7 @@ impl<'r> Batch<'_, 'r> {
         journal: &mut dyn Journal,
     ) -> Result<Cell, Answer> {
         if let Some((prev, event)) = Core::before(request, found) {
-            let judged = self.core.legal(found, prev, event, None, found.since)?;
+            let judged = self.core.legal(found, prev, event, None, found.life)?;
             self.taken(id, judged, found);
         }
         if matches!(request, Request::Prune { .. }) && at_work(id) {
@@ -459,20 +441,18 @@ impl<'r> Batch<'_, 'r> {
     }
 
     fn taken(&mut self, id: &EncodedId, judged: Judged, found: &mut Found) -> Cell {
-        let Judged { prev, event, cell, since, key } = judged;
+        let Judged { prev, event, cell, life, key } = judged;
         let moved = event.grave();
         found.tombstone = match moved {
             Some(Grave::Dug(tombstone)) => Some(tombstone),
             Some(Grave::Opened(_)) | None => None,
         };
-        // A life that has ended, or has come to its success, begins no other.
-        let lives = matches!(cell.state, TaskState::Running | TaskState::Failed);
-        let since = if lives { since } else { SeqNo::ZERO };
-        (found.cell, found.since, found.key) = (cell, since, key);
+        let life = life_after(life, cell, &event);
+        (found.cell, found.life, found.key) = (cell, life, key);
         let entry = Entry::Task { id: id.clone(), prev, event };
         let record = self.core.record(self.at, entry);
         self.records.push(record);
-        self.step.changes.push(Change { id: id.clone(), cell, key, since, moved });
+        self.step.changes.push(Change { id: id.clone(), cell, key, life, moved });
         cell
     }
 }

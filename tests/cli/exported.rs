@@ -173,3 +173,22 @@ fn what_cannot_be_imported_says_where_and_why() {
     let missing = import(&dir.path().join("none"), &copy, &[]).expect(2);
     assert!(missing.err.contains("cannot read"), "{missing:?}");
 }
+
+/// An export into the directory of a ledger took the place of its manifest, and said that all was well.
+#[test]
+fn an_export_is_not_written_into_a_ledger() {
+    let (dir, path) = words();
+    let other = dir.path().join("other");
+    with::<String>(&other, async |ledger| succeed(ledger, "a".into(), vec![]).await);
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(other.join("witness"), &link).unwrap();
+    let before = (snapshot(&path), snapshot(&other));
+    for file in [path.join("manifest"), path.join("witness"), path.join("x"), other.join("x"), link]
+    {
+        let refused = on("export", &path, &["--output", file.to_str().unwrap()]).expect(2);
+        assert!(refused.err.contains("which is a ledger"), "{}", refused.err);
+        let now = (snapshot(&path), snapshot(&other));
+        assert!(now == before, "{}", file.display());
+    }
+    on("verify", &path, &[]).expect(0);
+}

@@ -47,9 +47,24 @@ async fn nothing_begins_after_its_deadline() {
         let failure = ledger.record(id).await.unwrap().unwrap().failure;
         assert_eq!(failure, Some(Failure::TimedOut));
     }
-    // What has succeeded needs no time.
-    ledger.run(name("c"), |_| ok(7)).await.unwrap();
-    let replay = ledger.task(name("c")).deadline(now).run(|_| ok(8)).await.unwrap();
+}
+
+/// A replay reads behind what is being recorded, and waited for that however late it was.
+#[tokio::test]
+async fn a_replay_waits_until_its_deadline() {
+    let (journal, gate) = (MemoryJournal::new(), Gate::default());
+    // 1 and 2 are those of the run.
+    let ledger = open(Hooked::at_append(&journal, 3, Then::Wait(gate.clone()))).await;
+    ledger.run(name("a"), |_| ok(7)).await.unwrap();
+    let mut mark = Hand::new(ledger.mark_succeeded(name("b")));
+    assert!(mark.poll().is_pending());
+    gate.somebody_waits().await;
+    let late = ledger.task(name("a")).deadline(Instant::now() + SOON).run(|_| ok(8));
+    assert!(matches!(soon(late).await, Err(RunError::TimedOut)));
+    gate.open();
+    mark.finish().await.unwrap();
+    let later = Instant::now() + Duration::from_secs(60);
+    let replay = ledger.task(name("a")).deadline(later).run(|_| ok(8)).await.unwrap();
     assert_eq!((replay.kind, replay.value), (ClaimKind::Replayed, Some(7)));
 }
 
@@ -272,4 +287,74 @@ async fn a_declared_size_does_not_hinder_a_replay() {
     let claim = ledger.task(name("a")).output_at_most(17).run(work).await.unwrap();
     assert_eq!((claim.kind, claim.value), (ClaimKind::Replayed, Some(1)));
     assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+/// An id whose drop panics, from when it is told to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+struct Mine(String);
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        if ARMED.load(Ordering::SeqCst) && !std::thread::panicking() {
+            panic!("an id was dropped")
+        }
+    }
+}
+
+/// A recorded success was told as lost when the id panicked as it was dropped.
+#[tokio::test]
+async fn an_id_that_panics_when_dropped_costs_no_answer() {
+    let ledger = Ledger::<Mine, u32>::builder().open_journal(MemoryJournal::new()).await.unwrap();
+    for kind in [ClaimKind::Executed, ClaimKind::Replayed] {
+        let (id, work) = (Mine(name("a")), |_| async {
+            ARMED.store(true, Ordering::SeqCst);
+            ok(7).await
+        });
+        ARMED.store(kind == ClaimKind::Replayed, Ordering::SeqCst);
+        let answer = ledger.run(id, work).await;
+        ARMED.store(false, Ordering::SeqCst);
+        let claim = answer.unwrap();
+        assert_eq!((claim.kind, claim.value), (kind, Some(7)));
+    }
+}
+
+/// What a panic carries was dropped where nobody had caught it, if it panicked as well: the answer was lost.
+#[tokio::test]
+async fn what_a_panic_carries_costs_no_answer() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("a payload was dropped")
+        }
+    }
+    /// Panics with that when it is dropped.
+    struct Worse;
+    impl Drop for Worse {
+        fn drop(&mut self) {
+            std::panic::panic_any(Payload)
+        }
+    }
+    let (ledger, _) = fresh().await;
+    let worse = Worse;
+    let work = move |_: Context<String>| {
+        let _held = &worse;
+        ok(1)
+    };
+    assert_eq!(soon(ledger.run(name("a"), work)).await.unwrap().value, Some(1));
+
+    let retry = Retry::attempts(attempts(2)).min_delay(Duration::from_millis(1));
+    let retry = retry.when(|_: &String| std::panic::panic_any(Payload));
+    let work = |_: Context<String>| async { Err::<u32, _>(name("no")) };
+    let failed = soon(ledger.task(name("b")).retry(retry).run(work)).await;
+    assert!(matches!(&failed, Err(RunError::Failed(error)) if error == "no"), "{failed:?}");
+
+    let held = async |ledger: &Tasks| {
+        let asks = |_: Context<String>| async { std::panic::panic_any(Payload) };
+        soon(ledger.task(name("a")).probe(asks).run(|_| ok(1))).await
+    };
+    let (ledger, _) = crashed("a").await;
+    let held = held(&ledger).await;
+    assert!(matches!(held, Err(RunError::Held)), "{held:?}");
 }

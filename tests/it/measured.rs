@@ -1,12 +1,15 @@
 //! What is told to the `metrics` facade. The recorder is one for the whole process, so other tests are
 //! counted as well: what is asserted are lower bounds, names and kinds.
 
-use crate::support::{crashed, fresh, name, never, ok, until};
+use crate::support::{
+    Call, Gate, Hand, Hooked, Tasks, Then, crashed, fresh, name, never, ok, until,
+};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use metrics_util::{CompositeKey, MetricKind};
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::Duration;
-use taskledger::{OnFailure, RunError, TaskState};
+use taskledger::{MemoryJournal, OnFailure, Retention, RunError, TaskState};
 use tokio::time::Instant;
 
 fn recorder() -> &'static Snapshotter {
@@ -136,4 +139,58 @@ async fn each_run_counts_once_as_what_it_came_to() {
         [("dropped", 2), ("executed", 3), ("refused", 4), ("replayed", 2)]
             .map(|(kind, count)| format!("taskledger_claims_total kind={kind} Counter({count})"))
     );
+}
+
+/// Only that there were gauges was looked at. Told by the writer's thread, so only that of one ledger counts
+/// here.
+#[tokio::test]
+async fn the_gauges_tell_how_it_is() {
+    let recorder: &'static DebuggingRecorder = Box::leak(Box::default());
+    let snapshotter = recorder.snapshotter();
+    let gates = [Gate::default(), Gate::default()];
+    let [first, second] = gates.clone();
+    let hooked = Hooked::new(&MemoryJournal::new(), move |call| match call {
+        Call::Append(1) => {
+            // As long as the thread lives.
+            std::mem::forget(metrics::set_default_local_recorder(recorder));
+            Then::Wait(first.clone())
+        }
+        Call::Append(2) => Then::Wait(second.clone()),
+        _ => Then::GoOn,
+    });
+    // No more than there can be permits.
+    let ledger = Tasks::builder().max_pending(usize::MAX).open_journal(hooked).await.unwrap();
+    // Whatever is told is gone from the recorder.
+    let gauges = || -> HashMap<String, f64> {
+        let told = snapshotter.snapshot().into_vec().into_iter();
+        let gauges = told.filter_map(|(key, _, _, value)| match value {
+            DebugValue::Gauge(value) => Some((labelled(&key), value.into_inner())),
+            _ => None,
+        });
+        gauges.collect()
+    };
+    let mut marks = Vec::new();
+    for (id, gate) in [("a", Some(&gates[0])), ("b", None), ("c", None), ("d", None)] {
+        let mut mark = Hand::new(ledger.mark_succeeded(name(id)));
+        assert!(mark.poll().is_pending());
+        marks.push(mark);
+        if let Some(gate) = gate {
+            gate.somebody_waits().await;
+        }
+    }
+    gates[0].open();
+    gates[1].somebody_waits().await;
+    let told = gauges();
+    assert_eq!(told["taskledger_queue_depth"], 3.0);
+    assert_eq!(told["taskledger_tasks state=succeeded"], 1.0);
+    gates[1].open();
+    for mark in marks {
+        mark.finish().await.unwrap();
+    }
+    ledger.prune(&Retention::new().succeeded(Duration::ZERO)).await.unwrap();
+    ledger.close().await.unwrap();
+    let told = gauges();
+    assert_eq!(told["taskledger_queue_depth"], 0.0);
+    assert_eq!(told["taskledger_tasks state=succeeded"], 0.0);
+    assert_eq!(told["taskledger_tombstones"], 4.0);
 }

@@ -160,3 +160,46 @@ async fn who_joins_a_probe_is_not_told_of_another_request() {
         drop(soon(first).await.unwrap());
     }
 }
+
+/// A call without a fingerprint erased the stored one, and then another request ran with the same effect key.
+#[tokio::test]
+async fn who_asks_without_a_fingerprint_changes_nothing_of_whose_it_is() {
+    let (ledger, journal) = fresh().await;
+    let fails = || async { Err::<u32, _>(name("no")) };
+    paying(&ledger, "pay 10").run(move |_| fails()).await.unwrap_err();
+    let other = |ledger: Tasks| async move {
+        let other = paying(&ledger, "pay 11").run(|_| ok(11)).await;
+        assert!(is_other(&other), "{other:?}");
+    };
+    ledger.run(name("a"), move |_| fails()).await.unwrap_err();
+    other(ledger.clone()).await;
+    ledger.launch_block(name("a"), fails()).await.unwrap_err();
+    other(ledger.clone()).await;
+    // By what was replayed, by a checkpoint, and by both.
+    let ledger = open(journal.fork()).await;
+    other(ledger.clone()).await;
+    ledger.launch_block(name("a"), fails()).await.unwrap_err();
+    other(ledger.clone()).await;
+    ledger.checkpoint().await.unwrap();
+    other(ledger.clone()).await;
+    ledger.launch_block(name("a"), fails()).await.unwrap_err();
+    other(ledger.clone()).await;
+    // Also who comes while one runs that has none.
+    let (end, ends) = tokio::sync::oneshot::channel::<()>();
+    let mut ends = Some(ends);
+    let work = move |_| {
+        let ends = ends.take();
+        async move { if ends.unwrap().await.is_ok() { ok(10).await } else { never().await } }
+    };
+    let mut runs = Hand::new(ledger.run(name("a"), work));
+    assert!(runs.poll().is_pending());
+    other(ledger.clone()).await;
+    until(|| ledger.query_task_state_quick("a") == TaskState::Running).await;
+    other(ledger.clone()).await;
+    end.send(()).unwrap();
+    assert_eq!(soon(runs.finish()).await.unwrap().value, Some(10));
+    other(ledger.clone()).await;
+    // As long as the effect key.
+    ledger.revoke_task_block(name("a"), async { Ok::<_, ()>(()) }).await.unwrap();
+    assert_eq!(paying(&ledger, "pay 11").run(|_| ok(11)).await.unwrap().value, Some(11));
+}

@@ -172,3 +172,51 @@ async fn a_note_in_a_pause_sends_nobody_away() {
         assert_eq!(calls.load(Ordering::SeqCst), 2);
     }
 }
+
+/// A verdict that was given while a probe was asked was passed over, if the probe then said that it could not
+/// tell: the id was held, though it had succeeded or was released.
+#[tokio::test]
+async fn what_was_decided_while_a_probe_finds_out_nothing_comes_first() {
+    #[derive(Clone, Copy, Debug)]
+    enum Ends {
+        Unknown,
+        Panics,
+        TimesOut,
+    }
+    for ends in [Ends::Unknown, Ends::Panics, Ends::TimesOut] {
+        for verdict in [None, Some(Verdict::Succeeded), Some(Verdict::Retry), Some(Verdict::Failed)]
+        {
+            let (ledger, _) = crashed("a").await;
+            let asked = ledger.clone();
+            let begun = Arc::new(tokio::sync::Notify::new());
+            let go = Arc::clone(&begun);
+            let probed = ledger.task(name("a")).timeout(Duration::from_millis(500));
+            let probed = probed.probe(move |_| async move {
+                go.notified().await;
+                if let Some(verdict) = verdict {
+                    asked.resolve("a", verdict, "").await.unwrap();
+                }
+                match ends {
+                    Ends::Unknown => Landed::Unknown,
+                    Ends::Panics => panic!("on purpose"),
+                    Ends::TimesOut => std::future::pending().await,
+                }
+            });
+            let mut leads = Hand::new(probed.run(|_| ok(7)));
+            assert!(leads.poll().is_pending());
+            let mut joins =
+                Hand::new(ledger.task(name("a")).on_crash(OnCrash::Hold).run(|_| ok(8)));
+            assert!(joins.poll().is_pending());
+            begun.notify_one();
+            let (leads, joins) = (soon(leads.finish()).await, soon(joins.finish()).await);
+            let told = (leads.map(|claim| claim.value), joins.map(|claim| claim.value));
+            let right = matches!(
+                (verdict, &told),
+                (None, (Err(RunError::Held), Err(RunError::Held)))
+                    | (Some(Verdict::Succeeded), (Ok(None), Ok(None)))
+                    | (Some(Verdict::Retry | Verdict::Failed), (Ok(Some(7)), Ok(Some(7))))
+            );
+            assert!(right, "{ends:?} {verdict:?} {told:?}");
+        }
+    }
+}

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use taskledger::{
-    AttemptError, CancelError, ChangeError, CheckpointError, CloseError, IdError, JournalError,
-    LaunchError, OpenError, Outcome, Poison, ReadError, Rejection, TaskState, WaitError,
+    AttemptError, CancelError, ChangeError, CheckpointError, ClaimKind, CloseError, Failure,
+    IdError, JournalError, LaunchError, OpenError, Outcome, Poison, ReadError, Rejection, RunError,
+    TaskState, WaitError,
 };
 
 /// Lower-case fragments without a full stop; causes by `source()` and never twice in a chain.
@@ -65,6 +66,19 @@ fn errors_print_well() {
         }
         assert!(!format!("{error:?}").is_empty());
     }
+    // The reason, where nobody prints the chain.
+    let rejected: [Box<dyn Error>; 4] = [
+        Box::new(L::Rejected { reason: Rejection::Closed, future: () }),
+        Box::new(A::Rejected { reason: Rejection::Closed, future: () }),
+        Box::new(ChangeError::Rejected(Rejection::Closed)),
+        Box::new(RunError::<u32, ()>::Rejected(Rejection::Closed)),
+    ];
+    for error in rejected {
+        assert_eq!(error.to_string(), "the ledger is closed");
+    }
+    let told = |kind| RunError::<u32, ()>::Told { failure: Failure::TimedOut, kind }.to_string();
+    assert!(told(ClaimKind::Joined).contains("others"));
+    assert!(!told(ClaimKind::Replayed).contains("others"));
     let doubt = A::InDoubt { outcome: outcome(), poison: poison() };
     assert!(doubt.source().unwrap().to_string().contains("no space left"));
 }

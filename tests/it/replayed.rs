@@ -23,6 +23,7 @@ fn started(attempt: u32) -> Event {
         since: SeqNo::ZERO,
         fingerprint: None,
         parent: None,
+        crashed_before: false,
     }
 }
 

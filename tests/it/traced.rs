@@ -185,6 +185,7 @@ async fn open_replay_and_reset_are_told() {
         since: SeqNo::ZERO,
         fingerprint: None,
         parent: None,
+        crashed_before: false,
     };
     let records: Vec<Record> = (0..running)
         .map(|number: u64| {

@@ -1,6 +1,6 @@
 //! Who watches sees the log, in its order, or is told what was missed.
 
-use crate::support::{Hand, Tasks, fresh, name, ok};
+use crate::support::{Hand, Hooked, Tasks, Then, fresh, name, ok, open, soon};
 use std::time::Duration;
 use taskledger::{Event, Lagged, Ledger, MemoryJournal, Retention, SeqNo, TaskState, Transition};
 
@@ -91,4 +91,23 @@ async fn who_does_not_look_holds_up_nobody() {
     }
     drop(idle);
     ledger.close().await.unwrap();
+}
+
+/// A watcher waited for ever when the ledger was closed, or poisoned, while a handle was left.
+#[tokio::test]
+async fn who_watches_hears_of_the_end() {
+    for fails in [false, true] {
+        let then = if fails { Then::Fail } else { Then::GoOn };
+        // 0 is that of the open.
+        let ledger = open(Hooked::at_append(&MemoryJournal::new(), 2, then)).await;
+        let watching = ledger.watch();
+        ledger.mark_succeeded(name("a")).await.unwrap();
+        let last = ledger.mark_succeeded(name("b")).await;
+        assert_eq!(last.is_err(), fails);
+        assert_eq!(ledger.close().await.is_err(), fails);
+        let seen = soon(rest(watching)).await;
+        assert_eq!(seen.len(), if fails { 1 } else { 2 });
+        // And so does who comes later.
+        assert!(soon(rest(ledger.watch())).await.is_empty());
+    }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use taskledger::dump::{Exported, Inspection, import_with};
+use taskledger::dump::{Exported, Inspection, import_with, outside};
 use taskledger::{AcceptLoss, BackupError, CreateError, ExportError, ImportError};
 use tempfile::NamedTempFile;
 
@@ -126,7 +126,7 @@ fn export(args: &ExportArgs) -> Done {
     let inspection = look(&args.path)?;
     let damaged = accepted(args.damaged);
     let exported = match &args.output {
-        Some(file) => to_file(&inspection, file, damaged)?,
+        Some(file) => to_file(&inspection, args, file)?,
         None => {
             let mut progress = Progress::beside_output();
             inspection.export_with(out(), damaged, || progress.step())
@@ -154,7 +154,8 @@ type Outcome = Result<Exported, ExportError>;
 
 /// Whenever we die, the file is the old one or the whole new one. What is no file, such as a pipe, is
 /// written to.
-fn to_file(inspection: &Inspection, file: &Path, damaged: AcceptLoss) -> Result<Outcome, Failure> {
+fn to_file(inspection: &Inspection, args: &ExportArgs, file: &Path) -> Result<Outcome, Failure> {
+    let damaged = accepted(args.damaged);
     let mut progress = Progress::before_output();
     let cannot =
         |error: io::Error| Failure::Look(format!("cannot write {}: {error}", file.display()));
@@ -164,6 +165,8 @@ fn to_file(inspection: &Inspection, file: &Path, damaged: AcceptLoss) -> Result<
     }
     // The file that a link leads to, not the link.
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    // In the directory of a ledger it might take the place of one of the ledger's own files.
+    outside(&file).map_err(|error| Failure::Look(chain(&error)))?;
     let dir =
         file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut unfinished = NamedTempFile::new_in(dir).map_err(cannot)?;

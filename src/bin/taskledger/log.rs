@@ -46,7 +46,7 @@ pub(crate) fn line(inspection: &Inspection, record: &Record) -> String {
 
 fn task(inspection: &Inspection, event: &Event) -> String {
     match event {
-        Event::Started { attempt, epoch, since, fingerprint, parent } => {
+        Event::Started { attempt, epoch, since, fingerprint, parent, crashed_before } => {
             let mut text = format!("attempt={attempt} epoch={epoch}");
             if *since != SeqNo::ZERO {
                 text.push_str(&format!(" since={since}"));
@@ -57,6 +57,9 @@ fn task(inspection: &Inspection, event: &Event) -> String {
             if let Some(parent) = parent {
                 let parent = EncodedId::from_bytes(parent.as_bytes());
                 text.push_str(&format!(" parent={}", inspection.id_text(&parent)));
+            }
+            if *crashed_before {
+                text.push_str(" crashed-before");
             }
             text
         }

@@ -79,6 +79,11 @@ fn print(inspection: &Inspection, id: &EncodedId, history: &History) -> Result<(
         ("revoke failure", row.revoke_failure.map(failure)),
         ("succeeded by", row.marked.then(|| "a mark, not an attempt".to_owned())),
         ("resolved", row.resolved.then(|| "somebody found out that it had succeeded".to_owned())),
+        (
+            "crashed before",
+            details.crashed_before.then(|| "nobody has said what came of that attempt".to_owned()),
+        ),
+        ("effect key", inspection.effect_key(id, details).map(|key| key.to_string())),
         ("pinned", row.pinned.then(|| "it is not pruned by age".to_owned())),
         ("notes", (!notes.is_empty()).then(|| notes.join(BELOW))),
         ("within", within(inspection, details)),

@@ -141,6 +141,7 @@ fn sample() -> (TempDir, Vec<u8>) {
         since: SeqNo::new(since),
         fingerprint: Some(Fingerprint::from_bytes([7; 16])),
         parent: None,
+        crashed_before: false,
     };
     let done = |by, output| Event::Succeeded { by, output };
     let mark = || done(SuccessBy::Mark, Output::Absent);
@@ -378,7 +379,8 @@ fn what_no_ledger_can_hold_is_refused_whatever_is_accepted() {
         ("failed", "state", json!("running"), "a `failure`"),
         ("failed", "state", json!("succeeded"), "a `failure`"),
         ("running", "state", json!("failed"), "no `failure`"),
-        ("queued", "fingerprint", json!("00".repeat(16)), "what is queued"),
+        ("queued", "parent", json!("00"), "what is queued"),
+        ("succeeded", "crashed_before", json!(true), "a `crashed_before`"),
         ("queued", "started_at", json!(1), "what is queued"),
     ] {
         for line in 1..all.len() {

@@ -7,6 +7,7 @@
 
 use super::limit::{Budget, Limited};
 use super::{Fields, Knowledge, MAX_DEPTH, MAX_NODES, Named, Plain, Schema, Shape};
+use crate::foreign::caught;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserializer, Serialize};
 use serde_reflection::{
@@ -15,7 +16,6 @@ use serde_reflection::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How often a type is traced: each time shows one more variant of each enum, twice. An enum that
 /// does not tell its variants apart by their numbers would otherwise be traced for ever.
@@ -27,15 +27,15 @@ const MAX_VARIANT: u32 = u32::MAX / 2;
 
 pub(super) fn of_type<K: DeserializeOwned>() -> Knowledge {
     // What a panic leaves behind half done is dropped here.
-    catch_unwind(AssertUnwindSafe(trace_type::<K>)).ok().flatten().unwrap_or(Knowledge::Opaque)
+    caught(trace_type::<K>).ok().flatten().unwrap_or(Knowledge::Opaque)
 }
 
 pub(super) fn of_value<K: Serialize + ?Sized>(id: &K) -> Knowledge {
-    let traced = catch_unwind(AssertUnwindSafe(|| {
+    let traced = caught(|| {
         let mut tracer = Tracer::new(config());
         let (format, _) = tracer.trace_value(&mut Samples::new(), id).ok()?;
         Conversion::default().schema(&format, &tracer.registry_unchecked())
-    }));
+    });
     traced.ok().flatten().map_or(Knowledge::Opaque, Knowledge::Sampled)
 }
 

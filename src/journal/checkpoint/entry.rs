@@ -23,6 +23,7 @@
 //! pinned         (more, bit 3)   nothing follows
 //! parent         (more, bit 4)   bytes, with their length in front (since format version 3, as the next)
 //! payload        (more, bit 5)   bytes, with their length in front
+//! crashed before (more, bit 6)   nothing follows (since format version 3)
 //!
 //! id "\x01a" succeeded in attempt 1 of epoch 1, last record 7 of 9, from the base of
 //! the times for 2 us, output c0:    02 01 61  0b  8d  01  02  01  00 04  01 01 c0
@@ -157,7 +158,7 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
     let has = |bit: u8| present & 1 << bit != 0;
     let more: u8 = if shape & MORE == 0 { 0 } else { field(rest)? };
     let has_more = |bit: u8| more & 1 << bit != 0;
-    if more > 0b11_1111 {
+    if more > 0b111_1111 {
         return Err(format!("an entry with {more:08b}"));
     }
     let attempt = Attempt::new(field(rest)?);
@@ -216,6 +217,7 @@ fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDeta
         payload: payload.map(|payload| payload.0.to_vec()),
         notes,
         pinned: has_more(3),
+        crashed_before: has_more(6),
         in_doubt: false,
     };
     Ok((EncodedId::from_bytes(id), details))
@@ -244,7 +246,7 @@ fn more(details: &TaskDetails) -> u8 {
     let since = details.since != SeqNo::ZERO;
     let (fingerprint, notes) = (details.fingerprint.is_some(), !details.notes.is_empty());
     let (parent, payload) = (details.parent.is_some(), details.payload.is_some());
-    [since, fingerprint, notes, details.pinned, parent, payload]
+    [since, fingerprint, notes, details.pinned, parent, payload, details.crashed_before]
         .into_iter()
         .rev()
         .fold(0, |bits, bit| bits << 1 | u8::from(bit))
@@ -314,6 +316,7 @@ mod tests {
             ]
             .into(),
             pinned: true,
+            crashed_before: true,
             parent: Some(Parent::from_bytes(b"\x01p")),
             payload: Some(vec![0xc0]),
             ..TaskDetails::ABSENT
@@ -326,7 +329,7 @@ mod tests {
             b'a',        // id
             4 | MORE,    // failed, nobody says that it succeeded, a second byte
             0b0010_1101, // epoch, started, ended, failure
-            0b11_1111,   // since, fingerprint, notes, pinned, parent, payload
+            0b111_1111,  // since, fingerprint, notes, pinned, parent, payload, crashed before
             2,           // attempt
             2,           // back from 9 to 7
             3,           // epoch

@@ -66,6 +66,7 @@ fn a_frame_of_two_steps_of_an_id_has_its_golden_bytes() {
         since: SeqNo::ZERO,
         fingerprint: None,
         parent: None,
+        crashed_before: false,
     };
     let by = SuccessBy::Attempt;
     let succeeded = Event::Succeeded { by, output: Output::Kept(vec![0xc0]) };

@@ -26,6 +26,7 @@ fn source(scratch: &TempDir) -> SledJournal {
         since: SeqNo::ZERO,
         fingerprint: None,
         parent: None,
+        crashed_before: false,
     };
     let marked = Event::Succeeded { by: SuccessBy::Mark, output: Output::Absent };
     let told = [

@@ -56,6 +56,7 @@ impl Subject {
                 since: SeqNo::ZERO,
                 fingerprint: None,
                 parent: None,
+                crashed_before: false,
             },
             Event::Succeeded { by: SuccessBy::Attempt, output },
         ];

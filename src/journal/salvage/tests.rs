@@ -21,6 +21,7 @@ fn started(seq: u64) -> Record {
         since: SeqNo::ZERO,
         fingerprint: None,
         parent: None,
+        crashed_before: false,
     };
     let id = EncodedId::from_bytes(&seq.to_be_bytes());
     let entry = Entry::Task { id, prev: SeqNo::ZERO, event };

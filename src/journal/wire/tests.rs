@@ -35,6 +35,7 @@ fn started_within(
         since: SeqNo::new(since),
         fingerprint: fingerprint.map(Fingerprint::from_bytes),
         parent: parent.map(Parent::from_bytes),
+        crashed_before: false,
     }
 }
 
@@ -42,6 +43,14 @@ fn started_within(
 #[test]
 fn every_event_has_its_golden_bytes() {
     let tombstone = Tombstone::from_bytes([5; 16]);
+    let again = |parent| Event::Started {
+        attempt: Attempt::new(2),
+        epoch: Epoch::new(3),
+        since: SeqNo::new(4),
+        fingerprint: None,
+        parent,
+        crashed_before: true,
+    };
     let golden: &[(Event, &[u8])] = &[
         (queued(0, None), &[0]),
         (queued(9, None), &[15, 9, 0]),
@@ -78,6 +87,8 @@ fn every_event_has_its_golden_bytes() {
             Event::Failed { failure: Failure::GaveUp { attempts: 3, last: "l".into() } },
             &[3, 5, 3, 1, b'l'],
         ),
+        (again(None), &[17, 2, 3, 4, 0, 0]),
+        (again(Some(Parent::from_bytes(b"p"))), &[17, 2, 3, 4, 0, 1, 1, b'p']),
         (Event::Noted { note: "n".into() }, &[9, 1, b'n']),
         (Event::Resolved { failure: Failure::Resolved("r".into()) }, &[10, 6, 1, b'r']),
         (Event::Resolved { failure: Failure::Released(String::new()) }, &[10, 7, 0]),
@@ -113,6 +124,8 @@ fn every_event_of_the_ledger_has_its_golden_bytes() {
 fn an_unknown_variant_and_a_hostile_length_are_refused() {
     let hostile: &[&[u8]] = &[
         &[17],
+        &[17, 1, 2, 0, 0, 2],
+        &[18],
         &[15, 0, 2],
         &[15, 0, 1, 2, 1],
         &[16, 1, 2, 0, 0, 0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],

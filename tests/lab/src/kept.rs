@@ -41,6 +41,8 @@ pub enum What {
     Buried,
     /// It has failed, with this number.
     Failed(u64),
+    /// Likewise, after it had crashed, and nobody has said what came of that.
+    FailedAgain(u64),
     /// Its process died while it ran.
     Crashed,
     /// It has failed too often.
@@ -74,6 +76,7 @@ impl fmt::Display for State {
             What::Exhumed => f.write_str("exhumed")?,
             What::Buried => f.write_str("buried")?,
             What::Failed(number) => write!(f, "failed-{number}")?,
+            What::FailedAgain(number) => write!(f, "again-{number}")?,
             What::Crashed => f.write_str("crashed")?,
             What::GaveUp => f.write_str("gave-up")?,
             What::Ruled => f.write_str("ruled")?,
@@ -96,6 +99,7 @@ impl FromStr for State {
             Some(("succeeded", text)) => What::Succeeded(number(text)?),
             Some(("unkept", text)) => What::Unkept(number(text)?),
             Some(("failed", text)) => What::Failed(number(text)?),
+            Some(("again", text)) => What::FailedAgain(number(text)?),
             _ => *PLAIN
                 .iter()
                 .find(|what| Self::from(**what).to_string() == rest)
@@ -322,7 +326,10 @@ pub fn state_of(details: Option<&TaskDetails>) -> Result<State, String> {
             other => return Err(format!("it has succeeded like this: {other:?}")),
         },
         TaskState::Failed => match &details.failure {
-            Some(failure) => failure_of(failure)?,
+            Some(failure) => match failure_of(failure)? {
+                What::Failed(number) if details.crashed_before => What::FailedAgain(number),
+                what => what,
+            },
             None => return Err("it has failed without a failure".to_owned()),
         },
         other => return Err(format!("it {UNDER_WAY}: {other}")),

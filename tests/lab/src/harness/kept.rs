@@ -230,7 +230,7 @@ async fn asks_again(
                 let number = value.as_deref().map(number_of).transpose()?;
                 number == what.output()
             }
-            (Err(RunError::Held), What::Crashed) => true,
+            (Err(RunError::Held), what) => what.has_crashed(),
             (Err(RunError::GaveUp { .. }), What::GaveUp) => true,
             (Ok(Claim { kind: ClaimKind::Executed, .. }), what) => {
                 if what.is_success() {

@@ -1,6 +1,7 @@
 //! What becomes of an id by what is done to it.
 
 use super::{Answer, Op, State, What, success_of};
+use std::collections::BTreeSet;
 
 impl What {
     #[must_use]
@@ -13,11 +14,29 @@ impl What {
             | Self::Buried => true,
             Self::None
             | Self::Failed(_)
+            | Self::FailedAgain(_)
             | Self::Crashed
             | Self::GaveUp
             | Self::Ruled
             | Self::Released => false,
         }
+    }
+
+    /// Whether it has crashed, and nobody has said what came of it.
+    #[must_use]
+    pub const fn has_crashed(self) -> bool {
+        matches!(self, Self::Crashed | Self::FailedAgain(_))
+    }
+
+    /// What it is when it has ended like this, and was one of these before.
+    #[must_use]
+    pub fn after(self, before: &BTreeSet<State>) -> BTreeSet<State> {
+        let Self::Failed(number) = self else { return BTreeSet::from([self.into()]) };
+        let again = |state: &State| match state.what.has_crashed() {
+            true => Self::FailedAgain(number).into(),
+            false => self.into(),
+        };
+        before.iter().map(again).collect()
     }
 
     /// The number of the output that is kept of a success.
@@ -68,11 +87,13 @@ pub fn quiet(op: Op, number: u64, state: State) -> Option<State> {
         what if what.is_success() => Some(state),
         What::GaveUp => Some(state),
         What::None | What::Released => None,
-        // It was tried already.
+        // It was tried already; what somebody has found out stays.
+        What::Ruled if op == Op::Once => Some(state),
         _ if op == Op::Once => Some(State { what: What::GaveUp, ..state }),
-        What::Crashed => match op {
+        what if what.has_crashed() => match op {
             Op::Hold | Op::Unknown => Some(state),
             Op::Landed => Some(State { what: success_of(number), ..state }),
+            Op::Replay | Op::Refuse if what != What::Crashed => Some(state),
             _ => None,
         },
         _ => matches!(op, Op::Replay | Op::Refuse).then_some(state),
@@ -117,9 +138,13 @@ pub fn explains(op: Op, number: u64, state: State, answer: Answer) -> bool {
     let told_again = matches!(op, Op::Replay);
     match (answer, left.what) {
         (Answer::Told(value), what) if what.is_success() => value == what.output(),
-        (Answer::GaveUp, What::GaveUp) | (Answer::Held, What::Crashed) => true,
-        (Answer::Refused, What::Failed(_) | What::Ruled) => op == Op::Refuse,
-        (Answer::Failed(told), What::Failed(number)) => told_again && told == number,
+        (Answer::GaveUp, What::GaveUp) => true,
+        (Answer::GaveUp, What::Ruled) => op == Op::Once,
+        (Answer::Held, what) => what.has_crashed() && matches!(op, Op::Hold | Op::Unknown),
+        (Answer::Refused, What::Failed(_) | What::FailedAgain(_) | What::Ruled) => op == Op::Refuse,
+        (Answer::Failed(told), What::Failed(number) | What::FailedAgain(number)) => {
+            told_again && told == number
+        }
         (Answer::ToldOf(told), what) => told_again && told == what,
         _ => false,
     }

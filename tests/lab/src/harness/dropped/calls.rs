@@ -11,7 +11,7 @@ use std::time::Duration;
 use taskledger::{Retention, Scope, Verdict};
 
 /// Everything that can be awaited, by the name of its method.
-pub(super) const CALLS: [&str; 44] = [
+pub(super) const CALLS: [&str; 45] = [
     "launch",
     "launch_block",
     "launch_block with a timeout",
@@ -35,6 +35,7 @@ pub(super) const CALLS: [&str; 44] = [
     "revoke_task_block",
     "wait",
     "record",
+    "effect_key",
     "output",
     "query_task_state",
     "checkpoint",
@@ -138,6 +139,7 @@ pub(super) fn call(
         }
         "wait" => Box::pin(async move { drop(ledger.wait(&id).await) }),
         "record" => Box::pin(async move { drop(ledger.record(&id).await) }),
+        "effect_key" => Box::pin(async move { drop(ledger.effect_key(&id).await) }),
         "output" => Box::pin(async move { drop(ledger.output(&id).await) }),
         "query_task_state" => Box::pin(async move {
             ledger.query_task_state(&id).await;

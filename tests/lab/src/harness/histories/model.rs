@@ -113,7 +113,9 @@ pub(super) struct State {
     /// everybody.
     attempts: u32,
     cancelled: u32,
-    /// Of the last attempt.
+    /// An attempt has crashed, and nobody has said what came of it.
+    crashed: bool,
+    /// Of the request that it serves, since it was last not found.
     fingerprint: Option<u8>,
     /// The effect key, if an execution has told it; and the last one of an earlier life.
     key: Option<EffectKey>,
@@ -125,6 +127,7 @@ impl State {
         is: Is::NotFound,
         attempts: 0,
         cancelled: 0,
+        crashed: false,
         fingerprint: None,
         key: None,
         earlier: None,
@@ -154,10 +157,11 @@ impl State {
                 }
             }),
             (Did::GaveUp(most), Is::Failed(cause)) => {
-                let verdict = matches!(cause, Cause::GaveUp | Cause::Resolved | Cause::Released);
-                // Others may have recorded it as resolved before: it counts like any failure then.
-                let gone = verdict && cause != Cause::Resolved;
-                (!gone && self.attempts >= *most).then(|| self.now(Is::Failed(Cause::GaveUp)))
+                // What somebody has found out stays on record.
+                let now =
+                    if cause == Cause::Resolved { self.is } else { Is::Failed(Cause::GaveUp) };
+                let gone = matches!(cause, Cause::GaveUp | Cause::Released);
+                (!gone && self.attempts >= *most).then(|| self.now(now))
             }
             (Did::RevokeStarted(number), Is::Succeeded(value)) => {
                 Some(self.now(Is::Revoking(*number, value)))
@@ -167,17 +171,22 @@ impl State {
             }
             (Did::Marked, Is::NotFound | Is::Failed(_)) => Some(self.now(Is::Succeeded(None))),
             (Did::Forgotten, Is::Succeeded(_) | Is::Failed(_)) => Some(self.gone()),
-            (Did::Resolved(verdict), Is::Failed(_)) => Some(self.now(match verdict {
-                Verdict::Succeeded => Is::Succeeded(None),
-                Verdict::Failed => Is::Failed(Cause::Resolved),
-                _ => Is::Failed(Cause::Released),
-            })),
+            (Did::Resolved(verdict), Is::Failed(_)) => {
+                let is = match verdict {
+                    Verdict::Succeeded => Is::Succeeded(None),
+                    Verdict::Failed => Is::Failed(Cause::Resolved),
+                    _ => Is::Failed(Cause::Released),
+                };
+                Some(Self { crashed: false, ..self.now(is) })
+            }
             (Did::Refused(kind, told), _) => {
                 (self.name() == *told && !self.takes(*kind)).then_some(self)
             }
             (Did::Saw(told), _) => (self.name() == *told).then_some(self),
             (Did::Told(told, fingerprint), _) => self.tells(*told, *fingerprint).then_some(self),
-            (Did::Died, Is::Running(_)) => Some(self.now(Is::Failed(Cause::Crashed))),
+            (Did::Died, Is::Running(_)) => {
+                Some(Self { crashed: true, ..self.now(Is::Failed(Cause::Crashed)) })
+            }
             (Did::Died, Is::Revoking(_, value)) => Some(self.now(Is::Succeeded(value))),
             (Did::Died, _) => Some(self),
             _ => None,
@@ -195,7 +204,7 @@ impl State {
 
     fn started(self, number: Number, start: Option<&Start>) -> Option<Self> {
         let attempts = self.attempts + 1;
-        let begun = Self { attempts, fingerprint: None, ..self.now(Is::Running(number)) };
+        let begun = Self { attempts, ..self.now(Is::Running(number)) };
         let Some(start) = start else { return Some(begun) };
         let (attempt, key) = start.told.unzip();
         let same_life = match (key, self.key) {
@@ -204,7 +213,8 @@ impl State {
             (None, _) => true,
         };
         let counts = attempt.is_none_or(|attempt| attempt == attempts);
-        let fingerprint = start.asks.fingerprint;
+        // As long as the effect key: an attempt without one changes nothing of it.
+        let fingerprint = start.asks.fingerprint.or(self.fingerprint);
         let begun = Self { fingerprint, key: key.or(self.key), ..begun };
         (self.lets(start) && counts && same_life).then_some(begun)
     }
@@ -228,7 +238,9 @@ impl State {
                     Cause::Cancelled => true,
                     _ => asks.on_failure == OnFailure::Run,
                 };
-                policy && !worn && self.serves(asks.fingerprint)
+                // What has failed since says nothing of an earlier crash.
+                let held = self.crashed && asks.on_crash != OnCrash::Run;
+                policy && !held && !worn && self.serves(asks.fingerprint)
             }
         }
     }
@@ -247,8 +259,10 @@ impl State {
             }
             (Told::Success(told), Is::Succeeded(value)) => told == value,
             (Told::Failure(told), Is::Failed(cause)) => told == cause,
-            (Told::Held, Is::Failed(Cause::Crashed)) => true,
-            (Told::GaveUp(attempts), Is::Failed(Cause::GaveUp)) => attempts == self.attempts,
+            (Told::Held, Is::Failed(cause)) => self.crashed && cause != Cause::GaveUp,
+            (Told::GaveUp(attempts), Is::Failed(Cause::GaveUp | Cause::Resolved)) => {
+                attempts == self.attempts
+            }
             (Told::Refused, Is::Failed(cause)) => {
                 matches!(cause, Cause::Error(_) | Cause::Cancelled | Cause::Resolved)
             }

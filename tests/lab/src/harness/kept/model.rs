@@ -103,7 +103,7 @@ impl Model {
             ["ack", "probe", id] => {
                 let asked = self.doing.values().find(|doing| doing.id == id);
                 let before = asked.map(|doing| self.before(doing)).unwrap_or_default();
-                if before.iter().all(|state| state.what != What::Crashed) {
+                if !before.iter().any(|state| state.what.has_crashed()) {
                     return Err(format!("nothing to ask: it is one of {}", list(&before)));
                 }
             }
@@ -268,7 +268,7 @@ impl Model {
         }
         self.joined += told;
         let last = *executed(op, number).last().ok_or("nothing comes of it")?;
-        let mut may_be = closed(&BTreeSet::from([last.into()]), pruned);
+        let mut may_be = closed(&last.after(&before), pruned);
         if last == What::GaveUp && pruned.failed {
             // It was forgotten as a failure, before it was given up.
             may_be.insert(What::None.into());
@@ -304,7 +304,8 @@ impl Model {
                 };
                 let ended = ends.last().filter(|_| doing.answers.iter().any(told));
                 let ends = ended.map_or(ends.as_slice(), std::slice::from_ref);
-                allowed = closed(&ends.iter().copied().map(State::from).collect(), doing.pruned);
+                let ends = ends.iter().flat_map(|end| end.after(&before)).collect();
+                allowed = closed(&ends, doing.pruned);
                 continue;
             }
             allowed.extend(&before);
@@ -316,7 +317,8 @@ impl Model {
                         Some(left) => _ = allowed.insert(left),
                         None => {
                             let ends = executed(doing.op, doing.number);
-                            allowed.extend(ends.into_iter().map(State::from));
+                            let before = BTreeSet::from([*state]);
+                            allowed.extend(ends.iter().flat_map(|end| end.after(&before)));
                         }
                     }
                 }
@@ -387,7 +389,7 @@ fn how(allowed: &States) -> &'static str {
     let all = |is: fn(What) -> bool| allowed.iter().all(|state| is(state.what));
     if all(What::is_success) {
         LOST
-    } else if all(|what| matches!(what, What::Crashed | What::GaveUp | What::Released)) {
+    } else if all(|what| what.has_crashed() || matches!(what, What::GaveUp | What::Released)) {
         NOT_HELD
     } else {
         OTHERWISE
