@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     ledger.close_within(GRACE).await?;
     let late = ledger.launch("too late".to_owned(), async { Ok::<_, ()>(()) }).await;
     if let Err(error) = late {
-        println!("a job that comes too late is {error}: {}", cause(&error));
+        println!("a job that comes too late: {error}");
     }
 
     show(&Ledger::open(&path).await?).await
@@ -84,8 +84,4 @@ async fn show(ledger: &Ledger<String>) -> Result<(), Box<dyn Error>> {
     }
     ledger.close().await?;
     Ok(())
-}
-
-fn cause(error: &dyn Error) -> String {
-    error.source().map_or_else(String::new, ToString::to_string)
 }
