@@ -12,7 +12,7 @@
 //! schedule in which nobody can go on is a failure.
 
 use crate::attempt::{Kind, Live, Seat};
-use crate::details::TaskDetails;
+use crate::details::{Life, TaskDetails};
 use crate::error::{ChangeError, CloseError, JournalError, Poison, Rejection, WaitError};
 use crate::id::{EncodedId, IdShape};
 use crate::index::{Change, Index};
@@ -449,7 +449,7 @@ fn scene_of_little_room() {
             let mut context = Context::from_waker(Waker::noop());
             let polled = given_up.as_mut().poll(&mut context);
             if polled.is_ready() {
-                player.shared.answered(1);
+                player.shared.answered(1, 0);
             }
             thread::yield_now();
             drop(given_up);
@@ -502,7 +502,7 @@ fn scene_of_moving() {
         id: moved.clone(),
         cell: Cell { state, ..Cell::ABSENT },
         key: None,
-        since: SeqNo::ZERO,
+        life: Life::default(),
         moved: grave,
     };
     index.publish(vec![change(TaskState::Succeeded, None)]);

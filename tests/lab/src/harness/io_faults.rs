@@ -28,8 +28,8 @@ pub(super) const HARNESS: Harness = Harness {
     row: 5,
     name: "io-faults",
     unit: "injections",
-    // Every n of a fresh run, which are some 730, and a few of the others.
-    ci: 800,
+    // Every n of a fresh run, which are some 830, and a few of the others.
+    ci: 1_000,
     full: 10_000,
     run,
     controls: &[
