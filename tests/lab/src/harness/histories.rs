@@ -23,6 +23,7 @@ use runs::Run;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use taskledger::internals::Sabotage;
 use taskledger::{
     AttemptError, Base, Cell, ChangeError, EncodedId, Health, Journal, JournalError, Ledger,
@@ -44,13 +45,21 @@ pub(super) const HARNESS: Harness = Harness {
             &["has no order", "are said to be", "cannot follow", "an illegal log"],
         ),
         broken(Sabotage::AnswerFirst, 400, &["has no order", "are said to be"]),
-        broken(Sabotage::SkipReset, 1500, &["has no order", "are said to be"]),
+        broken(Sabotage::SkipReset, 1500, &["has no order", "are said to be", HANGS]),
         broken(Sabotage::SwallowFailure, 200, &["has no order", "are said to be", "follows where"]),
         broken(Sabotage::RunAgain, 100, &["has no order"]),
         broken(Sabotage::StartBlindly, 400, &["has no order"]),
         broken(Sabotage::TellOldNews, 400, &["has no order", "from before its call"]),
     ],
 };
+
+/// Such as for the end of what nobody runs.
+const HANGS: &str = "somebody waits for ever";
+
+/// Far more than a life takes: only to tell slow from never. A control may be found by just that.
+fn never() -> Duration {
+    Duration::from_secs(if crate::is_sabotaged() { 5 } else { 60 })
+}
 
 type Tasks = Ledger<String, u32>;
 
@@ -185,7 +194,8 @@ async fn history(seed: u64, notes: &Arc<Notes>) -> Result<(), String> {
     let mut journal = MemoryJournal::new();
     let mut outcome = Ok(());
     for _ in 0..LIVES {
-        match life(journal, notes, &mut rng).await {
+        let life = tokio::time::timeout(never(), life(journal, notes, &mut rng)).await;
+        match life.unwrap_or_else(|_| Err(HANGS.to_owned())) {
             Ok(left) => journal = left,
             Err(wrong) => {
                 outcome = Err(wrong);
@@ -254,7 +264,7 @@ async fn life(
     }
     // What still runs ends now, as far as this process is concerned.
     let closing = notes.now();
-    drop(ledger.close_within(std::time::Duration::ZERO).await);
+    drop(ledger.close_within(Duration::ZERO).await);
     let poisoned = notes.is_poisoned(&ledger);
     drop(ledger);
     settle(notes, closing, poisoned).await?;
