@@ -119,8 +119,8 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
 
     /// The operations are children of this scope, recorded as such, and its runners run within it. When it
     /// ends, what is being performed is cancelled, and the runners go; what was not begun stays queued, and
-    /// nothing more is taken. A
-    /// [`stop_now`](Queue::stop_now) before that lets them finish. Default: they are nobody's children.
+    /// nothing more is taken. A [`stop_now`](Queue::stop_now) before that lets them finish. Default: they are
+    /// nobody's children.
     ///
     /// # Examples
     ///
