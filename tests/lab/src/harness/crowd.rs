@@ -27,7 +27,7 @@ pub(super) const HARNESS: Harness = Harness {
     run,
     controls: &[broken(
         Sabotage::SyncLate,
-        24,
+        96,
         &[TAKEN_BACK, "was durable", "the log has a gap", LAST_COPY],
     )],
 };

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use taskledger::{Builder, ChangeError, Health, OpenError, TaskState};
 
-/// A file system of 64 MiB, which goes when this is dropped.
+/// A file system of 96 MiB, which goes when this is dropped: a log that has filled up has four segments
+/// of 8 MiB, and a ballast of 16 MiB is made only where twice as much is free.
 struct Small {
     dir: tempfile::TempDir,
 }
@@ -24,7 +25,7 @@ impl Small {
         }
         let dir = lab::on_disk();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64m", "taskledger-test"])
+            .args(["-t", "tmpfs", "-o", "size=96m", "taskledger-test"])
             .arg(dir.path())
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
@@ -111,6 +112,7 @@ fn it_is_opened_by_its_ballast_and_loses_nothing() {
         assert!(found == acked || found == acked + 1, "{found} found, {acked} acknowledged");
         // There is room again: so is the ballast.
         assert!(count(&path).await.is_ok());
+        assert_eq!(path.join("ballast").metadata().unwrap().len(), 16 << 20);
         small.fill();
         assert_eq!(count(&path).await.unwrap(), found);
     });
