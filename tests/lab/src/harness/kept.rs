@@ -10,9 +10,9 @@
 mod copies;
 mod model;
 
+use super::deaths::{self, OF_THE_POWER};
 use super::{Harness, broken};
 use crate::Session;
-use crate::disk::{Disk, Fate, Names};
 use crate::kept::rules::{executed, quiet};
 use crate::kept::{Op, State, What, found, number_of, value_of};
 use crate::places::{self, Image, TestLedger, builder};
@@ -20,7 +20,6 @@ use crate::tracer::{self, Call};
 use copies::{HALF, Left};
 use model::{AGAIN, KEY, LOST, Model, NOT_HELD};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -59,7 +58,7 @@ fn run(session: &mut Session) {
         if !session.goes_on() {
             break;
         }
-        if round % 8 == 7 {
+        if round % OF_THE_POWER == OF_THE_POWER - 1 {
             cut(session, tracer, &disk, &model);
             continue;
         }
@@ -112,7 +111,13 @@ fn killed(
             (kept, lines, format!("line {lines} after {kept} things were begun to keep it"))
         }
     };
-    let died = until(child, kept, lines, model);
+    let (mut begun, mut said) = (0, 0);
+    let ends = |line: &str| {
+        begun += u64::from(line.starts_with("ack try admin"));
+        said += u64::from(begun >= kept);
+        said == lines
+    };
+    let died = deaths::until(child, model, ends);
     died.map_err(|wrong| format!("{how}: {wrong}"))?;
     if let Some(keeping) = &model.keeping {
         let what = keeping.split_whitespace().next().unwrap_or_default();
@@ -130,39 +135,6 @@ fn killed(
         }
     }
     Ok(())
-}
-
-/// Runs the child until its keeper has begun so many things, and then so many lines more; the model hears all
-/// that it says.
-fn until(mut child: Command, kept: u64, lines: u64, model: &mut Model) -> Result<(), String> {
-    let mut child = child.spawn().unwrap();
-    let (mut begun, mut said) = (0, 0);
-    let (mut wrong, mut heard) = (Ok(()), Vec::new());
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
-        let line = line.unwrap();
-        begun += u64::from(line.starts_with("ack try admin"));
-        said += u64::from(begun >= kept);
-        wrong = wrong.and_then(|()| model.hear(&line));
-        heard.push(line);
-        if said == lines || wrong.is_err() {
-            child.kill().unwrap();
-        }
-    }
-    let died = places::was_killed(child.wait().unwrap());
-    wrong.inspect_err(|_| keep(None, &heard))?;
-    if died? { Ok(()) } else { Err("the child ended by itself".to_owned()) }
-}
-
-/// Keeps what a child has said that something is wrong with, and the disk, where somebody wants to look at it.
-fn keep(image: Option<&Image>, heard: &[impl AsRef<str>]) {
-    if let Ok(keep) = std::env::var("TASKLEDGER_KEEP") {
-        let keep = Path::new(&keep);
-        let lines: Vec<&str> = heard.iter().map(AsRef::as_ref).collect();
-        std::fs::write(keep.join("heard"), lines.join("\n")).unwrap();
-        if let Some(image) = image {
-            places::lay_out(image, &keep.join("disk"));
-        }
-    }
 }
 
 /// The next process: what it finds, and what its callers are told. Tells what there is of the copies.
@@ -273,64 +245,15 @@ async fn ask(
 
 /// One process, whose power goes at several moments.
 fn cut(session: &mut Session, tracer: &Path, disk: &Path, model: &Model) {
-    let top = places::scratch();
-    let before = places::image(disk);
-    let dir = top.path().join("disk");
-    places::lay_out(&before, &dir);
-    let file = top.path().join("trace");
-    let mut child = child(session, &dir);
-    child
-        .env("TASKLEDGER_CHILD_CLIENTS", "3")
-        .env("TASKLEDGER_CHILD_COUNT", "8")
-        .env("TASKLEDGER_CHILD_KEEPING", "5");
-    tracer::traced(&mut child, tracer, &dir, &file);
-    let said = child.output().unwrap();
-    let calls = tracer::read(&file, &dir, 0);
-    if !said.status.success() {
-        let said = String::from_utf8_lossy(&said.stderr);
-        let last = said.lines().next_back().unwrap_or_default();
-        return session.violated(format!("the child whose power goes ends: {last}"));
-    }
-    let mut moments = moments(session, &calls);
-    moments.sort_unstable();
-    let mut disks = [Names::Strict, Names::Journalled].map(|names| {
-        let disk = Disk::holding(&before, names);
-        (names, disk)
-    });
-    let mut model = model.clone();
-    let mut played = 0;
-    for moment in moments {
-        for call in &calls[played..moment] {
-            disks.iter_mut().for_each(|(_, disk)| disk.play(call));
-            if let Call::Ack(line) = call {
-                if let Err(wrong) = model.hear(line) {
-                    return session.violated(wrong);
-                }
-            }
-        }
-        played = moment;
-        if !session.goes_on() {
-            return;
-        }
-        let (names, disk) = session.rng.pick(&disks);
-        let fate = *session.rng.pick(&Fate::ALL);
-        let keeping = model.keeping.clone().unwrap_or_else(|| "nothing".to_owned());
-        let context =
-            format!("call {moment} of {}, {names:?} names, {fate:?}, {keeping}", calls.len());
-        let image = disk.cut(fate, &mut session.rng);
-        let outcome = state(session, &image, &mut model.clone());
-        let what = keeping.split_whitespace().next().unwrap_or_default();
-        session.count(&format!("power cut in a {what}"), 1);
-        if outcome.is_err() {
-            let said = |call: &Call| match call {
-                Call::Ack(line) => Some(line.clone()),
-                _ => None,
-            };
-            let heard: Vec<String> = calls[..moment].iter().filter_map(said).collect();
-            keep(Some(&image), &heard);
-        }
-        session.tried(outcome.map_err(|wrong| format!("{context}: {wrong}")));
-    }
+    let child = |session: &mut Session, disk: &Path| {
+        let mut child = child(session, disk);
+        child
+            .env("TASKLEDGER_CHILD_CLIENTS", "3")
+            .env("TASKLEDGER_CHILD_COUNT", "8")
+            .env("TASKLEDGER_CHILD_KEEPING", "5");
+        child
+    };
+    deaths::power_goes(session, tracer, (disk, model), child, moments, state);
 }
 
 /// Calls before which the power goes: most of them while the ledger is pruned, shortened or copied.
@@ -354,9 +277,13 @@ fn moments(session: &mut Session, calls: &[Call]) -> Vec<usize> {
 
 /// What is found of a disk after the power went.
 fn state(session: &mut Session, image: &Image, model: &mut Model) -> Result<(), String> {
+    let keeping = model.keeping.clone().unwrap_or_else(|| "nothing".to_owned());
+    let what = keeping.split_whitespace().next().unwrap_or_default();
+    session.count(&format!("power cut in a {what}"), 1);
     let top = places::scratch();
     places::lay_out(image, top.path());
-    let left = places::run(reopen(top.path(), model, None, false))?;
+    let left = places::run(reopen(top.path(), model, None, false))
+        .map_err(|wrong| format!("{keeping}: {wrong}"))?;
     for left in left.into_values() {
         session.count(&format!("copies left: {left:?}"), 1);
     }

@@ -6,6 +6,7 @@ mod clock;
 mod copied;
 mod crowd;
 mod damaged;
+mod deaths;
 mod dropped;
 mod each_call;
 mod ext4;

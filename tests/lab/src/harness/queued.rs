@@ -8,14 +8,13 @@
 
 mod model;
 
+use super::deaths::{self, OF_THE_POWER};
 use super::{Harness, broken};
 use crate::Session;
 use crate::child::queued::{key_of, perform};
-use crate::disk::{Disk, Fate, Names};
 use crate::places::{self, Image, TestLedger};
 use crate::tracer::{self, Call};
 use model::{AGAIN, LOST, Model, ORDER, OUTLIVES, Performed};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -50,7 +49,7 @@ fn run(session: &mut Session) {
         if !session.goes_on() {
             break;
         }
-        if round % 8 == 7 {
+        if round % OF_THE_POWER == OF_THE_POWER - 1 {
             cut(session, tracer, &disk, &model, round);
             continue;
         }
@@ -95,26 +94,15 @@ fn killed(
         let lines = 1 + session.rng.below(*session.rng.clone().pick(&[20, 100, 400]));
         (lines, format!("line {lines}"))
     };
-    let died = until(child, lines, model);
+    let mut said = 0;
+    let ends = |_: &str| {
+        said += 1;
+        said == lines
+    };
+    let died = deaths::until(child, model, ends);
     died.map_err(|wrong| format!("{how}: {wrong}"))?;
     let drains = session.rng.coin();
     places::run(reopen(disk, model, drains)).map_err(|wrong| format!("{how}: {wrong}"))
-}
-
-/// Runs the child until it has said so many lines; the model hears all of them.
-fn until(mut child: Command, lines: u64, model: &mut Model) -> Result<(), String> {
-    let mut child = child.spawn().unwrap();
-    let (mut said, mut wrong) = (0, Ok(()));
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
-        said += 1;
-        wrong = wrong.and_then(|()| model.hear(&line.unwrap()));
-        if said == lines || wrong.is_err() {
-            child.kill().unwrap();
-        }
-    }
-    let died = places::was_killed(child.wait().unwrap());
-    wrong?;
-    if died? { Ok(()) } else { Err("the child ended by itself".to_owned()) }
 }
 
 /// The next process: what it finds, and, if it is to drain the queue, how that goes on.
@@ -165,56 +153,21 @@ async fn drain(ledger: &TestLedger, model: &mut Model) -> Result<(), String> {
 
 /// One process, whose power goes at several moments.
 fn cut(session: &mut Session, tracer: &Path, disk: &Path, model: &Model, round: u64) {
-    let top = places::scratch();
-    let before = places::image(disk);
-    let dir = top.path().join("disk");
-    places::lay_out(&before, &dir);
-    let file = top.path().join("trace");
-    let mut child = child(session, &dir, round);
-    child.env("TASKLEDGER_CHILD_COUNT", "12");
-    tracer::traced(&mut child, tracer, &dir, &file);
-    let said = child.output().unwrap();
-    let calls = tracer::read(&file, &dir, 0);
-    if !said.status.success() {
-        let said = String::from_utf8_lossy(&said.stderr);
-        let last = said.lines().next_back().unwrap_or_default();
-        return session.violated(format!("the child whose power goes ends: {last}"));
-    }
-    let mut moments: Vec<usize> =
-        (0..CUTS).map(|_| session.rng.below(calls.len() as u64 + 1) as usize).collect();
-    moments.sort_unstable();
-    let mut disks = [Names::Strict, Names::Journalled].map(|names| {
-        let disk = Disk::holding(&before, names);
-        (names, disk)
-    });
-    let mut model = model.clone();
-    let mut played = 0;
-    for moment in moments {
-        for call in &calls[played..moment] {
-            disks.iter_mut().for_each(|(_, disk)| disk.play(call));
-            if let Call::Ack(line) = call {
-                if let Err(wrong) = model.hear(line) {
-                    return session.violated(wrong);
-                }
-            }
-        }
-        played = moment;
-        if !session.goes_on() {
-            return;
-        }
-        let (names, disk) = session.rng.pick(&disks);
-        let fate = *session.rng.pick(&Fate::ALL);
-        let context = format!("call {moment} of {}, {names:?} names, {fate:?}", calls.len());
-        let image = disk.cut(fate, &mut session.rng);
-        let drains = session.rng.coin();
-        let outcome = state(&image, &mut model.clone(), drains);
-        session.count("power cuts", 1);
-        session.tried(outcome.map_err(|wrong| format!("{context}: {wrong}")));
-    }
+    let child = |session: &mut Session, disk: &Path| {
+        let mut child = child(session, disk, round);
+        child.env("TASKLEDGER_CHILD_COUNT", "12");
+        child
+    };
+    let moments = |session: &mut Session, calls: &[Call]| {
+        (0..CUTS).map(|_| session.rng.below(calls.len() as u64 + 1) as usize).collect()
+    };
+    deaths::power_goes(session, tracer, (disk, model), child, moments, state);
 }
 
 /// What is found of a disk after the power went.
-fn state(image: &Image, model: &mut Model, drains: bool) -> Result<(), String> {
+fn state(session: &mut Session, image: &Image, model: &mut Model) -> Result<(), String> {
+    session.count("power cuts", 1);
+    let drains = session.rng.coin();
     let top = places::scratch();
     places::lay_out(image, top.path());
     places::run(reopen(top.path(), model, drains))

@@ -3,6 +3,7 @@
 //! Of each id there is the set of states that it may be in. Something acknowledged leaves one of them, as a
 //! rule; what is under way adds those on its way; a prune that is under way adds what it would leave.
 
+use crate::harness::deaths::Hears;
 use crate::kept::rules::{PRUNES, Prunes, changed, executed, explains, quiet};
 use crate::kept::{Answer, Op, State, What};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,9 +69,8 @@ pub(super) struct Model {
     pub(super) joined: u64,
 }
 
-impl Model {
-    /// Hears a line; an error is something that must not be.
-    pub(super) fn hear(&mut self, line: &str) -> Result<(), String> {
+impl Hears for Model {
+    fn hear(&mut self, line: &str) -> Result<(), String> {
         self.take(line).map_err(|wrong| format!("{line}: {wrong}"))?;
         let now = self.moment();
         for copying in self.copies.values_mut().filter(|copying| !copying.done) {
@@ -80,7 +80,9 @@ impl Model {
         }
         Ok(())
     }
+}
 
+impl Model {
     fn take(&mut self, line: &str) -> Result<(), String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {

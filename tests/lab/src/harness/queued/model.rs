@@ -1,5 +1,6 @@
 //! What is known of the operations and scopes of a ledger, from what its processes have said.
 
+use crate::harness::deaths::Hears;
 use crate::places::TestLedger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -44,18 +45,8 @@ pub(super) struct Model {
     performed: u64,
 }
 
-impl Model {
-    pub(super) fn counts(&self) -> [(&'static str, u64); 5] {
-        [
-            ("found queued", self.queued),
-            ("found crashed", self.crashed),
-            ("put back and performed", self.put_back),
-            ("performed by the next process", self.performed),
-            ("scopes whose end was told", self.scopes.len() as u64),
-        ]
-    }
-
-    pub(super) fn hear(&mut self, line: &str) -> Result<(), String> {
+impl Hears for Model {
+    fn hear(&mut self, line: &str) -> Result<(), String> {
         self.said += 1;
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
@@ -94,6 +85,18 @@ impl Model {
             _ if !line.starts_with("ack ") => Ok(()),
             _ => Err(format!("it says: {line}")),
         }
+    }
+}
+
+impl Model {
+    pub(super) fn counts(&self) -> [(&'static str, u64); 5] {
+        [
+            ("found queued", self.queued),
+            ("found crashed", self.crashed),
+            ("put back and performed", self.put_back),
+            ("performed by the next process", self.performed),
+            ("scopes whose end was told", self.scopes.len() as u64),
+        ]
     }
 
     fn operation(&mut self, id: &str) -> Result<&mut Operation, String> {
