@@ -373,8 +373,13 @@ pub enum WaitError {
 #[non_exhaustive]
 pub enum PruneError {
     /// The clock stands before the newest time that is recorded, so nobody knows how old anything is. Nothing
-    /// was pruned. Records that are folded into a checkpoint, of ids that are gone, tell no time any more.
-    #[error("the clock says {now}, but the newest record is of {newest}; set the clock first")]
+    /// was pruned. Set the clock; or, where it is right and was ahead once, say which time it is
+    /// ([`as_of`](crate::Retention::as_of)). Records that are folded into a checkpoint, of ids that are gone,
+    /// tell no time any more.
+    #[error(
+        "the clock says {now}, but the newest record is of {newest}; set the clock, or, if it is right, say as \
+         of which time to prune"
+    )]
     Clock {
         /// What the clock says.
         now: Timestamp,

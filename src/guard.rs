@@ -42,7 +42,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::state::{Failure, Output, TaskState};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex};
-use crate::task::has_timer;
+use crate::task::needs_timer;
 use drive::Drive;
 use flight::{Begun, Joined, Landing, Leaves, Stored};
 use std::fmt;
@@ -212,10 +212,7 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         if self.options.output_bytes.is_some_and(|bytes| bytes > cap) {
             return Err(Rejection::Output { cap }.into());
         }
-        if !has_timer() {
-            let none = tokio::runtime::Handle::try_current().is_err();
-            return Err(if none { Rejection::NoRuntime } else { Rejection::NoTimer }.into());
-        }
+        needs_timer()?;
         self.came.get_or_insert_with(|| shared.index.seen(self.encoded.as_bytes()));
         let fingerprint = self.options.fingerprint;
         match shared.flights.join_or_begin(&shared.index, &self.encoded, fingerprint) {
@@ -251,6 +248,7 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         match self.options.deadline {
             None => Ok(others.await),
             Some(deadline) => {
+                needs_timer()?;
                 let in_time = tokio::time::timeout_at(deadline, others).await;
                 in_time.map_err(|_| RunError::TimedOut)
             }
@@ -270,11 +268,12 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             Landing::Failed { failure, whom } => {
                 whom.has(seen).then_some(Err(RunError::Told { failure, kind: ClaimKind::Joined }))
             }
-            Landing::Held { asked } => {
+            Landing::Held { probed } => {
                 let held = match self.options.on_crash {
                     OnCrash::Run => false,
                     OnCrash::Hold => true,
-                    OnCrash::Ask => asked,
+                    // It has one of its own.
+                    OnCrash::Ask => probed,
                 };
                 held.then_some(Err(RunError::Held))
             }

@@ -12,13 +12,14 @@ use std::time::{Duration, SystemTime};
 pub struct Retention {
     succeeded: Option<Duration>,
     failed: Option<Duration>,
+    as_of: Option<SystemTime>,
 }
 
 impl Retention {
     /// Everything is kept.
     #[must_use]
     pub const fn new() -> Self {
-        Self { succeeded: None, failed: None }
+        Self { succeeded: None, failed: None, as_of: None }
     }
 
     /// Successes are kept so long; after that only that they are successes.
@@ -38,14 +39,22 @@ impl Retention {
         self
     }
 
+    /// Ages count back from this time, and nobody asks the clock: where a record bears a time that has not
+    /// come, since the clock was ahead once, this is how to go on pruning. What ended after it is kept.
+    #[must_use]
+    pub const fn as_of(mut self, time: SystemTime) -> Self {
+        self.as_of = Some(time);
+        self
+    }
+
     /// What is old now.
     ///
     /// # Errors
     ///
     /// [`PruneError::Clock`] when the clock stands before `newest`, the newest time that is known.
     pub(crate) fn limits(&self, newest: Timestamp) -> Result<Limits, PruneError> {
-        let now = Timestamp::from(SystemTime::now());
-        if now < newest {
+        let now = Timestamp::from(self.as_of.unwrap_or_else(SystemTime::now));
+        if now < newest && self.as_of.is_none() {
             return Err(PruneError::Clock { now, newest });
         }
         let limit = |age: Option<Duration>| {

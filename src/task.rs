@@ -3,7 +3,7 @@
 mod scoped;
 mod start;
 
-pub(crate) use start::{NotStarted, Start, Turned, has_timer};
+pub(crate) use start::{NotStarted, Start, Turned, has_timer, needs_timer};
 
 use crate::attempt::Waiter;
 use crate::error::{AttemptError, LaunchError, RunError};

@@ -23,7 +23,7 @@ use crate::seal::Seal;
 use crate::shared::{MAX_METADATA, RESERVED};
 use crate::state::{Epoch, SeqNo, Timestamp, Tombstone};
 use serde::de::{DeserializeOwned, IgnoredAny};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{BufRead, Read as _};
 use std::path::Path;
 use std::time::SystemTime;
@@ -33,7 +33,8 @@ use xxhash_rust::xxh3::Xxh3;
 /// poisoned with its first record.
 const ROOM: u64 = SeqNo::LAST / 4;
 
-/// Tombstones that are held against all tasks at once: 16 MB, however many there are.
+/// Tombstones that are held against all tasks at once, and positions that are sorted: 16 MB, however many
+/// there are.
 const AT_ONCE: usize = 1024 * 1024;
 
 /// What was [imported](import).
@@ -58,7 +59,8 @@ pub struct Imported {
 ///
 /// An export that is not whole is refused, unless its loss is accepted: then what is there of it is
 /// imported, and the loss is recorded. **A task whose success is missing may run again.** A line that says
-/// what no ledger can hold is always refused. Takes no more memory for a longer export.
+/// what no ledger can hold is always refused; but ids are taken as the bytes that they are, and whether they
+/// are of the id type shows only when the ledger is opened with it. Takes no more memory for a longer export.
 ///
 /// # Durability
 ///
@@ -142,6 +144,11 @@ pub fn import_with(
         let what = "the tombstone of a task that is there as well".to_owned();
         return Err(ImportError::Line { line, what });
     }
+    let shared = share_a_position(&checkpoint, AT_ONCE).map_err(CreateError::from)?;
+    if let Some(place) = shared {
+        let what = "its position is that of another task as well".to_owned();
+        return Err(ImportError::Line { line: 2 + place, what });
+    }
     drop(checkpoint);
     fresh.finish(&origin, record.as_slice()).map_err(CreateError::from)?;
     imported.lost = lost;
@@ -173,6 +180,36 @@ fn buried_alive(
             }
         }
         before += some.len() as u64;
+    }
+}
+
+/// Which of the tasks has the position of one before it: each is that of one record. The positions are sorted,
+/// so many at a time, two at least.
+fn share_a_position(checkpoint: &Checkpoint, at_once: usize) -> Result<Option<u64>, JournalError> {
+    let mut from = SeqNo::ZERO;
+    loop {
+        let (mut lowest, mut more) = (BinaryHeap::new(), false);
+        let (mut tasks, mut place) = (checkpoint.entries(), 0_u64);
+        while let Some((_, details)) = tasks.next()? {
+            if details.cell.seq >= from {
+                lowest.push((details.cell.seq, place));
+            }
+            if lowest.len() > at_once {
+                lowest.pop();
+                more = true;
+            }
+            place += 1;
+        }
+        let lowest = lowest.into_sorted_vec();
+        let shares = lowest.windows(2).find_map(|pair| match pair {
+            [(one, _), (other, place)] if one == other => Some(*place),
+            _ => None,
+        });
+        match lowest.last() {
+            // Once more, since the next one may be the same.
+            Some((last, _)) if more && shares.is_none() => from = *last,
+            Some(_) | None => return Ok(shares),
+        }
     }
 }
 

@@ -80,7 +80,13 @@ impl<V, E> From<Rejection> for RunError<V, E> {
 
 impl<V, E> From<ReadError> for RunError<V, E> {
     fn from(error: ReadError) -> Self {
-        Self::Read(error)
+        match error {
+            ReadError::Closed => Self::Rejected(Rejection::Closed),
+            ReadError::Poisoned(poison) => Self::Rejected(Rejection::Poisoned(poison)),
+            error @ (ReadError::Id(_) | ReadError::Journal(_) | ReadError::Output(_)) => {
+                Self::Read(error)
+            }
+        }
     }
 }
 

@@ -147,6 +147,10 @@ impl<K: TaskId> Context<K> {
     /// notes of an attempt are kept, each cut at 1 KiB. While the ledger [closes](Ledger::close), what still
     /// runs goes on noting.
     ///
+    /// Each note is a record, with a sync of its own unless others come at the same time; and until the next
+    /// checkpoint whoever asks for the details or the output of the id reads all notes of its last attempt,
+    /// which keeps the writer that long. So tell every few seconds how far it is, not with every step.
+    ///
     /// # Durability
     ///
     /// When it returns `Ok`, the note is on disk.

@@ -180,7 +180,6 @@ where
     /// Asks the probe, which has no more time than an attempt; `None` if it is stopped.
     async fn ask(&mut self, details: &TaskDetails) -> Result<Option<Found>, RunError<V, E>> {
         let run = &self.run;
-        self.tells.asked = true;
         let probe = lock(&run.options.probe).take().and_then(Contained::into_inner);
         let Some(probe) = probe else { return Ok(Some(Found::Unknown)) };
         let context =
@@ -197,7 +196,10 @@ where
         stop.abort();
         match landed {
             Some(Ok(Landed::No)) => Ok(Some(Found::Nothing)),
-            Some(Ok(Landed::Unknown)) => Ok(Some(Found::Unknown)),
+            Some(Ok(Landed::Unknown)) => {
+                self.tells.has_answered = true;
+                Ok(Some(Found::Unknown))
+            }
             Some(Err(error)) => {
                 drop(error.try_into_panic().map(panic_text));
                 Ok(Some(Found::Unknown))

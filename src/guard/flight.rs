@@ -52,9 +52,9 @@ pub(super) enum Landing {
         failure: Failure,
         whom: Whom,
     },
-    /// It may have happened, and nobody has said, nor could a probe if one was asked.
+    /// It may have happened, and nobody has said; nor could a probe, if one has answered.
     Held {
-        asked: bool,
+        probed: bool,
     },
     InDoubt(Poison),
     /// Its caller or its runtime is gone, and with it this attempt: it goes to one of the company.
@@ -111,8 +111,9 @@ pub(super) struct Tells {
     pub(super) request: Option<Stored>,
     /// The attempt that has ended with its caller, or its runtime.
     pub(super) left: Option<AttemptKey>,
-    /// Whether a probe was asked.
-    pub(super) asked: bool,
+    /// Whether a probe said that it could not tell: not if there was none, or it was given no time to, or
+    /// panicked, which is nothing that others have asked theirs for.
+    pub(super) has_answered: bool,
 }
 
 /// Why a flight is to end.
@@ -371,7 +372,7 @@ impl Begun {
                 Landing::Succeeded(bytes.map(Arc::from))
             }
             (Err(_), Some(left)) => Landing::Left(left),
-            (Err(RunError::Held), None) => Landing::Held { asked: tells.asked },
+            (Err(RunError::Held), None) => Landing::Held { probed: tells.has_answered },
             (Err(RunError::InDoubt { poison, .. }), None) => Landing::InDoubt(poison.clone()),
             (Err(error), None) => match tells.failure.or_else(|| failure_of(error)) {
                 Some(failure) => Landing::Failed { failure, whom: tells.whom },

@@ -65,10 +65,12 @@ pub enum Landed<V> {
 pub struct Retry<E> {
     retries: usize,
     min_delay: Duration,
-    max_delay: Duration,
+    max_delay: Option<Duration>,
     factor: f32,
     when: Option<Contained<When<E>>>,
 }
+
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
 impl<E> Retry<E> {
     /// Up to so many attempts in all: 1 s, 2 s, 4 s, ... up to a minute after one another.
@@ -77,7 +79,7 @@ impl<E> Retry<E> {
         Self {
             retries: attempts.get() as usize - 1,
             min_delay: Duration::from_secs(1),
-            max_delay: Duration::from_secs(60),
+            max_delay: None,
             factor: 2.0,
             when: None,
         }
@@ -87,17 +89,17 @@ impl<E> Retry<E> {
         Self::attempts(NonZero::<u32>::MIN)
     }
 
-    /// The first wait. Default 1 s.
+    /// The first wait, unless the longest one is shorter. Default 1 s.
     #[must_use]
     pub const fn min_delay(mut self, delay: Duration) -> Self {
         self.min_delay = delay;
         self
     }
 
-    /// The longest wait, before it is lengthened. Default 60 s.
+    /// The longest wait, before it is lengthened. Default 60 s, or the first wait if that is longer.
     #[must_use]
     pub const fn max_delay(mut self, delay: Duration) -> Self {
-        self.max_delay = delay;
+        self.max_delay = Some(delay);
         self
     }
 
@@ -124,10 +126,12 @@ impl<E> Retry<E> {
 
     /// The waits, one for each attempt after the first.
     pub(super) fn pauses(&self) -> impl Iterator<Item = Duration> + Send + use<E> {
+        let max_delay = self.max_delay.unwrap_or_else(|| MAX_DELAY.max(self.min_delay));
         ExponentialBuilder::default()
             .with_jitter()
-            .with_min_delay(self.min_delay)
-            .with_max_delay(self.max_delay)
+            // It does not bound the first wait by itself.
+            .with_min_delay(self.min_delay.min(max_delay))
+            .with_max_delay(max_delay)
             .with_factor(self.factor)
             .with_max_times(self.retries)
             .build()
@@ -219,5 +223,30 @@ impl<K, V: TaskOutput> Options<K, V> {
         let limits = Limits { timeout: self.timeout, deadline: self.deadline, grace: None };
         let within = self.scope.clone();
         Ok(Start { limits, within, ..Start::new(id, Kind::Launch, attempt::launch_succeeded) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The waits, which are lengthened by up to their double.
+    fn within(retry: &Retry<()>, expected: &[u64]) {
+        let pauses: Vec<Duration> = retry.pauses().collect();
+        assert_eq!(pauses.len(), expected.len());
+        for (pause, expected) in pauses.iter().zip(expected) {
+            let expected = Duration::from_secs(*expected);
+            assert!((expected..=expected * 2).contains(pause), "{pauses:?}, {expected:?}");
+        }
+    }
+
+    #[test]
+    fn waits_grow_and_none_is_longer_than_the_longest() {
+        let five = Retry::attempts(NonZero::new(5).unwrap());
+        within(&five.max_delay(Duration::from_secs(3)), &[1, 2, 3, 3]);
+        // Also the first: it was not bounded, so that those after it were shorter.
+        let five = Retry::attempts(NonZero::new(5).unwrap()).min_delay(Duration::from_secs(120));
+        within(&five, &[120; 4]);
+        within(&five.max_delay(Duration::from_secs(7)), &[7; 4]);
     }
 }

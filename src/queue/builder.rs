@@ -4,14 +4,13 @@ use super::feed::{Claimed, Feed, Inner, Phase};
 use super::{Handle, Operation, Options, Perform, Queue, QueueError};
 use crate::attempt::debug_text;
 use crate::details::TaskDetails;
-use crate::error::Rejection;
 use crate::guard::{Context, OnCrash};
 use crate::id::TaskId;
 use crate::ledger::{Ledger, Swept, TaskOutput};
 use crate::scope::Scope;
 use crate::state::{Event, Failure, SeqNo, TaskState};
 use crate::sync::{Arc, Mutex};
-use crate::task::has_timer;
+use crate::task::needs_timer;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -177,8 +176,8 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
         F: Future<Output = Result<V, E>> + Send + 'static,
         E: fmt::Debug + Send + 'static,
     {
-        if self.options.timeout.is_some() && !has_timer() {
-            return Err(Rejection::NoTimer.into());
+        if self.options.timeout.is_some() {
+            needs_timer()?;
         }
         let claim = Claimed::new(self.ledger.shared()).ok_or(QueueError::InUse)?;
         let on_crash = self.on_crash;

@@ -97,11 +97,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
             return Err(Turned::Refused(state));
         }
         self.check_new(start.id, &id).await?;
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Rejection::NoRuntime.into());
-        }
-        if start.limits.any() && !has_timer() {
-            return Err(Rejection::NoTimer.into());
+        needs_runtime()?;
+        if start.limits.any() {
+            needs_timer()?;
         }
         Ok(id)
     }
@@ -110,6 +108,16 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 /// Whether the runtime can tell when a timeout is over. It says so only by a panic.
 pub(crate) fn has_timer() -> bool {
     catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
+}
+
+fn needs_runtime() -> Result<(), Rejection> {
+    tokio::runtime::Handle::try_current().map(drop).map_err(|_| Rejection::NoRuntime)
+}
+
+/// For whatever waits for a time.
+pub(crate) fn needs_timer() -> Result<(), Rejection> {
+    needs_runtime()?;
+    if has_timer() { Ok(()) } else { Err(Rejection::NoTimer) }
 }
 
 /// What is to be started.

@@ -20,6 +20,12 @@ fn pruning_is_tried_done_and_seen() {
     assert_eq!(on("dump", &path, &["--format", "json"]).expect(0).lines().len(), 4);
     let nothing = on("prune", &path, &["--succeeded", "1h"]).expect(0);
     assert!(nothing.out.contains("succeeded\t0\t"), "{nothing:?}");
+    let before = ["--succeeded", "0s", "--as-of", "2001-02-03T04:05:06Z"];
+    let nothing = on("prune", &path, &before).expect(0);
+    assert!(nothing.out.contains("succeeded\t0\t"), "{nothing:?}");
+    let ahead = ["--succeeded", "1h", "--as-of", "2101-02-03T04:05:06Z", "--dry-run"];
+    let would = on("prune", &path, &ahead).expect(0);
+    assert!(would.out.contains("succeeded\t2\t"), "{would:?}");
     let done = on("prune", &path, &["--succeeded", "0s"]).expect(0);
     assert!(done.out.contains("succeeded\t2\tbecame tombstones"), "{done:?}");
     assert!(done.out.contains("tombstones\t2\tin all"), "{done:?}");

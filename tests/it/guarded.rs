@@ -591,7 +591,25 @@ fn a_runtime_without_a_timer_is_told() {
         let answer = task.run(|_| async { Err::<u32, _>("no") }).await;
         assert!(matches!(answer, Err(RunError::Rejected(Rejection::NoTimer))), "{answer:?}");
         assert_eq!(ledger.query_task_state_quick("a"), TaskState::NotFound);
+        // What has succeeded needs none; but a deadline does, which panicked.
+        ledger.mark_succeeded(name("a")).await.unwrap();
+        assert_eq!(ledger.run(name("a"), |_| ok(1)).await.unwrap().kind, ClaimKind::Replayed);
+        let task = ledger.task(name("a")).deadline(tokio::time::Instant::now());
+        let answer = task.run(|_| ok(1)).await;
+        assert!(matches!(answer, Err(RunError::Rejected(Rejection::NoTimer))), "{answer:?}");
     });
+}
+
+/// As whatever else is asked of it.
+#[tokio::test]
+async fn a_ledger_that_is_closed_rejects_a_run_of_any_id() {
+    let (ledger, _) = fresh().await;
+    ledger.mark_succeeded(name("done")).await.unwrap();
+    ledger.close().await.unwrap();
+    for id in ["done", "new"] {
+        let answer = ledger.run(name(id), |_| ok(1)).await;
+        assert!(matches!(answer, Err(RunError::Rejected(Rejection::Closed))), "{id}: {answer:?}");
+    }
 }
 
 /// The note of a verdict was taken for a running id as well. It moved the id's last record, so the end of

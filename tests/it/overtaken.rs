@@ -220,3 +220,49 @@ async fn what_was_decided_while_a_probe_finds_out_nothing_comes_first() {
         }
     }
 }
+
+/// A probe that was not there, panicked, or was given no time by who asked it counted for everybody: who had
+/// joined with one of its own was held, though that could tell.
+#[tokio::test]
+async fn only_a_probe_that_has_answered_answers_for_others() {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Ends {
+        NotThere,
+        Panics,
+        TimesOut,
+        TooLate,
+        Unknown,
+    }
+    for ends in [Ends::NotThere, Ends::Panics, Ends::TimesOut, Ends::TooLate, Ends::Unknown] {
+        let (ledger, _) = crashed("a").await;
+        let soon_over = Duration::from_millis(20);
+        let task = ledger.task(name("a"));
+        let task = match ends {
+            Ends::TimesOut => task.timeout(soon_over),
+            Ends::TooLate => task.deadline(tokio::time::Instant::now() + soon_over),
+            Ends::NotThere | Ends::Panics | Ends::Unknown => task,
+        };
+        let task = match ends {
+            Ends::NotThere => task.on_crash(OnCrash::Ask),
+            _ => task.probe(move |_| async move {
+                match ends {
+                    Ends::Panics => panic!("on purpose"),
+                    Ends::Unknown => Landed::Unknown,
+                    _ => std::future::pending().await,
+                }
+            }),
+        };
+        let mut leads = Hand::new(task.run(|_| ok(7)));
+        assert!(leads.poll().is_pending());
+        let tells = ledger.task(name("a")).probe(|_| async { Landed::Yes(Some(42)) });
+        let mut joins = Hand::new(tells.run(|_| ok(8)));
+        assert!(joins.poll().is_pending());
+        let leads = soon(leads.finish()).await;
+        assert!(matches!(leads, Err(RunError::Held)), "{ends:?}: {leads:?}");
+        let joins = soon(joins.finish()).await;
+        match ends {
+            Ends::Unknown => assert!(matches!(joins, Err(RunError::Held)), "{joins:?}"),
+            _ => assert_eq!(joins.unwrap().value, Some(42), "{ends:?}"),
+        }
+    }
+}

@@ -242,6 +242,13 @@ async fn a_clock_that_was_set_back_prunes_nothing() {
         "{refused:?}"
     );
     assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (0, 1));
+    // But it may be the record that is wrong: who says which time it is goes on.
+    ledger.mark_succeeded([8; 8]).await.unwrap();
+    let as_of = |ahead: u64| all().as_of(SystemTime::now() + Duration::from_secs(ahead));
+    assert_eq!(ledger.prunable(&as_of(60)).await.unwrap().succeeded, 1);
+    assert_eq!(ledger.prune(&as_of(60)).await.unwrap().succeeded, 1);
+    assert_eq!((ledger.tombstones(), ledger.all_tasks().len()), (1, 1));
+    assert_eq!(ledger.prune(&as_of(7_200)).await.unwrap().succeeded, 1);
 }
 
 /// A checkpoint tells when its ids ended: of what was recorded before the last one it is all there is.

@@ -132,6 +132,10 @@ pub(crate) struct PruneArgs {
     /// How long failures are kept; for ever if this is not given.
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub(crate) failed: Option<Duration>,
+    /// Counts ages back from this time (`2026-01-31T12:00:00Z`), whatever the clock says: for a ledger with
+    /// records of a time that has not come, written when the clock was ahead.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) as_of: Option<jiff::Timestamp>,
     /// Changes nothing: says what would be dropped.
     #[arg(long)]
     pub(crate) dry_run: bool,

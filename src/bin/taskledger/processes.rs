@@ -18,7 +18,11 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn of(pid: Pid) -> Option<Self> {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::read(&entry(pid))
+    }
+
+    fn read(entry: &Path) -> Option<Self> {
+        let stat = std::fs::read(entry.join("stat")).ok()?;
         let stat = String::from_utf8_lossy(&stat);
         // pid (name) state parent group ..., and 22nd the start. A name may have brackets.
         let mut words = stat.rsplit_once(") ")?.1.split(' ');
@@ -37,6 +41,18 @@ impl Process {
     pub(crate) const fn is_stopped(&self) -> bool {
         self.state == 'T'
     }
+}
+
+/// Where the system tells of a process: where it tells of one of its threads that is alive, should the first
+/// one have ended. That is dead from then on as far as the system tells, and has nothing open any more.
+fn entry(pid: Pid) -> PathBuf {
+    let whole = PathBuf::from(format!("/proc/{pid}"));
+    let lives = |entry: &Path| Process::read(entry).is_some_and(|found| found.is_alive());
+    if lives(&whole) {
+        return whole;
+    }
+    let threads = std::fs::read_dir(whole.join("task")).into_iter().flatten().flatten();
+    threads.map(|thread| thread.path()).find(|thread| lives(thread)).unwrap_or(whole)
 }
 
 /// The numbers of all processes but this one.
@@ -99,7 +115,7 @@ pub(crate) fn holders(path: &Path) -> Vec<Pid> {
 }
 
 fn open_files(pid: Pid) -> impl Iterator<Item = PathBuf> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let open = std::fs::read_dir(entry(pid).join("fd")).into_iter().flatten().flatten();
     open.filter_map(|fd| std::fs::read_link(fd.path()).ok())
 }
 
@@ -129,7 +145,7 @@ pub(crate) fn by_open_file(directory: &Path) -> By<PathBuf> {
 /// Those that are alive, by a variable of their environment, as far as that may be read.
 pub(crate) fn by_variable(name: &[u8]) -> By<Vec<u8>> {
     by(|pid| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environment = environment(pid);
         let value = |entry: &[u8]| entry.strip_prefix(name)?.strip_prefix(b"=").map(<[u8]>::to_vec);
         let values: HashSet<_> = environment.split(|byte| *byte == 0).filter_map(value).collect();
         let alive = !values.is_empty() && Process::of(pid).is_some_and(|found| found.is_alive());
@@ -137,12 +153,25 @@ pub(crate) fn by_variable(name: &[u8]) -> By<Vec<u8>> {
     })
 }
 
+/// Empty while a process replaces itself by another program, so it is looked at some times; and for ever for
+/// what is of the system itself, which is in no group.
+fn environment(pid: Pid) -> Vec<u8> {
+    const LOOKS: usize = 8;
+    let may_have_one = || Process::of(pid).is_some_and(|found| found.group != 0);
+    let look = || std::fs::read(entry(pid).join("environ")).unwrap_or_default();
+    let found = look();
+    if !found.is_empty() || !may_have_one() {
+        return found;
+    }
+    std::iter::repeat_with(look).take(LOOKS).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
 /// With their command lines; once each.
 pub(crate) fn in_words(mut pids: Vec<Pid>) -> String {
     pids.sort_unstable_by_key(|pid| pid.as_raw_pid());
     pids.dedup();
     let words = |pid: &Pid| {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = std::fs::read(entry(*pid).join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         format!("{pid} ({})", clean(words.trim_end()))
     };

@@ -17,6 +17,9 @@ pub(crate) fn run(args: &PruneArgs) -> Done {
     if let Some(age) = args.failed {
         retention = retention.failed(age);
     }
+    if let Some(time) = args.as_of {
+        retention = retention.as_of(time.into());
+    }
     let (pruned, left) = if args.dry_run {
         // An open would record what it finds: this only looks.
         let pruned = inspection.prunable(&retention);

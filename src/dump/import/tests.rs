@@ -428,39 +428,84 @@ fn a_task_beside_its_own_tombstone_is_refused() {
     }
 }
 
+/// What a checkpoint of an import may hold: marked ids at these positions, and tombstones.
+fn checkpoint(path: &Path, tasks: &[(u8, u64)], tombstones: &[Tombstone]) -> Checkpoint {
+    let end = SeqNo::new(9);
+    let mut writer = CheckpointWriter::create(path, LedgerId([1; 16]), end, Chain(1)).unwrap();
+    for (number, seq) in tasks {
+        let seq = SeqNo::new(*seq);
+        let details = TaskDetails {
+            cell: Cell { state: TaskState::Succeeded, attempt: Attempt::NONE, seq },
+            succeeded_by: Some(SuccessBy::Mark),
+            ended_at: Some(Timestamp::from_micros(1)),
+            ..TaskDetails::ABSENT
+        };
+        writer.push(&EncodedId::from_bytes(&[*number]), &details).unwrap();
+    }
+    let mut summed_up = writer.sum_up(Epoch::new(1), &BTreeMap::new()).unwrap();
+    tombstones.iter().for_each(|tombstone| summed_up.bury(*tombstone).unwrap());
+    summed_up.end().unwrap()
+}
+
 /// However few of many tombstones are held against the tasks at once.
 #[test]
 fn every_tombstone_is_held_against_every_task() {
     let scratch = tempfile::tempdir().unwrap();
-    let (ledger, seal) = (LedgerId([1; 16]), Seal::new([1; 16]));
-    let id = |number: u8| EncodedId::from_bytes(&[number]);
-    let mut tombstones: Vec<_> = (100..110).map(|n| seal.tombstone(id(n).as_bytes())).collect();
+    let seal = Seal::new([1; 16]);
+    let mut tombstones: Vec<_> = (100..110).map(|n| seal.tombstone(&[n])).collect();
     tombstones.sort();
-    let cell = |seq| Cell { state: TaskState::Succeeded, attempt: Attempt::NONE, seq };
-    let checkpoint = |name: &str, last: u8| {
-        let path = scratch.path().join(name);
-        let end = SeqNo::new(9);
-        let mut writer = CheckpointWriter::create(&path, ledger, end, Chain(1)).unwrap();
-        for number in [1, 2, last] {
-            let cell = cell(SeqNo::new(1));
-            let details = TaskDetails {
-                cell,
-                succeeded_by: Some(SuccessBy::Mark),
-                ended_at: Some(Timestamp::from_micros(1)),
-                ..TaskDetails::ABSENT
-            };
-            writer.push(&id(number), &details).unwrap();
-        }
-        let mut summed_up = writer.sum_up(Epoch::new(1), &BTreeMap::new()).unwrap();
-        tombstones.iter().for_each(|tombstone| summed_up.bury(*tombstone).unwrap());
-        summed_up.end().unwrap()
+    let with = |name: &str, last: u8| {
+        checkpoint(&scratch.path().join(name), &[(1, 1), (2, 2), (last, 3)], &tombstones)
     };
-    let (good, bad) = (checkpoint("good", 3), checkpoint("bad", 107));
+    let (good, bad) = (with("good", 3), with("bad", 107));
     let place = tombstones.iter().position(|grave| *grave == seal.tombstone(&[107])).unwrap();
     for at_once in [1, 3, 10, 11] {
         assert_eq!(buried_alive(&good, &seal, at_once).unwrap(), None);
         assert_eq!(buried_alive(&bad, &seal, at_once).unwrap(), Some(place as u64));
     }
+}
+
+/// However few of many positions are sorted at once.
+#[test]
+fn two_tasks_of_one_position_are_found_wherever_they_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let positions = [5, 1, 9, 3, 7, 2, 8];
+    let with = |name: &str, changed: Option<(usize, u64)>| {
+        let mut positions = positions;
+        if let Some((place, seq)) = changed {
+            positions[place] = seq;
+        }
+        let tasks: Vec<_> = (0..).zip(positions).collect();
+        checkpoint(&scratch.path().join(name), &tasks, &[])
+    };
+    let good = with("good", None);
+    for at_once in 2..9 {
+        assert_eq!(share_a_position(&good, at_once).unwrap(), None);
+    }
+    for (one, seq) in positions.into_iter().enumerate() {
+        for other in (0..positions.len()).filter(|other| *other != one) {
+            let bad = with(&format!("{one}-{other}"), Some((other, seq)));
+            for at_once in 2..9 {
+                let found = share_a_position(&bad, at_once).unwrap();
+                assert_eq!(found, Some(one.max(other) as u64), "{one} {other}, {at_once} at once");
+            }
+        }
+    }
+}
+
+/// Two operations at one place of the queue: one of them was never performed, and nobody said so.
+#[test]
+fn two_tasks_of_one_position_are_refused() {
+    let (scratch, export) = sample();
+    let mut all = lines(&export);
+    all.pop();
+    let seq = |line: &str| -> Value {
+        serde_json::from_str::<Value>(line).unwrap()["task"]["seq"].take()
+    };
+    let mut first: Value = serde_json::from_str(&all[1]).unwrap();
+    first["task"]["seq"] = seq(&all[2]);
+    all[1] = first.to_string();
+    refused(&scratch, &all, 3, "that of another task");
 }
 
 #[test]

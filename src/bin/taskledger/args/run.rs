@@ -37,7 +37,7 @@ use taskledger::{Failure, TaskState};
 /// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
 /// of an earlier run, which are waited for. What escapes: a process that has left the group, and closed all
 /// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
-/// that may not be read. What a command leaves running that has succeeded holds up nobody.
+/// that may not be read, or that makes another one like itself and ends, again and again. What a command leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -219,7 +219,8 @@ pub(crate) enum Summary {
 /// What the command leaves running holds up nobody if it has succeeded; otherwise, and if this is killed,
 /// the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the
 /// command itself, that has closed all files that it does not know, and has an environment without the
-/// TASKLEDGER_SLOT of the command, or one that may not be read.
+/// TASKLEDGER_SLOT of the command, or one that may not be read, or that makes another one like itself and
+/// ends, again and again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
