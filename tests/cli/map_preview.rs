@@ -1,8 +1,9 @@
 //! `taskledger map --status` and `--dry-run`: what they say is what `map` would find.
 
 use crate::map::{map, mapped, numbers, scratch, until};
-use crate::{on, words};
+use crate::{on, taskledger, with, words};
 use std::path::Path;
+use taskledger::{ByteId, Context};
 
 const BOTH: [&str; 2] = ["--status", "--dry-run"];
 
@@ -127,9 +128,10 @@ fn the_help_and_the_readme_have_all_words() {
         }
     }
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for said in
-        ["were left alone by --no-retry; 2 called wrongly", "but for those that --only leaves"]
-    {
+    for said in [
+        "were left alone for another reason, or the run has ended early; 2 called wrongly",
+        "but for those that --only leaves",
+    ] {
         assert!(help.contains(said), "{said}: {help}");
     }
 }
@@ -189,4 +191,30 @@ fn every_line_that_is_too_long_fails_as_it_was_told() {
     let real = mapped(&ledger, &input, &["--retries", "2", "--", "true"]).expect(1);
     assert!(real.err.contains("1 succeeded, 4 failed, 0 skipped, 1 duplicates"), "{real:?}");
     assert_eq!(real.err.matches("longer than an id can be").count(), 4, "{real:?}");
+}
+
+/// What somebody else has put into a queue of the ledger is left to that. It ended the run, which had been
+/// foretold otherwise; and for `exec` it counted as done.
+#[test]
+fn what_waits_in_a_queue_is_left_alone() {
+    let (_dir, ledger) = scratch();
+    let queued = |_: u64, _: Context<ByteId>| async { Ok::<Vec<u32>, String>(vec![]) };
+    with::<ByteId>(&ledger, async |ledger| {
+        let queue = ledger.queue(queued).await.unwrap();
+        queue.enqueue(ByteId::from("2"), 5).await.unwrap();
+    });
+    let args = ["--", "echo"];
+    let would = mapped(&ledger, &numbers(3), &[&["--dry-run"], &args[..]].concat()).expect(0);
+    assert_eq!(would.out, "run\t1\nleave\t2\nrun\t3\n");
+    let real = mapped(&ledger, &numbers(3), &args).expect(1);
+    assert!(real.err.contains("2 succeeded, 0 failed, 0 skipped, 1 left alone, in "), "{real:?}");
+    assert_eq!(real.lines().len(), 2, "{real:?}");
+    let status = mapped(&ledger, &numbers(3), &["--status"]).expect(0);
+    assert_eq!(status.out, "queued\t1\nsucceeded\t2\n");
+    let mut exec = taskledger();
+    exec.args(["exec", "-l"]).arg(&ledger).args(["2", "--", "echo", "done"]);
+    let told = exec.output().unwrap();
+    let (out, err) = (String::from_utf8(told.stdout), String::from_utf8(told.stderr));
+    assert_eq!((told.status.code(), out.unwrap().as_str()), (Some(75), ""));
+    assert!(err.unwrap().contains("2 is queued: it is left to the queue of this ledger"));
 }

@@ -173,12 +173,12 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Whether that has come to pass in time.
-    async fn with(&self, ended: impl Future<Output = ()>) -> bool {
+    /// Until that has come to pass, or there is no more time.
+    async fn with(&self, ended: impl Future<Output = ()>) {
         tokio::select! {
-            () = ended => true,
-            () = tokio::time::sleep(self.grace) => false,
-            () = self.over.cancelled() => false,
+            () = ended => {}
+            () = tokio::time::sleep(self.grace) => {}
+            () = self.over.cancelled() => {}
         }
     }
 }
@@ -306,9 +306,9 @@ async fn end(mut child: Child, kin: Arc<Kin>, patience: Patience, alive: Alive) 
         drop(child.wait().await);
         kin.group_ended().await;
     };
-    if !patience.with(all_ended).await {
-        tell(&child, Signal::KILL);
-    }
+    patience.with(all_ended).await;
+    // Whoever is there after all: a signal misses nobody, a look may.
+    tell(&child, Signal::KILL);
     drop(child.wait().await);
     kin.forget_group();
     drop(alive);
@@ -380,14 +380,14 @@ impl Kin {
 
     /// Ends those that are still in the group.
     pub(crate) async fn end_group(&self, patience: &Patience) {
-        if self.group.members().is_empty() {
+        if !self.group.is_there() {
             return;
         }
         self.tell(Signal::TERM);
         self.tell(Signal::CONT);
-        if !patience.with(self.group_ended()).await {
-            self.tell(Signal::KILL);
-        }
+        patience.with(self.group_ended()).await;
+        // Whoever is there after all: a signal misses nobody, a look may.
+        self.tell(Signal::KILL);
     }
 
     /// Those that have not ended, in words.
@@ -400,7 +400,7 @@ impl Kin {
 
     fn tell(&self, signal: Signal) {
         // Its number may have been given to others, if all have ended.
-        if !self.group.is_another() {
+        if self.group.is_there() {
             let _gone = kill_process_group(self.group.leader, signal);
         }
     }

@@ -105,6 +105,12 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
             ExitCode::from(code.unwrap_or(NOT_RUN))
         }
         Err(AttemptError::Rejected { reason, .. }) => return Err(Failure::Look(chain(&reason))),
+        Err(AttemptError::Refused { state, .. }) => {
+            complain(&format!(
+                "{id} is {state}: it is left to the queue of this ledger, and nothing is run"
+            ));
+            ExitCode::from(IN_USE)
+        }
         Err(other) => {
             complain(&format!("{id}: {other}"));
             ExitCode::from(code.filter(|code| *code > 0).unwrap_or(UNRECORDED))

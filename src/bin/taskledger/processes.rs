@@ -105,7 +105,9 @@ impl Group {
         let ours = |pid: &Pid| {
             Process::of(*pid).is_some_and(|found| found.group == group && found.is_alive())
         };
-        all().filter(ours).collect()
+        let found: Vec<Pid> = all().filter(ours).collect();
+        // Who has just been made may be in no look.
+        if found.is_empty() { all().filter(ours).collect() } else { found }
     }
 }
 
@@ -144,6 +146,19 @@ pub(crate) fn by_open_file(directory: &Path) -> By<PathBuf> {
 
 /// Those that are alive, by a variable of their environment, as far as that may be read.
 pub(crate) fn by_variable(name: &[u8]) -> By<Vec<u8>> {
+    let look = || by_variable_now(name);
+    let mut found = look();
+    // Who has just been made may be in no look.
+    for (value, pids) in look() {
+        let known = found.entry(value).or_default();
+        known.extend(pids);
+        known.sort_unstable_by_key(|pid| pid.as_raw_pid());
+        known.dedup();
+    }
+    found
+}
+
+fn by_variable_now(name: &[u8]) -> By<Vec<u8>> {
     by(|pid| {
         let environment = environment(pid);
         let value = |entry: &[u8]| entry.strip_prefix(name)?.strip_prefix(b"=").map(<[u8]>::to_vec);

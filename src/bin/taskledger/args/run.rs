@@ -24,7 +24,7 @@ use taskledger::{Failure, TaskState};
 ///
 /// What they print is passed on when they have ended, not mixed with others, and only then a success is
 /// recorded. Output comes at least once: after a kill it may come again. An output that cannot be passed
-/// on is a failure of that id. What a command leaves running may print on, which is passed on as it comes;
+/// on is a failure of that id, and ends the run: the next one could not be either. What a command leaves running may print on, which is passed on as it comes;
 /// a second after the end of everything else nobody reads it any more, which is said.
 ///
 /// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice (but for a
@@ -37,7 +37,7 @@ use taskledger::{Failure, TaskState};
 /// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
 /// of an earlier run, which are waited for. What escapes: a process that has left the group, and closed all
 /// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
-/// that may not be read, or that makes another one like itself and ends, again and again. What a command leaves running that has succeeded holds up nobody.
+/// that may not be read, or that replaces itself, by a program or a process, again and again. What a command leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -58,7 +58,7 @@ write there: keep both elsewhere. A command that was cut off runs again: let it 
 rename.
 
 Exit codes: 0 all succeeded, now or before, but for those that --only leaves alone: nobody has asked for \
-them; 1 some failed, or were left alone by --no-retry; 2 called wrongly, or the \
+them; 1 some failed, or were left alone for another reason, or the run has ended early; 2 called wrongly, or the \
 ledger or the input cannot be used; 75 the ledger, or what an earlier run has left running, is in use; 126, 127 the \
 command cannot be run, is not found; 130 interrupted; 141 nobody reads the output any more. With --dry-run and --status: 0 told, 1 told as far as \
 a damaged ledger can be read.
@@ -119,7 +119,7 @@ pub(crate) struct MapArgs {
     ///
     /// The JSON object has the numbers of `lines` read, of ids that `succeeded`, `failed`, were `cancelled` (by
     /// signals, or for a reason that is not theirs; they run again), `skipped` (they had succeeded before) and `left`
-    /// alone by --no-retry or --only, of `duplicates` and `blank` lines; how many `seconds` it took, with all waiting at the start; and
+    /// alone by --no-retry or --only, or because they wait in a queue of the ledger, of `duplicates` and `blank` lines; how many `seconds` it took, with all waiting at the start; and
     /// whether it has `ended_early`.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) summary: Summary,
@@ -128,16 +128,16 @@ pub(crate) struct MapArgs {
     pub(crate) quiet: bool,
     /// Runs nothing and changes nothing: says of each id whether it would run.
     ///
-    /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone; `duplicate`: it has been in
+    /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone, or it waits in a queue of the ledger; `duplicate`: it has been in
     /// this input before; `too long` for an id, of which none is a duplicate; `NUL`: it would fail, as no argument can have that byte.
-    #[arg(long, conflicts_with = "status")]
+    #[arg(long, conflicts_with_all = ["status", "summary"])]
     pub(crate) dry_run: bool,
     /// Runs nothing and changes nothing: counts the ids of the input by state.
     ///
     /// `new`, `succeeded`, `failed`, `crashed`: it was running when its run was killed, or `cancelled`: it was
     /// interrupted, or its command could not be started. What else uses the ledger may have it `queued`. Beside
     /// them lines that are a `duplicate`, or `too long`. It needs no command.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "no_retry", "retries", "summary"])]
     pub(crate) status: bool,
     /// The command and its arguments.
     #[arg(last = true, required_unless_present = "status", value_name = "COMMAND")]
@@ -145,9 +145,11 @@ pub(crate) struct MapArgs {
 }
 
 impl MapArgs {
-    /// Whether an id that is so runs.
-    pub(crate) fn wants(&self, id: Option<Only>) -> bool {
-        if self.only.is_empty() {
+    /// Whether an id in this state, that is asked for so, runs. What waits in a queue is the queue's.
+    pub(crate) fn wants(&self, state: TaskState, id: Option<Only>) -> bool {
+        if state == TaskState::Queued {
+            false
+        } else if self.only.is_empty() {
             !self.no_retry || !id.is_some_and(Only::is_a_failure)
         } else {
             id.is_some_and(|id| self.only.contains(&id))
@@ -219,8 +221,8 @@ pub(crate) enum Summary {
 /// What the command leaves running holds up nobody if it has succeeded; otherwise, and if this is killed,
 /// the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the
 /// command itself, that has closed all files that it does not know, and has an environment without the
-/// TASKLEDGER_SLOT of the command, or one that may not be read, or that makes another one like itself and
-/// ends, again and again.
+/// TASKLEDGER_SLOT of the command, or one that may not be read, or that replaces itself, by a program or a process,
+/// again and again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -230,8 +232,8 @@ Examples:
 
 Exit codes: that of the command (128 + n if signal n ended it); 0 as well if it had succeeded before; \
 2 called wrongly, or the ledger cannot be used; 74 it succeeded, but that could not be recorded; 75 the \
-ledger, or a command that a killed run has left running, is in use; 126, 127 the command cannot be \
-run, is not found.")]
+ledger, or a command that a killed run has left running, is in use, or the id waits in a queue of the ledger; \
+126, 127 the command cannot be run, is not found, which is recorded as a failure.")]
 pub(crate) struct ExecArgs {
     /// The directory of the ledger; created if it is not there, with those above it.
     #[arg(long, short, value_name = "DIR")]

@@ -145,7 +145,7 @@ impl<'a> Jobs<'a> {
             let record = self.shared.ledger.record(id).await.ok().flatten();
             failure = record.and_then(|details| details.failure);
         }
-        self.args.wants(Only::of(state, failure.as_ref()))
+        self.args.wants(state, Only::of(state, failure.as_ref()))
     }
 }
 

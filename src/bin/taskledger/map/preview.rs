@@ -153,7 +153,7 @@ fn becomes(args: &MapArgs, (state, id): (TaskState, Option<Only>)) -> &'static s
         id.map_or_else(|| state.name(), Only::name)
     } else if state == TaskState::Succeeded {
         "skip"
-    } else if args.wants(id) {
+    } else if args.wants(state, id) {
         RUN
     } else {
         "leave"

@@ -49,7 +49,8 @@ pub(super) fn text(
     for (count, what) in more.iter().filter(|(count, _)| read(count) > 0) {
         text.push_str(&format!(", {} {what}", read(count)));
     }
-    Some(complaint(&format!("{text}, in {:.1} s", took.as_secs_f64())))
+    let early = if course == Course::On { "" } else { "; it has ended early" };
+    Some(complaint(&format!("{text}, in {:.1} s{early}", took.as_secs_f64())))
 }
 
 pub(super) fn exit_code(args: &MapArgs, counts: &Counts, course: Course) -> ExitCode {
