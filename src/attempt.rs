@@ -262,22 +262,30 @@ where
     let later = Later::of(&live);
     let ended = live.end(event);
     drop(live);
-    drop(place);
-    match waiter {
-        None => drop_caught(outcome),
-        Some(reply) => {
-            let ended = match ended {
-                Ok(ticket) => match ticket.await {
-                    Ok(Answer::Deferred) => later.ended().await,
-                    answer => answer,
-                },
-                Err(poison) => Err(poison),
-            };
-            if let Ok(Answer::Done(cell)) = ended {
-                control.ended(cell);
-            }
-            send(reply, told(outcome, ended));
+    let waiter = match waiter {
+        Some(reply) => Some((reply, outcome)),
+        None => {
+            drop_caught(outcome);
+            None
         }
+    };
+    if waiter.is_none() && place.membership.is_none() {
+        return;
+    }
+    let ended = match ended {
+        Ok(ticket) => match ticket.await {
+            Ok(Answer::Deferred) => later.ended().await,
+            answer => answer,
+        },
+        Err(poison) => Err(poison),
+    };
+    // Who waits for the scope that it ran within finds its end on record.
+    drop(place);
+    if let Some((reply, outcome)) = waiter {
+        if let Ok(Answer::Done(cell)) = ended {
+            control.ended(cell);
+        }
+        send(reply, told(outcome, ended));
     }
 }
 

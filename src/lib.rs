@@ -91,8 +91,8 @@
 //! * **A distributed lock or a database server.** One process has a ledger open at a time
 //!   ([`OpenError::Locked`] says who). Network file systems are not supported: their locks and syncs
 //!   do not mean what is needed.
-//! * **A scheduler, cron, or a queue of jobs.** It runs what you launch, when you launch it; it
-//!   retries only where [you say so](Task::retry).
+//! * **A scheduler, cron, or a broker.** It runs what you launch, when you launch it; its [`Queue`] is one of
+//!   this process. It retries only where [you say so](Task::retry), and what a crash has cut off in a queue.
 //! * **Fork-safe.** A forked child must not touch the ledger of its parent.
 //! * **Of full use with `panic = "abort"`.** A panicking attempt then takes the process with it, and is
 //!   found as crashed.

@@ -18,7 +18,7 @@ mod runner;
 pub use builder::QueueBuilder;
 pub use error::{EnqueueError, QueueError};
 
-use feed::{Inner, NoRoom, Phase};
+use feed::{Inner, NoRoom};
 
 use crate::error::Rejection;
 use crate::guard::Context;
@@ -27,6 +27,7 @@ use crate::ledger::TaskOutput;
 use crate::state::{NotKept, Output, TaskState};
 use crate::submission::Answer;
 use crate::sync::{Arc, lock};
+use crate::task::needs_timer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -52,7 +53,7 @@ type Perform<K, V> = Box<dyn Fn(Vec<u8>, Context<K>) -> BoxFuture<Result<V, Stri
 /// A queue of operations, performed in their order. Clones are handles to the same queue, for any thread.
 ///
 /// Made by [`Ledger::queue`](crate::Ledger::queue). With one runner the order is strict: each operation has ended before the
-/// next one begins; with more, they begin in order. What is enqueued before [`start`](Self::start) waits.
+/// next one begins; with more, they are taken in order, and those that are taken at a time begin in any. What is enqueued before [`start`](Self::start) waits.
 /// An operation that fails or panics is recorded so, and costs no runner.
 ///
 /// **Dropping the last handle** is as [`stop`](Self::stop) that nobody waits for.
@@ -185,11 +186,15 @@ impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
             Ok(coming) => coming,
             Err(NoRoom::Stopped) => return Err(EnqueueError::Stopped(operation)),
             Err(NoRoom::Full) => return Err(EnqueueError::Full(operation)),
+            Err(NoRoom::Rejected(reason)) => {
+                return Err(EnqueueError::Rejected { reason, operation });
+            }
         };
         if let Err(reason) = inner.ledger.check_new(&id, &encoded).await {
             return Err(EnqueueError::Rejected { reason, operation });
         }
-        let put = inner.queued(&encoded, payload).await;
+        let mut coming = Some(coming);
+        let put = inner.queued(&encoded, payload, &mut coming).await;
         drop(coming);
         match put {
             Ok(Answer::Done(_)) => Ok(Enqueued::Queued),
@@ -238,7 +243,8 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     ///
     /// # Errors
     ///
-    /// [`EnqueueError::Stopped`], with the future.
+    /// [`EnqueueError::Stopped`], with the future; [`EnqueueError::Rejected`] if the ledger is closed or
+    /// poisoned, so that there will be no room.
     ///
     /// # Panics
     ///
@@ -268,6 +274,9 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
             }
             Err(NoRoom::Stopped) => Err(EnqueueError::Stopped(future)),
             Err(NoRoom::Full) => Err(EnqueueError::Full(future)),
+            Err(NoRoom::Rejected(reason)) => {
+                Err(EnqueueError::Rejected { reason, operation: future })
+            }
         }
     }
 
@@ -291,6 +300,9 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
             }
             Err(NoRoom::Stopped) => Err(EnqueueError::Stopped(future)),
             Err(NoRoom::Full) => Err(EnqueueError::Full(future)),
+            Err(NoRoom::Rejected(reason)) => {
+                Err(EnqueueError::Rejected { reason, operation: future })
+            }
         }
     }
 
@@ -298,8 +310,9 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Stopped`], also if the scope that it is [within](QueueBuilder::within) has ended;
-    /// [`QueueError::NoRuntime`] outside of a tokio runtime: none was added.
+    /// [`QueueError::Stopped`], also if the scope that it is [within](QueueBuilder::within) has ended: those
+    /// that were added before, if it was at that very time, end by that. [`QueueError::NoRuntime`] outside of a
+    /// tokio runtime, and rejected in one without its time driver if operations have a timeout: none was added.
     ///
     /// # Panics
     ///
@@ -309,15 +322,11 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(QueueError::NoRuntime);
         }
-        {
-            let mut feed = lock(&inner.feed);
-            if feed.phase != Phase::Open {
-                return Err(QueueError::Stopped);
-            }
-            feed.runners += runners;
+        if inner.options.timeout.is_some() {
+            needs_timer()?;
         }
         for _ in 0..runners {
-            let running = runner::Running::new(Arc::clone(inner));
+            let running = runner::Running::new(inner).ok_or(QueueError::Stopped)?;
             match inner.runners.spawn(running.run()) {
                 Ok(child) => child.forget(),
                 // Its place is given back when it is dropped.

@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// Wakes or drops somebody else's waker. Never called under a lock.
 pub(crate) fn caught(wake: impl FnOnce()) {
@@ -35,6 +35,16 @@ pub(crate) async fn guarded<F: Future>(future: F) -> F::Output {
             }
         };
         future.as_mut().poll(&mut Context::from_waker(waker))
+    })
+    .await
+}
+
+/// What comes of `future`, unless the other is there first.
+pub(crate) async fn unless<T>(future: impl Future<Output = T>, other: impl Future) -> Option<T> {
+    let (mut future, mut other) = (pin!(future), pin!(other));
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => other.as_mut().poll(context).map(|_| None),
     })
     .await
 }

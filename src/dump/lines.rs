@@ -15,9 +15,8 @@
 //!
 //! A line is valid if and only if it has no other fields than these, and says what a ledger can hold:
 //!
-//! * The position of a task and the first of its life lie within those of the ledger. No two tasks have the
-//!   same one, which is known only in the end. There are at least as
-//!   many positions as opens and as attempts, since each has a record of its own.
+//! * The position of a task and the first of its life lie within those of the ledger. No two tasks have one
+//!   position. There are as many positions as opens and as attempts, at least: each has a record of its own.
 //! * What has failed has a `failure`, and nothing else has one. Only a success, and what is being revoked,
 //!   has `succeeded_by`, an `output`, a `revoke_started_at` and a `revoke_failure`, and it has no `since`.
 //! * What runs has neither ended nor is it pinned. What is being revoked has been since some time. What is

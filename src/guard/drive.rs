@@ -16,10 +16,9 @@ use crate::sync::{Arc, lock};
 use crate::task::Start;
 use crate::wake;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::pin;
 use std::sync::OnceLock;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -346,14 +345,4 @@ where
 /// Whether that is no failure of a request that was waiting for it.
 pub(super) fn ended_with_its_caller(failure: &Failure) -> bool {
     matches!(failure, Failure::Cancelled(why) if attempt::ended_with_its_caller(why))
-}
-
-/// What comes of `future`, unless the other is there first.
-pub(super) async fn unless<T>(future: impl Future<Output = T>, other: impl Future) -> Option<T> {
-    let (mut future, mut other) = (pin!(future), pin!(other));
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => other.as_mut().poll(context).map(|_| None),
-    })
-    .await
 }

@@ -1,6 +1,6 @@
 //! What a run makes of an id that has failed: the policies.
 
-use super::drive::{Drive, Look, Own, ended_with_its_caller, unless};
+use super::drive::{Drive, Look, Own, ended_with_its_caller};
 use super::flight::{Stored, Whom};
 use super::{ClaimKind, Context, Landed, OnCrash, OnFailure, Run};
 use crate::attempt::{self, MAX_FAILURE_BYTES};
@@ -13,6 +13,7 @@ use crate::ledger::TaskOutput;
 use crate::state::{Event, Failure, Output, SeqNo, TaskState};
 use crate::submission::Request;
 use crate::sync::{Arc, lock};
+use crate::wake;
 use std::fmt;
 use std::future::Future;
 use tokio::time::Instant;
@@ -191,7 +192,7 @@ where
         let timeout = run.options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let until = [timeout, run.options.deadline].into_iter().flatten().min();
         let shared = Arc::clone(run.ledger.shared());
-        let asked = unless(asked, shared.wait_closed());
+        let asked = wake::unless(asked, shared.wait_closed());
         let landed = self.begun.unless_stopped(until, asked).await.flatten();
         stop.abort();
         match landed {

@@ -179,6 +179,10 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
         if self.options.timeout.is_some() {
             needs_timer()?;
         }
+        let own = self.ledger.shared();
+        if self.within.as_ref().is_some_and(|scope| !Arc::ptr_eq(scope.ledger().shared(), own)) {
+            return Err(QueueError::OtherLedger);
+        }
         let claim = Claimed::new(self.ledger.shared()).ok_or(QueueError::InUse)?;
         let on_crash = self.on_crash;
         let perform: Perform<K, V> = Box::new(move |payload, context| {
@@ -234,7 +238,7 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
 
 impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     /// Puts what has crashed into the queue again.
-    async fn recover(&self) -> Result<(), QueueError> {
+    async fn recover(self: &Arc<Self>) -> Result<(), QueueError> {
         let crashed = |details: &TaskDetails| {
             let is_one = details.failure == Some(Failure::Crashed) && details.payload.is_some();
             is_one.then(|| details.attempt().get())
@@ -252,7 +256,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
             if self.options.max_attempts.is_some_and(|most| attempts >= most.get()) {
                 let last = Failure::Crashed.to_string();
                 let event = Event::Resolved { failure: Failure::GaveUp { attempts, last } };
-                self.change(id, event, *seq).await?;
+                self.change(id, event, *seq, &mut None).await?;
                 continue;
             }
             match self.requeue(id).await {

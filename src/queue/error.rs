@@ -108,6 +108,11 @@ pub enum QueueError {
     /// The ledger has a queue already.
     #[error("the ledger has a queue already; clone its handle, or drop all of them first")]
     InUse,
+    /// The scope that it is to be [within](crate::QueueBuilder::within) is one of another ledger.
+    #[error(
+        "the scope is one of another ledger; what runs within it cannot be recorded in this one"
+    )]
+    OtherLedger,
     /// The queue was stopped.
     #[error("the queue was stopped")]
     Stopped,

@@ -1,7 +1,7 @@
 //! What a queue is made of: who waits for what.
 
 use super::{BoxFuture, Left, Options, Perform, QueueError};
-use crate::error::Rejection;
+use crate::error::{Poison, Rejection};
 use crate::foreign::Contained;
 use crate::id::{EncodedId, TaskId};
 use crate::ledger::{Ledger, TaskOutput};
@@ -9,11 +9,13 @@ use crate::sabotage::{self, Sabotage};
 use crate::scope::{Node, Root, Scope};
 use crate::shared::Shared;
 use crate::state::{Event, SeqNo, TaskState};
-use crate::submission::{Answer, Request};
+use crate::submission::{Answer, Request, Ticket};
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
 use std::collections::VecDeque;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 pub(super) struct Inner<K, V> {
     pub(super) shared: Arc<Shared>,
@@ -100,14 +102,14 @@ impl<K, V> Inner<K, V> {
         wake::caught(|| self.shared.index.tell_backlog());
     }
 
-    /// Waits until the runners are gone.
+    /// Waits until the runners are gone, and what they performed and what was being enqueued with them.
     pub(super) async fn gone(&self) -> Left {
         loop {
             let mut changed = pin!(self.shared.index.backlog_changed());
             changed.as_mut().enable();
             let gone = {
                 let feed = lock(&self.feed);
-                feed.runners == 0 && feed.coming == 0
+                feed.runners + feed.coming + feed.performing == 0
             };
             if gone {
                 break;
@@ -154,7 +156,8 @@ impl<K, V> Inner<K, V> {
         }
         let taken = self.waiting(&feed) + feed.coming;
         if taken >= self.options.capacity && !sabotage::is(Sabotage::NeverFull) {
-            return Err(NoRoom::Full);
+            // Nobody makes any, then.
+            return Err(self.shared.submissions.rejection().map_or(NoRoom::Full, NoRoom::Rejected));
         }
         feed.coming += 1;
         Ok(Coming { queue: Arc::clone(self) })
@@ -170,10 +173,14 @@ impl<K, V> Inner<K, V> {
             let mut changed = pin!(self.shared.index.backlog_changed());
             changed.as_mut().enable();
             match self.room_now() {
-                Err(NoRoom::Full) if self.shared.submissions.rejection().is_none() => {}
+                Err(NoRoom::Full) => {}
                 room => return room,
             }
-            wake::guarded(changed).await;
+            match &self.within {
+                // Without runners nobody else would say so.
+                Some(scope) => drop(wake::unless(wake::guarded(changed), scope.ends()).await),
+                None => wake::guarded(changed).await,
+            }
         }
     }
 }
@@ -181,6 +188,8 @@ impl<K, V> Inner<K, V> {
 pub(super) enum NoRoom {
     Stopped,
     Full,
+    /// And there will be none, as nothing is recorded any more.
+    Rejected(Rejection),
 }
 
 /// A place in the queue for something that is about to come.
@@ -189,6 +198,11 @@ pub(super) struct Coming<K, V> {
 }
 
 impl<K, V> Coming<K, V> {
+    fn new(queue: &Arc<Inner<K, V>>) -> Self {
+        lock(&queue.feed).coming += 1;
+        Self { queue: Arc::clone(queue) }
+    }
+
     pub(super) fn becomes(self, future: BoxFuture<()>) {
         let mut feed = lock(&self.queue.feed);
         let behind = self.queue.shared.index.last_queued();
@@ -203,12 +217,52 @@ impl<K, V> Drop for Coming<K, V> {
     }
 }
 
+/// A place that outlives the call that has taken it: that was dropped when its request had been submitted,
+/// and somebody may be waiting for what comes of that.
+struct Outlived<K, V> {
+    _place: Coming<K, V>,
+}
+
+impl<K: TaskId, V: TaskOutput> Wake for Outlived<K, V> {
+    /// It is answered: nobody has this any more.
+    fn wake(self: Arc<Self>) {}
+}
+
+/// A request that has been submitted for whoever has a place.
+struct Submitted<'a, K: TaskId, V: TaskOutput> {
+    /// `None` once it is answered.
+    ticket: Option<Ticket>,
+    place: &'a mut Option<Coming<K, V>>,
+}
+
+impl<K: TaskId, V: TaskOutput> Future for Submitted<'_, K, V> {
+    type Output = Result<Answer, Poison>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = &mut self.ticket else { return Poll::Ready(Ok(Answer::Superseded)) };
+        let answer = ready!(Pin::new(ticket).poll(context));
+        self.ticket = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl<K: TaskId, V: TaskOutput> Drop for Submitted<'_, K, V> {
+    fn drop(&mut self) {
+        if let (Some(mut ticket), Some(place)) = (self.ticket.take(), self.place.take()) {
+            let waker = Waker::from(Arc::new(Outlived { _place: place }));
+            // From now on the group of the request has it, until it is answered.
+            let _ = Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker));
+        }
+    }
+}
+
 impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     /// Puts it into the queue, if its id may be.
     pub(super) async fn queued(
         &self,
         id: &EncodedId,
         payload: Vec<u8>,
+        place: &mut Option<Coming<K, V>>,
     ) -> Result<Answer, Rejection> {
         let shared = self.ledger.shared();
         loop {
@@ -229,7 +283,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
                 | TaskState::Revoking) => return Ok(Answer::Refused(state)),
             };
             let event = Event::Queued { payload: Some(payload.clone()), since };
-            let answer = self.change(id, event, cell.seq).await?;
+            let answer = self.change(id, event, cell.seq, place).await?;
             // Else something has happened to it meanwhile.
             if answer != Answer::Superseded {
                 return Ok(answer);
@@ -237,16 +291,17 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         }
     }
 
-    /// Puts a failed operation into the queue once more.
-    pub(super) async fn requeue(&self, id: &EncodedId) -> Result<(), QueueError> {
+    /// Puts a failed operation into the queue once more, whatever room there is.
+    pub(super) async fn requeue(self: &Arc<Self>, id: &EncodedId) -> Result<(), QueueError> {
         let shared = self.ledger.shared();
+        let mut place = Some(Coming::new(self));
         let details = self.ledger.details(id.clone()).await?;
         let refused = || QueueError::Refused { state: shared.index.state(id.as_bytes()) };
         let details = details.filter(|details| details.state() == TaskState::Failed);
         let details = details.ok_or_else(refused)?;
         let Some(payload) = details.payload else { return Err(refused()) };
         let event = Event::Queued { payload: Some(payload), since: details.since };
-        let answer = self.change(id, event, details.cell.seq).await?;
+        let answer = self.change(id, event, details.cell.seq, &mut place).await?;
         if matches!(answer, Answer::Done(_)) { Ok(()) } else { Err(refused()) }
     }
 
@@ -255,10 +310,12 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         id: &EncodedId,
         event: Event,
         after: SeqNo,
+        place: &mut Option<Coming<K, V>>,
     ) -> Result<Answer, Rejection> {
         let shared = self.ledger.shared();
         shared.permit().await?;
         let change = Request::Change { id: id.clone(), event, after: Some(after) };
-        Ok(shared.submissions.submit(change)?.await?)
+        let ticket = Some(shared.submissions.submit(change)?);
+        Ok(Submitted { ticket, place }.await?)
     }
 }

@@ -36,12 +36,12 @@ impl<K, V> Drop for Running<K, V> {
     }
 }
 
-/// Something that is being performed.
-struct Performing<'a, K, V> {
-    queue: &'a Inner<K, V>,
+/// Something that is being performed, also when its runner is gone.
+struct Performing<K, V> {
+    queue: Arc<Inner<K, V>>,
 }
 
-impl<K, V> Drop for Performing<'_, K, V> {
+impl<K, V> Drop for Performing<K, V> {
     fn drop(&mut self) {
         lock(&self.queue.feed).performing -= 1;
         self.queue.changed();
@@ -63,9 +63,14 @@ impl fmt::Debug for Verbatim {
 }
 
 impl<K, V> Running<K, V> {
-    /// Of a runner that is counted already.
-    pub(super) const fn new(queue: Arc<Inner<K, V>>) -> Self {
-        Self { queue }
+    /// One more, unless the queue takes nothing any more.
+    pub(super) fn new(queue: &Arc<Inner<K, V>>) -> Option<Self> {
+        let mut feed = lock(&queue.feed);
+        if feed.phase != Phase::Open {
+            return None;
+        }
+        feed.runners += 1;
+        Some(Self { queue: Arc::clone(queue) })
     }
 }
 
@@ -74,9 +79,9 @@ impl<K: TaskId, V: TaskOutput> Running<K, V> {
     pub(super) async fn run(self) {
         let queue = &self.queue;
         while let Some(work) = queue.next().await {
-            let performing = Performing { queue };
+            let performing = Arc::new(Performing { queue: Arc::clone(queue) });
             match work {
-                Work::Operation(seq, id) => queue.perform(seq, id).await,
+                Work::Operation(seq, id) => queue.perform(seq, id, &performing).await,
                 Work::Future(future) => perform_future(future).await,
             }
             drop(performing);
@@ -138,7 +143,12 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     }
 
     /// Performs what the record at `seq` has queued, to its recorded end.
-    async fn perform(self: &Arc<Self>, seq: SeqNo, encoded: EncodedId) {
+    async fn perform(
+        self: &Arc<Self>,
+        seq: SeqNo,
+        encoded: EncodedId,
+        performing: &Arc<Performing<K, V>>,
+    ) {
         let shared = self.ledger.shared();
         let unread = |why: &dyn fmt::Display| {
             let id = shared.id_text(&encoded);
@@ -159,7 +169,10 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         let (queue, told) = (Arc::clone(self), Arc::clone(&slot));
         let life = Life::of(&details);
         let payload = details.payload.unwrap_or_default();
+        // A runner may be dropped, with its scope or its runtime, before what it performs.
+        let performing = Arc::clone(performing);
         let future = async move {
+            let _performing = performing;
             // Set before this is polled.
             match (told.get(), &queue.perform) {
                 (Some(context), Some(perform)) => {

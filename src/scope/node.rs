@@ -13,10 +13,11 @@ use crate::error::panic_text;
 use crate::id::EncodedId;
 use crate::shared::Shared;
 use crate::submission::Within;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, lock, thread_local};
 use crate::task::has_timer;
 use crate::wake;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::pin;
@@ -39,7 +40,7 @@ pub(crate) struct Node {
     root: bool,
     name: Name,
     state: Mutex<State>,
-    /// Something has left it.
+    /// Something has left it, or it takes nobody any more.
     left: Notify,
 }
 
@@ -128,6 +129,7 @@ impl Node {
             }
         }
         drop(state);
+        wake::caught(|| self.left.notify_waiters());
         if self.root {
             wake::caught(|| self.control.token().cancel());
         }
@@ -179,6 +181,11 @@ impl Node {
         !matches!(lock(&self.state).phase, Phase::Open)
     }
 
+    /// Until it takes nobody any more.
+    pub(crate) async fn ends(&self) {
+        self.until(|state| !matches!(state.phase, Phase::Open)).await;
+    }
+
     /// What runs within it.
     pub(super) fn names(&self) -> Vec<String> {
         let members: Vec<Name> =
@@ -215,11 +222,47 @@ impl Node {
         }
     }
 
-    fn leave(&self, number: u64) {
-        let member = lock(&self.state).members.remove(&number);
-        drop(member);
+    fn has_left(&self) {
         self.finish();
         wake::caught(|| self.left.notify_waiters());
+    }
+}
+
+thread_local! {
+    /// Scopes that something has left while another one is brought to its end by this thread.
+    static LEFT: RefCell<Option<VecDeque<Arc<Node>>>> = const { RefCell::new(None) };
+}
+
+/// Something has left the scope, which may end by that, and so leave its own. One after the other: within one
+/// another, a thousand of them were too much for the stack.
+fn has_left(scope: Arc<Node>) {
+    let later = LEFT.try_with(|left| match &mut *left.borrow_mut() {
+        Some(left) => {
+            left.push_back(Arc::clone(&scope));
+            true
+        }
+        none @ None => {
+            *none = Some(VecDeque::new());
+            false
+        }
+    });
+    if later.unwrap_or(false) {
+        return;
+    }
+    let mut next = Some(scope);
+    while let Some(scope) = next {
+        scope.has_left();
+        // It may be the last one to have it.
+        drop(scope);
+        let more = LEFT.try_with(|left| {
+            let mut left = left.borrow_mut();
+            let next = left.as_mut().and_then(VecDeque::pop_front);
+            if next.is_none() {
+                *left = None;
+            }
+            next
+        });
+        next = more.unwrap_or_default();
     }
 }
 
@@ -249,6 +292,8 @@ pub(crate) struct Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.scope.leave(self.number);
+        let member = lock(&self.scope.state).members.remove(&self.number);
+        drop(member);
+        has_left(Arc::clone(&self.scope));
     }
 }

@@ -8,6 +8,7 @@ mod copied;
 mod counted;
 mod faults;
 mod guarded;
+mod halted;
 mod joined;
 mod left;
 mod limited;

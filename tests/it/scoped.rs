@@ -1,7 +1,7 @@
 //! Something that runs within a scope should not outlive it: panics, aborts, dropped handles, runtimes
 //! that go down, children that do not end. Each fault of the crate that this replaces has its test.
 
-use crate::support::{Tasks, name, open, soon, until};
+use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, fresh, name, open, soon, until};
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -640,4 +640,77 @@ async fn a_close_from_within_a_child_of_an_attempt_is_refused() {
         matches!(&closed, Err(AttemptError::Failed(why)) if why.contains("within")),
         "{closed:?}"
     );
+}
+
+/// Each ended within the end of the one below it: a thousand were too much for the stack of a worker, and the
+/// process was aborted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_may_be_as_deep_as_memory_allows() {
+    const DEEP: usize = 10_000;
+    type Body = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+    fn below(scope: Scope<String, u32>, left: usize, depth: Arc<AtomicUsize>) -> Body {
+        Box::pin(async move {
+            depth.fetch_add(1, Ordering::SeqCst);
+            if left > 0 {
+                let nested = scope.nest(move |scope| below(scope, left - 1, depth)).unwrap();
+                nested.forget();
+            }
+            pending().await
+        })
+    }
+    let (ledger, _) = fresh().await;
+    let root = ledger.scope();
+    let depth = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&depth);
+    root.nest(move |scope| below(scope, DEEP - 1, told)).unwrap().forget();
+    until(|| depth.load(Ordering::SeqCst) == DEEP).await;
+    soon(root.end()).await;
+}
+
+/// It came back when the ends of its children had been submitted: who looked then found them running.
+#[tokio::test]
+async fn who_waits_for_a_scope_finds_the_ends_of_its_children() {
+    for nested in [true, false] {
+        let (gate, armed) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+        let (waits, when) = (gate.clone(), Arc::clone(&armed));
+        let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
+            Call::Append(_) if when.load(Ordering::SeqCst) => Then::Wait(waits.clone()),
+            _ => Then::GoOn,
+        });
+        let ledger = open(journal).await;
+        let root = ledger.scope();
+        let launched = Arc::new(AtomicBool::new(false));
+        let (told, work) = (Arc::clone(&launched), pending::<Result<u32, String>>());
+        let end = Arc::new(Notify::new());
+        let ends = Arc::clone(&end);
+        let body = move |scope: Scope<String, u32>| async move {
+            scope.task(name("a")).launch(work).await.unwrap();
+            told.store(true, Ordering::SeqCst);
+            if nested {
+                ends.notified().await;
+            } else {
+                pending::<()>().await;
+            }
+        };
+        let child = root.nest(body).unwrap();
+        until(|| launched.load(Ordering::SeqCst)).await;
+        armed.store(true, Ordering::SeqCst);
+        end.notify_one();
+        let waits = async move {
+            if nested {
+                drop(child.await);
+            } else {
+                root.end().await;
+            }
+        };
+        let mut waits = Hand::new(waits);
+        while gate.arrived() == 0 {
+            assert!(waits.poll().is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert!(waits.poll().is_pending());
+        gate.open();
+        soon(waits.finish()).await;
+        assert_eq!(ledger.query_task_state_quick("a"), TaskState::Failed);
+    }
 }

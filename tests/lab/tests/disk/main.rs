@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod full;
+mod large;
 mod older;
 mod raced;
 mod refused;
