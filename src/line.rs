@@ -205,7 +205,8 @@ impl Line {
     }
 
     /// Takes the token from a holder that never gives it back: one that hangs, or that has leaked it. The
-    /// holder counts as vanished, and what it says later does not matter. Tells whether there was one.
+    /// holder counts as vanished, and what it says later does not matter. Tells whether there was one: who was
+    /// offered the token has not got it before its [`Wait`] is polled, and passes it on when that is dropped.
     pub fn depose(&self) -> bool {
         let Some(problem) = lock(&self.shared.problem).clone() else { return false };
         let mut state = lock(&problem.0);

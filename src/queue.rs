@@ -40,7 +40,9 @@ use std::time::Duration;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What can be enqueued so that it outlives the process: it is kept serialized (MessagePack, with the
-/// names of fields, so that a later version of the type may have more of them).
+/// names of fields, so that a later version of the type may have more of them). It is performed as it reads
+/// back: what MessagePack cannot tell apart, as `Some(None)` and `None`, or `Some(())` and `None`, comes as the
+/// latter.
 ///
 /// Implemented for every type that fits; there is nothing to implement.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {}
@@ -179,8 +181,13 @@ impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
             Ok(encoded) => encoded,
             Err(reason) => return Err(EnqueueError::Rejected { reason, operation }),
         };
-        if inner.ledger.state(&encoded) == TaskState::Succeeded {
-            return Ok(Enqueued::AlreadySucceeded);
+        match inner.ledger.state(&encoded) {
+            TaskState::Succeeded => return Ok(Enqueued::AlreadySucceeded),
+            // There is no room to wait for.
+            state @ (TaskState::Queued | TaskState::Running | TaskState::Revoking) => {
+                return Err(EnqueueError::Refused { state, operation });
+            }
+            TaskState::NotFound | TaskState::Failed => {}
         }
         let coming = match inner.room(waits).await {
             Ok(coming) => coming,
@@ -208,8 +215,8 @@ impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
         }
     }
 
-    /// Puts a failed operation into the queue again, as it was; whatever has failed since it was taken from
-    /// there has its payload still.
+    /// Puts a failed operation into the queue again, as it was, whatever room there is, also when the queue was
+    /// stopped: whatever has failed since it was taken from there has its payload still.
     ///
     /// # Durability
     ///
@@ -312,7 +319,8 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     ///
     /// [`QueueError::Stopped`], also if the scope that it is [within](QueueBuilder::within) has ended: those
     /// that were added before, if it was at that very time, end by that. [`QueueError::NoRuntime`] outside of a
-    /// tokio runtime, and rejected in one without its time driver if operations have a timeout: none was added.
+    /// tokio runtime, and rejected in one without its time driver if operations have a timeout, and when the
+    /// ledger is closed or poisoned: none was added.
     ///
     /// # Panics
     ///
@@ -321,6 +329,9 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
         let inner = &self.handle.inner;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(QueueError::NoRuntime);
+        }
+        if let Some(reason) = inner.shared.submissions.rejection() {
+            return Err(reason.into());
         }
         if inner.options.timeout.is_some() {
             needs_timer()?;
@@ -338,7 +349,8 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
 
     /// Takes nothing more, and waits until all that is queued is performed and the runners are gone.
     /// Without a runner nothing would ever be: then it returns at once, and says what is left, as it does
-    /// when the ledger is closed or poisoned meanwhile.
+    /// when the ledger is closed or poisoned meanwhile. An operation of this queue that waits for that waits for
+    /// itself, and an `enqueue` that has begun is waited for: it has to be polled, or dropped.
     ///
     /// # Cancel safety
     ///
@@ -400,7 +412,7 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     }
 
     /// How many operations and futures wait to be performed. What is being enqueued counts when it is on
-    /// record.
+    /// record, and what a runner has taken until its start is.
     #[must_use]
     pub fn len(&self) -> usize {
         let feed = lock(&self.handle.inner.feed);

@@ -109,12 +109,14 @@ impl<K, V> Scope<K, V> {
         crate::wake::guarded(self.node.control.token().cancelled()).await;
     }
 
-    /// Asks the body of this scope to stop, and with it all that runs within.
+    /// Asks the body of this scope to stop. All that runs within it is asked when that has ended: at once, unless
+    /// it has a [grace](Self::with_grace), which a body that waits for its children would use up.
     pub fn cancel(&self, reason: impl Into<String>) {
         let cause = Cause::Asked(crate::attempt::asked(reason.into()));
         self.node.control.stop(Stop::Scope(cause));
         if self.node.is_root() {
             self.node.end(|| ());
+            self.node.is_watched();
         }
     }
 

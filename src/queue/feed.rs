@@ -83,6 +83,12 @@ impl<K, V> Inner<K, V> {
         operations + feed.futures.len()
     }
 
+    /// Whether there is anything that a runner would take.
+    fn has_next(&self, feed: &Feed) -> bool {
+        let operation = || self.shared.index.queued_after(feed.taken).is_some();
+        !feed.futures.is_empty() || (self.perform.is_some() && operation())
+    }
+
     /// Takes nothing more; without a runner, nothing is performed either.
     pub(super) fn drain(&self) {
         let mut feed = lock(&self.feed);
@@ -135,10 +141,13 @@ impl<K, V> Inner<K, V> {
             changed.as_mut().enable();
             {
                 let feed = lock(&self.feed);
-                if self.waiting(&feed) + feed.coming + feed.performing == 0 {
+                let waiting = self.waiting(&feed);
+                if waiting + feed.coming + feed.performing == 0 {
                     return true;
                 }
-                if feed.runners == 0 {
+                let is_left = feed.coming + feed.performing == 0 && !self.has_next(&feed);
+                // What a runner could not read is passed over, and stays.
+                if feed.runners == 0 || is_left {
                     return false;
                 }
             }
@@ -154,10 +163,13 @@ impl<K, V> Inner<K, V> {
         if ends || feed.phase != Phase::Open {
             return Err(NoRoom::Stopped);
         }
+        // Then nothing is performed any more, futures neither.
+        if let Some(reason) = self.shared.submissions.rejection() {
+            return Err(NoRoom::Rejected(reason));
+        }
         let taken = self.waiting(&feed) + feed.coming;
         if taken >= self.options.capacity && !sabotage::is(Sabotage::NeverFull) {
-            // Nobody makes any, then.
-            return Err(self.shared.submissions.rejection().map_or(NoRoom::Full, NoRoom::Rejected));
+            return Err(NoRoom::Full);
         }
         feed.coming += 1;
         Ok(Coming { queue: Arc::clone(self) })
@@ -188,7 +200,7 @@ impl<K, V> Inner<K, V> {
 pub(super) enum NoRoom {
     Stopped,
     Full,
-    /// And there will be none, as nothing is recorded any more.
+    /// Nothing is recorded any more.
     Rejected(Rejection),
 }
 

@@ -48,6 +48,8 @@ struct State {
     phase: Phase,
     members: BTreeMap<u64, Member>,
     next: u64,
+    /// Whether somebody says what it waits for, though nobody waits for it.
+    watched: bool,
 }
 
 enum Phase {
@@ -92,7 +94,7 @@ impl Node {
     }
 
     fn with(name: Name, control: Arc<Control>, within: Option<Within>, root: bool) -> Arc<Self> {
-        let state = State { phase: Phase::Open, members: BTreeMap::new(), next: 0 };
+        let state = State { phase: Phase::Open, members: BTreeMap::new(), next: 0, watched: false };
         let (state, left) = (Mutex::new(state), Notify::new());
         Arc::new(Self { control, within, root, name, state, left })
     }
@@ -209,6 +211,18 @@ impl Node {
             tracing::warn!(scope = %self.name, ?children, "a scope waits for what does not end");
         }
         ended.await;
+    }
+
+    /// Says what it waits for, though nobody waits for it, if there is a runtime for that.
+    pub(super) fn is_watched(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Ended) || std::mem::replace(&mut state.watched, true) {
+            return;
+        }
+        drop(state);
+        let scope = Arc::clone(self);
+        drop(runtime.spawn(async move { scope.ended().await }));
     }
 
     async fn until(&self, so: impl Fn(&State) -> bool) {

@@ -61,6 +61,7 @@ impl<K, V> Deref for Root<K, V> {
 impl<K, V> Drop for Root<K, V> {
     fn drop(&mut self) {
         self.scope.node().end(|| ());
+        self.scope.node().is_watched();
     }
 }
 

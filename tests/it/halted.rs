@@ -63,6 +63,24 @@ async fn a_full_queue_of_a_closed_ledger_says_that_it_is_closed() {
     }
     let told = queue.try_enqueue_future(async {});
     assert!(matches!(told, Err(EnqueueError::Rejected { .. })));
+    // Also where there is room, and no runner would perform it.
+    let futures = ledger.queue_of_futures();
+    let told = futures.enqueue_future(async {}).await;
+    assert!(matches!(told, Err(EnqueueError::Rejected { .. })));
+    let told = futures.start(1);
+    assert!(matches!(told, Err(QueueError::Rejected(Rejection::Closed))), "{told:?}");
+}
+
+/// It waited for room first, which somebody else had to make.
+#[tokio::test]
+async fn what_is_queued_already_is_refused_by_a_full_queue_as_well() {
+    let (ledger, _) = fresh().await;
+    let queue = small(&ledger).await;
+    queue.enqueue(name("a"), 1).await.unwrap();
+    let told = soon(queue.enqueue(name("a"), 2)).await;
+    let refused =
+        matches!(told, Err(EnqueueError::Refused { state: TaskState::Queued, operation: 2 }));
+    assert!(refused, "{told:?}");
 }
 
 /// What was under way to the log counted no more when nobody waited for it: a stop that said that nothing was

@@ -263,20 +263,38 @@ async fn a_slow_sync_is_told() {
     ledger.close().await.unwrap();
 }
 
-/// What blocks, or is never dropped, keeps its scope from ending: whoever waits has to learn what it is.
+/// What blocks, or is never dropped, keeps its scope from ending: whoever waits has to learn what it is. Nobody
+/// was told when nobody waited.
 #[tokio::test(start_paused = true)]
 async fn what_keeps_a_scope_from_ending_is_named() {
     listen();
-    let ledger = open(MemoryJournal::new()).await;
-    let root = ledger.scope();
-    let kept = root.wrap(std::future::pending::<()>()).unwrap();
-    let mut end = Box::pin(root.end());
     let long = std::time::Duration::from_secs(11);
-    assert!(tokio::time::timeout(long, &mut end).await.is_err());
-    let mut told = told("a scope waits for what does not end");
-    told.retain(|told| told.fields["children"].contains("traced.rs"));
-    assert_eq!(told.len(), 2, "every five seconds: {told:?}");
-    assert_eq!(told[0].level, Some(tracing::Level::WARN));
-    drop(kept);
-    end.await;
+    for ends in ["waited for", "dropped", "cancelled"] {
+        let ledger = open(MemoryJournal::new()).await;
+        let root = ledger.scope();
+        let before = told("a scope waits for what does not end").len();
+        let kept = root.wrap(std::future::pending::<()>()).unwrap();
+        let mut end = None;
+        match ends {
+            "waited for" => end = Some(Box::pin(root.end())),
+            "dropped" => drop(root),
+            _ => {
+                root.cancel("enough");
+                root.cancel("once more");
+                drop(root);
+            }
+        }
+        match &mut end {
+            Some(end) => assert!(tokio::time::timeout(long, end).await.is_err()),
+            None => tokio::time::sleep(long).await,
+        }
+        let mut told = told("a scope waits for what does not end").split_off(before);
+        told.retain(|told| told.fields["children"].contains("traced.rs"));
+        assert_eq!(told.len(), 2, "{ends}, every five seconds: {told:?}");
+        assert_eq!(told[0].level, Some(tracing::Level::WARN));
+        drop(kept);
+        if let Some(end) = end {
+            end.await;
+        }
+    }
 }
