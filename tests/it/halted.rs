@@ -1,10 +1,9 @@
 //! Queues that end while something is under way: with the scope that they are within, with their ledger, or
 //! with a call that has been dropped.
 
-use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, fresh, name, open, soon, until};
+use crate::support::{Gate, Hand, Hooked, Tasks, fresh, name, open, soon, until};
 use std::num::NonZero;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use taskledger::{Context, EnqueueError, MemoryJournal, Queue, QueueError, Rejection, TaskState};
 
@@ -88,12 +87,7 @@ async fn what_is_queued_already_is_refused_by_a_full_queue_as_well() {
 #[tokio::test]
 async fn who_is_dropped_while_enqueuing_keeps_the_place_until_it_is_known() {
     for dropped in [true, false] {
-        let (gate, armed) = (Gate::default(), Arc::new(AtomicBool::new(false)));
-        let (waits, when) = (gate.clone(), Arc::clone(&armed));
-        let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
-            Call::Append(_) if when.load(Ordering::SeqCst) => Then::Wait(waits.clone()),
-            _ => Then::GoOn,
-        });
+        let (journal, gate, armed) = Hooked::gated(&MemoryJournal::new());
         let ledger = open(journal).await;
         let queue = small(&ledger).await;
         armed.store(true, Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! Something that runs within a scope should not outlive it: panics, aborts, dropped handles, runtimes
 //! that go down, children that do not end. Each fault of the crate that this replaces has its test.
 
-use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, fresh, name, open, soon, until};
+use crate::support::{Hand, Hooked, Tasks, fresh, name, open, soon, until};
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -671,12 +671,7 @@ async fn a_tree_may_be_as_deep_as_memory_allows() {
 #[tokio::test]
 async fn who_waits_for_a_scope_finds_the_ends_of_its_children() {
     for nested in [true, false] {
-        let (gate, armed) = (Gate::default(), Arc::new(AtomicBool::new(false)));
-        let (waits, when) = (gate.clone(), Arc::clone(&armed));
-        let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
-            Call::Append(_) if when.load(Ordering::SeqCst) => Then::Wait(waits.clone()),
-            _ => Then::GoOn,
-        });
+        let (journal, gate, armed) = Hooked::gated(&MemoryJournal::new());
         let ledger = open(journal).await;
         let root = ledger.scope();
         let launched = Arc::new(AtomicBool::new(false));

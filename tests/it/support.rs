@@ -168,6 +168,17 @@ impl Hooked {
         }
     }
 
+    /// Appends wait at the gate, once the other says so.
+    pub(crate) fn gated(inner: &MemoryJournal) -> (Self, Gate, Arc<AtomicBool>) {
+        let (gate, armed) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+        let (waits, when) = (gate.clone(), Arc::clone(&armed));
+        let journal = Self::new(inner, move |call| match call {
+            Call::Append(_) if when.load(Ordering::SeqCst) => Then::Wait(waits.clone()),
+            _ => Then::GoOn,
+        });
+        (journal, gate, armed)
+    }
+
     /// Does this at one append, and nothing else.
     pub(crate) fn at_append(inner: &MemoryJournal, at: usize, then: Then) -> Self {
         Self::new(

@@ -24,8 +24,9 @@ use taskledger::{Failure, TaskState};
 ///
 /// What they print is passed on when they have ended, not mixed with others, and only then a success is
 /// recorded. Output comes at least once: after a kill it may come again. An output that cannot be passed
-/// on is a failure of that id, and ends the run: the next one could not be either. What a command leaves running may print on, which is passed on as it comes;
-/// a second after the end of everything else nobody reads it any more, which is said.
+/// on is a failure of that id, and ends the run: the next one could not be either. What a command leaves
+/// running may print on, which is passed on as it comes; a second after the end of everything else nobody
+/// reads it any more, which is said.
 ///
 /// Ctrl-C, TERM or a hang-up once: nothing new is started, and what runs is waited for. Twice (but for a
 /// hang-up after another signal, which says nothing new), or QUIT once: it is told to end (TERM, then KILL after --kill-after) with all processes of its group, and
@@ -37,7 +38,8 @@ use taskledger::{Failure, TaskState};
 /// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
 /// of an earlier run, which are waited for. What escapes: a process that has left the group, and closed all
 /// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
-/// that may not be read, or that replaces itself, by a program or a process, again and again. What a command leaves running that has succeeded holds up nobody.
+/// that may not be read, or that replaces itself, by a program or a process, again and again. What a command
+/// leaves running that has succeeded holds up nobody.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -119,8 +121,8 @@ pub(crate) struct MapArgs {
     ///
     /// The JSON object has the numbers of `lines` read, of ids that `succeeded`, `failed`, were `cancelled` (by
     /// signals, or for a reason that is not theirs; they run again), `skipped` (they had succeeded before) and `left`
-    /// alone by --no-retry or --only, or because they wait in a queue of the ledger, of `duplicates` and `blank` lines; how many `seconds` it took, with all waiting at the start; and
-    /// whether it has `ended_early`.
+    /// alone by --no-retry or --only, or because they wait in a queue of the ledger, of `duplicates` and `blank`
+    /// lines; how many `seconds` it took, with all waiting at the start; and whether it has `ended_early`.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) summary: Summary,
     /// No progress and no summary in words.
@@ -128,8 +130,8 @@ pub(crate) struct MapArgs {
     pub(crate) quiet: bool,
     /// Runs nothing and changes nothing: says of each id whether it would run.
     ///
-    /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone, or it waits in a queue of the ledger; `duplicate`: it has been in
-    /// this input before; `too long` for an id, of which none is a duplicate; `NUL`: it would fail, as no argument can have that byte.
+    /// `run`; `skip`: it has succeeded; `leave`: --no-retry or --only leave it alone, or it waits in a queue of
+    /// the ledger; `duplicate`: it has been in this input before; `too long` for an id, of which none is a duplicate; `NUL`: it would fail, as no argument can have that byte.
     #[arg(long, conflicts_with_all = ["status", "summary"])]
     pub(crate) dry_run: bool,
     /// Runs nothing and changes nothing: counts the ids of the input by state.
