@@ -6,7 +6,7 @@ pub(crate) mod queued;
 use crate::places::{self, ACCEPTS, BALLAST, Owns, TestLedger, open, refused, run};
 use crate::{Rng, ops};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use tokio::sync::Barrier;
 
 /// Plays a role in the ledger at `path`.
 pub fn play(role: &str, path: PathBuf) {
+    std::panic::set_hook(Box::new(tell_panic));
     run(async {
         match role {
             "clients" => clients(path).await,
@@ -33,6 +34,14 @@ pub fn play(role: &str, path: PathBuf) {
             other => panic!("nobody plays {other}"),
         }
     });
+}
+
+/// In one line and with one write, as all that is said: what the usual hook writes piece by piece stood in
+/// front of what another thread said, and nobody heard that.
+fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let line = format!("{}\n", panic.to_string().replace('\n', " "));
+    // Whoever listened has gone.
+    drop(io::stderr().write_all(line.as_bytes()));
 }
 
 /// `O_DIRECTORY`.

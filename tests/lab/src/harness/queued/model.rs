@@ -81,8 +81,8 @@ impl Hears for Model {
                 }
                 Ok(())
             }
-            // A panic of an operation is told by the runtime.
-            _ if !line.starts_with("ack ") => Ok(()),
+            // A panic of an operation is told as well.
+            _ if !line.contains("ack ") => Ok(()),
             _ => Err(format!("it says: {line}")),
         }
     }
