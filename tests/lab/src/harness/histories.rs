@@ -328,7 +328,7 @@ fn bury(notes: &Notes, before: u64, after: u64) {
             }
             op.unsure = true;
             op.answered = op.answered.min(after);
-            !matches!(op.did, Did::Saw(_) | Did::Refused(..) | Did::Told(..))
+            !op.did.is_look()
         });
         ops.push(Op { did: Did::Died, called: died, answered: died, unsure: false });
         past.entry(id).or_default().extend(ops);

@@ -88,11 +88,12 @@ pub(super) fn linearize(ops: &[Op]) -> Order {
         if explained > longest.0 {
             longest = (explained, state, can);
         }
-        // What is sure, changes nothing, and comes too late for nothing else can just as well be next.
-        let is_free = |(at, after): &&(usize, State)| {
+        // A look that is sure and comes too late for nothing else can just as well be next. (Not what
+        // happens to change nothing here: later it might.)
+        let is_free = |(at, _): &&(usize, State)| {
             let op = &ops[*at];
             let mut unsure = left().filter(|at| ops[*at].unsure);
-            !op.unsure && *after == state && unsure.all(|at| ops[at].answered >= op.called)
+            !op.unsure && op.did.is_look() && unsure.all(|at| ops[at].answered >= op.called)
         };
         if let Some(free) = next.iter().find(is_free).copied() {
             next = vec![free];
@@ -118,7 +119,7 @@ pub(super) fn linearize(ops: &[Op]) -> Order {
 mod tests {
     use super::super::model::{Asks, End, Start, Told};
     use super::*;
-    use taskledger::{OnCrash, OnFailure, TaskState};
+    use taskledger::{OnCrash, OnFailure, TaskState, Verdict};
 
     fn is_linearizable(ops: &[Op]) -> bool {
         matches!(linearize(ops), Order::Found)
@@ -152,6 +153,20 @@ mod tests {
         }
         let back = [unsure, died, saw(TaskState::NotFound, 6, 7), saw(TaskState::Succeeded, 8, 9)];
         assert!(!is_linearizable(&back));
+    }
+
+    #[test]
+    fn what_changes_nothing_at_one_moment_may_be_needed_at_a_later_one() {
+        let resolved = |verdict, called, answered| op(Did::Resolved(verdict), called, answered);
+        let ops = [
+            op(Did::Started(1, None), 1, 2),
+            op(Did::Ended(1, End::Error), 3, 4),
+            resolved(Verdict::Failed, 5, 6),
+            resolved(Verdict::Retry, 7, 9),
+            resolved(Verdict::Failed, 8, 12),
+            op(Did::Told(Told::Refused, None), 10, 11),
+        ];
+        assert!(is_linearizable(&ops));
     }
 
     #[test]

@@ -34,6 +34,13 @@ pub(super) enum Did {
     Died,
 }
 
+impl Did {
+    /// Whether it changes nothing in any state.
+    pub(super) const fn is_look(&self) -> bool {
+        matches!(self, Self::Saw(_) | Self::Refused(..) | Self::Told(..))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Launch,
