@@ -88,8 +88,8 @@ fn main() -> ExitCode {
         }
         What::List => {
             for harness in ALL {
-                let Harness { row, name, unit, ci, full, .. } = harness;
-                println!("{row:>2}  {name:<14} {ci:>9} {unit} in CI, {full} at full size");
+                let Harness { name, unit, ci, full, .. } = harness;
+                println!("{name:<14} {ci:>9} {unit} in CI, {full} at full size");
             }
             ExitCode::SUCCESS
         }

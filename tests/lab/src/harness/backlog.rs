@@ -17,7 +17,6 @@ use taskledger::{EnqueueError, Enqueued, Ledger, MemoryJournal, Queue};
 use tokio::task::JoinSet;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 8,
     name: "backlog",
     unit: "histories",
     ci: 1_000,

@@ -10,7 +10,6 @@ use crate::{Session, places, tracer};
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 14,
     name: "clock",
     unit: "rounds",
     ci: 20,

@@ -19,7 +19,6 @@ use std::path::Path;
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 3,
     name: "crowd",
     unit: "states",
     ci: 2 * STATES,

@@ -29,7 +29,6 @@ use taskledger::OpenError;
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 7,
     name: "damaged",
     unit: "cases",
     ci: 300,

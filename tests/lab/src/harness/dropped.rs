@@ -34,7 +34,6 @@ use taskledger::{AttemptError, Ledger, MemoryJournal, TaskState};
 use tokio::runtime::Runtime;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 11,
     name: "dropped",
     unit: "mixes",
     ci: CALLS.len() as u64 * POLLS * 10,

@@ -18,7 +18,6 @@ use std::path::Path;
 use taskledger::internals::{Sabotage, age};
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 2,
     name: "each-call",
     unit: "kills",
     ci: 1_100,

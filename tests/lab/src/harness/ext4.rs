@@ -15,7 +15,6 @@ use std::process::{Command, Stdio};
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 4,
     name: "ext4",
     unit: "cuts",
     ci: 5,

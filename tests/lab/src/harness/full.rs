@@ -18,7 +18,6 @@ use taskledger::{
 };
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 6,
     name: "full",
     unit: "sizes",
     ci: 4,

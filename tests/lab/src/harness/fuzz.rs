@@ -22,7 +22,6 @@ use taskledger::{AcceptLoss, ByteId, OpenError, SeqNo};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 13,
     name: "fuzz",
     unit: "inputs",
     ci: 20_000,

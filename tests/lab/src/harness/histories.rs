@@ -31,7 +31,6 @@ use taskledger::{
 };
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 8,
     name: "histories",
     unit: "histories",
     ci: 200,

@@ -8,7 +8,6 @@ use std::process::Command;
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 10,
     name: "interleavings",
     unit: "schedules",
     ci: 12_000,

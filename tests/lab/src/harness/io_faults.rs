@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 5,
     name: "io-faults",
     unit: "injections",
     // Every n of a fresh run, which are some 830, and a few of the others.

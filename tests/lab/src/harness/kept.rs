@@ -28,7 +28,6 @@ use taskledger::internals::Sabotage;
 use taskledger::{Claim, ClaimKind, Context, OnCrash, RunError};
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 15,
     name: "kept",
     unit: "deaths",
     ci: 80,

@@ -17,7 +17,6 @@ use std::time::Duration;
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 1,
     name: "killed",
     unit: "rounds",
     ci: 100,

@@ -28,8 +28,6 @@ use taskledger::internals::Sabotage;
 /// One way to break a ledger, again and again.
 #[derive(Debug)]
 pub struct Harness {
-    /// Where it stands in the list. The power cuts of a crowd are of the same row as the others.
-    pub row: u32,
     pub name: &'static str,
     /// What is counted.
     pub unit: &'static str,

@@ -29,7 +29,6 @@ use taskledger::OpenError;
 use taskledger::internals::{Sabotage, age};
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 3,
     name: "power-cut",
     unit: "states",
     ci: 1_000,

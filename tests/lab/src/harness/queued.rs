@@ -22,7 +22,6 @@ use taskledger::internals::Sabotage;
 use taskledger::{Context, TaskState};
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 16,
     name: "queued",
     unit: "deaths",
     ci: 60,

@@ -19,7 +19,6 @@ use taskledger::OpenError;
 use taskledger::internals::Sabotage;
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 12,
     name: "raced",
     unit: "races",
     ci: 50,

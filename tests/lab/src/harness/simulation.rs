@@ -7,7 +7,6 @@ use std::panic::catch_unwind;
 use taskledger::internals::{self, Sabotage};
 
 pub(super) const HARNESS: Harness = Harness {
-    row: 9,
     name: "simulation",
     unit: "seeds",
     ci: 2_000,
