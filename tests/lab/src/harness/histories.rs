@@ -293,8 +293,8 @@ async fn settle(notes: &Notes, closing: u64, poisoned: bool) -> Result<(), Strin
         ops.entry(run.id).or_default().extend(done);
     }
     for (id, (number, called)) in runs.iter().filter_map(|run| Some((run.id, run.awaited()?))) {
-        let ended = Did::Ended(number, End::Error);
-        let end = ops.entry(id).or_default().iter_mut().find(|op| op.did == ended);
+        let ends = [Did::Ended(number, End::Error), Did::Ended(number, End::LeftError)];
+        let end = ops.entry(id).or_default().iter_mut().find(|op| ends.contains(&op.did));
         match end.filter(|end| end.answered >= called) {
             Some(end) => end.called = end.called.max(called),
             None => return Err(format!("{id}: a run is told of {number}, from before its call")),

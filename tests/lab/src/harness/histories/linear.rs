@@ -117,7 +117,7 @@ pub(super) fn linearize(ops: &[Op]) -> Order {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{Asks, End, Start, Told};
+    use super::super::model::{Asks, Cause, End, Start, Told};
     use super::*;
     use taskledger::{OnCrash, OnFailure, TaskState, Verdict};
 
@@ -202,6 +202,13 @@ mod tests {
         assert!(!and(&bad, told(Told::GaveUp(2), 9, 10)));
         let given_up = Op { unsure: true, ..op(Did::GaveUp(2), 1, 10) };
         assert!(and(&[&bad[..], &[given_up]].concat(), told(Told::GaveUp(2), 9, 10)));
+        // After an error of somebody who has left, which stays an error to whoever else looks.
+        let left = [begun.clone(), op(Did::Ended(1, End::LeftError), 3, 4)];
+        let left = [&left[..], &[told(Told::Failure(Cause::Error(1)), 5, 6)]].concat();
+        let next = op(Did::Started(2, start(None)), 7, 8);
+        assert!(and(&left, next.clone()));
+        let verdict = op(Did::Resolved(Verdict::Failed), 6, 7);
+        assert!(!and(&[&left[..], &[verdict]].concat(), next));
         // After a crash.
         let died = [begun, op(Did::Died, 3, 3)];
         assert!(and(&died, told(Told::Held, 4, 5)));

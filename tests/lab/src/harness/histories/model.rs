@@ -55,6 +55,8 @@ pub(super) enum Kind {
 pub(super) enum End {
     Success,
     Error,
+    /// The same, while its caller leaves, or has left.
+    LeftError,
     Cancelled,
 }
 
@@ -120,6 +122,8 @@ pub(super) struct State {
     /// everybody.
     attempts: u32,
     cancelled: u32,
+    /// Whoever has failed has left: who was waiting for that takes over, whatever its policy.
+    left: bool,
     /// An attempt has crashed, and nobody has said what came of it.
     crashed: bool,
     /// Of the request that it serves, since it was last not found.
@@ -134,6 +138,7 @@ impl State {
         is: Is::NotFound,
         attempts: 0,
         cancelled: 0,
+        left: false,
         crashed: false,
         fingerprint: None,
         key: None,
@@ -159,6 +164,7 @@ impl State {
             (Did::Ended(number, end), Is::Running(runs)) if *number == runs => Some(match end {
                 End::Success => self.now(Is::Succeeded(Some(runs))),
                 End::Error => self.now(Is::Failed(Cause::Error(runs))),
+                End::LeftError => Self { left: true, ..self.now(Is::Failed(Cause::Error(runs))) },
                 End::Cancelled => {
                     Self { cancelled: self.cancelled + 1, ..self.now(Is::Failed(Cause::Cancelled)) }
                 }
@@ -201,7 +207,7 @@ impl State {
     }
 
     const fn now(self, is: Is) -> Self {
-        Self { is, ..self }
+        Self { is, left: false, ..self }
     }
 
     /// Nothing is known of it any more; its next life has another effect key.
@@ -243,6 +249,7 @@ impl State {
                     Cause::Crashed => asks.on_crash == OnCrash::Run,
                     // Of a caller that is gone: whoever has waited takes over in any case.
                     Cause::Cancelled => true,
+                    _ if self.left => true,
                     _ => asks.on_failure == OnFailure::Run,
                 };
                 // What has failed since says nothing of an earlier crash.

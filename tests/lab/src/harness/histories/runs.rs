@@ -145,7 +145,8 @@ impl Run {
                 // It went on after that was recorded.
                 (Heard::Told(..), Some(false)) => ops.push(sure(end, ended, answered)),
                 (Heard::Nothing, Some(false)) => {
-                    ops.push(unsure(end, ended));
+                    let end = if asks.with_caller { End::LeftError } else { End::Error };
+                    ops.push(unsure(Did::Ended(number, end), ended));
                     // Told to stop before it returned that.
                     ops.push(unsure(Did::Ended(number, End::Cancelled), ended));
                 }
