@@ -37,14 +37,23 @@ pub(super) const HARNESS: Harness = Harness {
 /// States of one run in which the power goes.
 const CUTS: u64 = 10;
 
-/// One ledger goes on over all deaths of its processes. Those of the power are of its copies.
+/// Lives of one ledger: the next one begins anew, as each looks at the whole log.
+const LIVES: u64 = 64;
+
 fn run(session: &mut Session) {
     let Some(tracer) = tracer::tracer() else { return session.skip(tracer::NO_TRACER) };
+    while session.goes_on() {
+        one_ledger(session, tracer);
+    }
+}
+
+/// It goes on over all deaths of its processes. Those of the power are of its copies.
+fn one_ledger(session: &mut Session, tracer: &Path) {
     let top = places::scratch();
     let disk = top.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let mut model = Model::default();
-    for round in 0_u64.. {
+    for round in 0..LIVES {
         if !session.goes_on() {
             break;
         }
