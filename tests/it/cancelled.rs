@@ -263,6 +263,41 @@ async fn nobody_waits_for_room_on_a_closing_ledger() {
     close.finish().await.unwrap();
 }
 
+/// A close waits for each attempt, however it was begun, and though others have ended: the end of one that it
+/// did not wait for would be lost.
+#[tokio::test]
+async fn a_close_waits_for_each_that_runs() {
+    let (ledger, journal) = fresh().await;
+    let gates: [_; 4] = std::array::from_fn(|_| tokio::sync::oneshot::channel::<()>());
+    let (mut go, wait): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+    let mut tasks: Vec<_> = ["a", "b", "c", "d"]
+        .map(name)
+        .into_iter()
+        .zip(wait)
+        .map(|(id, wait)| {
+            (id, async move { wait.await.map(|()| 1).map_err(|error| error.to_string()) })
+        })
+        .collect();
+    let (id, alone) = tasks.pop().unwrap();
+    ledger.launch(id, alone).await.unwrap();
+    assert!(ledger.launch_all(tasks).await.iter().all(Result::is_ok));
+    for at in [3, 0] {
+        go.remove(at).send(()).unwrap();
+    }
+    for ended in ["a", "d"] {
+        assert_eq!(ledger.wait(ended).await.unwrap(), TaskState::Succeeded);
+    }
+    let mut close = Box::pin(ledger.close());
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut close).await;
+    assert!(early.is_err(), "it does not wait for b and c");
+    go.into_iter().for_each(|go| go.send(()).unwrap());
+    close.await.unwrap();
+    let ledger = open(journal).await;
+    for id in ["a", "b", "c", "d"] {
+        assert_eq!(ledger.query_task_state_quick(id), TaskState::Succeeded, "{id}");
+    }
+}
+
 /// Dropping the future of an open: the open finishes, and the ledger is closed again.
 #[tokio::test]
 async fn an_open_dropped_half_way_closes_again() {

@@ -293,8 +293,11 @@ async fn settle(notes: &Notes, closing: u64, poisoned: bool) -> Result<(), Strin
         ops.entry(run.id).or_default().extend(done);
     }
     for (id, (number, called)) in runs.iter().filter_map(|run| Some((run.id, run.awaited()?))) {
-        let ends = [Did::Ended(number, End::Error), Did::Ended(number, End::LeftError)];
-        let end = ops.entry(id).or_default().iter_mut().find(|op| ends.contains(&op.did));
+        let has_failed = |op: &&mut Op| match op.did {
+            Did::Ended(other, End::Error | End::LeftError(_)) => other == number,
+            _ => false,
+        };
+        let end = ops.entry(id).or_default().iter_mut().find(has_failed);
         match end.filter(|end| end.answered >= called) {
             Some(end) => end.called = end.called.max(called),
             None => return Err(format!("{id}: a run is told of {number}, from before its call")),
@@ -420,7 +423,7 @@ async fn attempt(ledger: &Tasks, notes: &Arc<Notes>, rng: &mut Rng, id: &'static
             // It was cancelled by the end of the process: an end all the same.
             let end = match kind {
                 Kind::Revoke => Did::RevokeEnded(number, false),
-                _ => Did::Ended(number, End::Cancelled),
+                _ => Did::Ended(number, End::Cancelled(answered)),
             };
             notes.unsure(id, end, began);
         }

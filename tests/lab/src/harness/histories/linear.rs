@@ -178,7 +178,7 @@ mod tests {
             max_attempts: Some(2),
             with_caller: false,
         };
-        let start = |after| Some(Start { asks, after, told: None });
+        let start = |after| Some(Start { asks, came: 1, after, told: None });
         let told = |told, called, answered| op(Did::Told(told, Some(1)), called, answered);
         let begun = op(Did::Started(1, start(None)), 1, 2);
         let good = [begun.clone(), op(Did::Ended(1, End::Success), 3, 4)];
@@ -202,11 +202,14 @@ mod tests {
         assert!(!and(&bad, told(Told::GaveUp(2), 9, 10)));
         let given_up = Op { unsure: true, ..op(Did::GaveUp(2), 1, 10) };
         assert!(and(&[&bad[..], &[given_up]].concat(), told(Told::GaveUp(2), 9, 10)));
-        // After an error of somebody who has left, which stays an error to whoever else looks.
-        let left = [begun.clone(), op(Did::Ended(1, End::LeftError), 3, 4)];
+        // After an error of somebody who has left, which stays an error to whoever else looks, and to who
+        // comes later.
+        let left = [begun.clone(), op(Did::Ended(1, End::LeftError(4)), 3, 4)];
         let left = [&left[..], &[told(Told::Failure(Cause::Error(1)), 5, 6)]].concat();
         let next = op(Did::Started(2, start(None)), 7, 8);
         assert!(and(&left, next.clone()));
+        let late = Some(Start { asks, came: 5, after: None, told: None });
+        assert!(!and(&left, op(Did::Started(2, late), 7, 8)));
         let verdict = op(Did::Resolved(Verdict::Failed), 6, 7);
         assert!(!and(&[&left[..], &[verdict]].concat(), next));
         // After a crash.

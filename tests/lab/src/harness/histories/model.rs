@@ -55,15 +55,18 @@ pub(super) enum Kind {
 pub(super) enum End {
     Success,
     Error,
-    /// The same, while its caller leaves, or has left.
-    LeftError,
-    Cancelled,
+    /// The same, though its caller has left, which it had by this moment.
+    LeftError(u64),
+    /// With its caller, or its runtime, by this moment.
+    Cancelled(u64),
 }
 
 /// What a run knew when it started an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Start {
     pub(super) asks: Asks,
+    /// When its caller came.
+    pub(super) came: u64,
     /// Its own attempt before this one.
     pub(super) after: Option<Number>,
     /// What the attempt was told of itself, unless it was dropped before.
@@ -122,8 +125,9 @@ pub(super) struct State {
     /// everybody.
     attempts: u32,
     cancelled: u32,
-    /// Whoever has failed has left: who was waiting for that takes over, whatever its policy.
-    left: bool,
+    /// By when whoever has failed had left, if so: who came before that, and has waited, takes over,
+    /// whatever its policy.
+    left: Option<u64>,
     /// An attempt has crashed, and nobody has said what came of it.
     crashed: bool,
     /// Of the request that it serves, since it was last not found.
@@ -138,7 +142,7 @@ impl State {
         is: Is::NotFound,
         attempts: 0,
         cancelled: 0,
-        left: false,
+        left: None,
         crashed: false,
         fingerprint: None,
         key: None,
@@ -164,10 +168,14 @@ impl State {
             (Did::Ended(number, end), Is::Running(runs)) if *number == runs => Some(match end {
                 End::Success => self.now(Is::Succeeded(Some(runs))),
                 End::Error => self.now(Is::Failed(Cause::Error(runs))),
-                End::LeftError => Self { left: true, ..self.now(Is::Failed(Cause::Error(runs))) },
-                End::Cancelled => {
-                    Self { cancelled: self.cancelled + 1, ..self.now(Is::Failed(Cause::Cancelled)) }
+                End::LeftError(by) => {
+                    Self { left: Some(*by), ..self.now(Is::Failed(Cause::Error(runs))) }
                 }
+                End::Cancelled(by) => Self {
+                    left: Some(*by),
+                    cancelled: self.cancelled + 1,
+                    ..self.now(Is::Failed(Cause::Cancelled))
+                },
             }),
             (Did::GaveUp(most), Is::Failed(cause)) => {
                 // What somebody has found out stays on record.
@@ -207,7 +215,7 @@ impl State {
     }
 
     const fn now(self, is: Is) -> Self {
-        Self { is, left: false, ..self }
+        Self { is, left: None, ..self }
     }
 
     /// Nothing is known of it any more; its next life has another effect key.
@@ -247,9 +255,7 @@ impl State {
             (cause, None) => {
                 let policy = match cause {
                     Cause::Crashed => asks.on_crash == OnCrash::Run,
-                    // Of a caller that is gone: whoever has waited takes over in any case.
-                    Cause::Cancelled => true,
-                    _ if self.left => true,
+                    _ if self.left.is_some_and(|by| start.came < by) => true,
                     _ => asks.on_failure == OnFailure::Run,
                 };
                 // What has failed since says nothing of an earlier crash.

@@ -126,14 +126,14 @@ impl Run {
         let (mut since, mut after) = (called, None);
         for (at, execution) in executions.iter().enumerate() {
             let Execution { number, attempt, key, began, ended, good } = *execution;
-            let start = Start { asks, after, told: Some((attempt, key)) };
+            let start = Start { asks, came: called, after, told: Some((attempt, key)) };
             ops.push(sure(Did::Started(number, Some(start)), since, began));
             let end = Did::Ended(
                 number,
                 match good {
                     Some(true) => End::Success,
                     Some(false) => End::Error,
-                    None => End::Cancelled,
+                    None => End::Cancelled(over),
                 },
             );
             let next = executions.get(at + 1).map(|next| next.began);
@@ -145,10 +145,10 @@ impl Run {
                 // It went on after that was recorded.
                 (Heard::Told(..), Some(false)) => ops.push(sure(end, ended, answered)),
                 (Heard::Nothing, Some(false)) => {
-                    let end = if asks.with_caller { End::LeftError } else { End::Error };
+                    let end = if asks.with_caller { End::LeftError(over) } else { End::Error };
                     ops.push(unsure(Did::Ended(number, end), ended));
                     // Told to stop before it returned that.
-                    ops.push(unsure(Did::Ended(number, End::Cancelled), ended));
+                    ops.push(unsure(Did::Ended(number, End::Cancelled(over)), ended));
                 }
                 (Heard::Nothing, _) if !poisoned => {
                     ops.push(sure(end, ended, over));
@@ -180,9 +180,9 @@ impl Run {
         let unheard = self.late && matches!(heard, Heard::Failed(_) | Heard::Rejected);
         if stops || unheard || (left && poisoned) {
             let number = numbers.fetch_add(1, Ordering::SeqCst);
-            let start = Start { asks, after, told: None };
+            let start = Start { asks, came: called, after, told: None };
             ops.push(unsure(Did::Started(number, Some(start)), since));
-            ops.push(unsure(Did::Ended(number, End::Cancelled), since));
+            ops.push(unsure(Did::Ended(number, End::Cancelled(over)), since));
         }
         let gives_up = asks.max_attempts.map(|most| unsure(Did::GaveUp(most), called));
         ops.extend(gives_up);
