@@ -164,8 +164,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let (reply, answer) = oneshot::channel();
         let span = tracing::Span::current();
         let drive = async move {
+            let scope = run.options.scope.clone();
             let mut drive = Drive::new(run, &begun, retry);
-            let answer = drive.drive().await;
+            let answer = begun.within(scope, drive.drive()).await;
             let ran = drive.own.is_some();
             // What the user has given is gone before anybody is told.
             let tells = std::mem::take(&mut drive.tells);

@@ -75,9 +75,19 @@ where
     pub(super) async fn drive(&mut self) -> Answer<V, E> {
         match self.go().await {
             // Nothing more can be done, but what was done before is known.
-            Err(error @ (RunError::Read(_) | RunError::Rejected(_) | RunError::Change(_))) => {
+            Err(
+                error @ (RunError::Read(_)
+                | RunError::Rejected(_)
+                | RunError::Change(_)
+                | RunError::OtherRequest { .. }),
+            ) => {
                 let Some(last) = self.take_last() else { return Err(error) };
-                self.tells.whom = Whom::All;
+                if let RunError::OtherRequest { .. } = error {
+                    // What was before it is an answer to those who came before it.
+                    self.tells.request = None;
+                } else {
+                    self.tells.whom = Whom::All;
+                }
                 Err(last)
             }
             answer => answer,
@@ -133,7 +143,7 @@ where
                 }
                 Err(AttemptError::Panicked(text)) => (RunError::Panicked(text), true),
                 Err(AttemptError::TimedOut) => (RunError::TimedOut, true),
-                Err(AttemptError::Rejected { reason, .. }) => return Err(reason.into()),
+                Err(AttemptError::Rejected { reason, .. }) => return Err(self.rejected(reason)),
                 Err(AttemptError::InDoubt { outcome, poison }) => {
                     return Err(RunError::InDoubt { outcome: Some(outcome), poison });
                 }
@@ -184,12 +194,21 @@ where
                 self.tells.whom = Whom::All;
                 Err(RunError::Cancelled(reason.clone()))
             }
+            Some(Stop::ScopeEnded) => Err(self.rejected(Rejection::ScopeEnded)),
             None if self.last.is_none() => Ok(()),
             None => match self.run.ledger.shared().submissions.rejection() {
                 Some(reason) => Err(reason.into()),
                 None => Ok(()),
             },
         }
+    }
+
+    fn rejected(&mut self, reason: Rejection) -> RunError<V, E> {
+        // The scope is this run's own: who is not within it goes on.
+        if let Rejection::ScopeEnded = reason {
+            self.leaves();
+        }
+        reason.into()
     }
 
     /// Somebody of the company is to take over.

@@ -25,6 +25,7 @@ use crate::id::EncodedId;
 use crate::index::{Index, Seen};
 use crate::ledger::TaskOutput;
 use crate::sabotage::{self, Sabotage};
+use crate::scope::Node;
 use crate::state::{Cell, Failure, Fingerprint, SeqNo, Timestamp};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex, lock};
@@ -123,6 +124,8 @@ pub(super) enum Stop {
     Left,
     /// Somebody has cancelled it.
     Cancelled(String),
+    /// So has the scope that it runs within, which has told its attempt, and takes no other.
+    ScopeEnded,
 }
 
 /// Somebody at an id.
@@ -260,13 +263,14 @@ impl Flight {
     /// The first reason stays.
     fn stop(&self, why: Stop) {
         let reason = match &why {
-            Stop::Left => LEFT.to_owned(),
-            Stop::Cancelled(reason) => reason.clone(),
+            Stop::Left => Some(LEFT.to_owned()),
+            Stop::Cancelled(reason) => Some(reason.clone()),
+            Stop::ScopeEnded => None,
         };
         if self.stop.set(why).is_ok() {
             self.stopping.notify_waiters();
             let control = lock(&self.at).control.clone();
-            if let Some(control) = control {
+            if let Some((control, reason)) = control.zip(reason) {
                 control.cancel(reason);
             }
         }
@@ -321,8 +325,25 @@ impl Begun {
         match self.stopped() {
             Some(Stop::Left) => seat.control().cancel(LEFT.to_owned()),
             Some(Stop::Cancelled(reason)) => seat.control().cancel(reason.clone()),
-            None => {}
+            // It is not taken any more.
+            Some(Stop::ScopeEnded) | None => {}
         }
+    }
+
+    /// What comes of the run, which hears of the end of its scope whatever it waits for.
+    pub(super) async fn within<T>(
+        &self,
+        scope: Option<Arc<Node>>,
+        run: impl Future<Output = T>,
+    ) -> T {
+        let mut run = pin!(run);
+        if let Some(scope) = scope {
+            if let Some(output) = wake::unless(run.as_mut(), scope.ends()).await {
+                return output;
+            }
+            self.flight.stop(Stop::ScopeEnded);
+        }
+        run.await
     }
 
     /// The last attempt of its own.
@@ -359,7 +380,8 @@ impl Begun {
 
     /// Tells the company.
     pub(super) fn land<V: TaskOutput, E: fmt::Debug>(&self, answer: &Answer<V, E>, tells: Tells) {
-        let alone = Arc::strong_count(&self.flight) <= 2;
+        let held = 1 + usize::from(self.stands_in(&lock(&self.flights)));
+        let alone = Arc::strong_count(&self.flight) <= held;
         let request = tells.request;
         let landing = match (answer, tells.left) {
             // Not worth serializing it once more for nobody: who comes from now on finds it recorded.
@@ -382,11 +404,15 @@ impl Begun {
         self.end(landing, request);
     }
 
+    /// Whether it can still be joined: another one may have taken its place.
+    fn stands_in(&self, flights: &HashMap<EncodedId, Arc<Flight>>) -> bool {
+        flights.get(&self.id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+    }
+
     fn end(&self, landing: Landing, request: Option<Stored>) {
         {
             let mut flights = lock(&self.flights);
-            // Another one may have taken its place.
-            if flights.get(&self.id).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            if self.stands_in(&flights) {
                 flights.remove(&self.id);
             }
         }
@@ -424,6 +450,35 @@ mod tests {
         let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
         begun.flight.began(Cell { state, attempt, seq: SeqNo::new(1) });
         begun.look(&index);
+        let Joined::Own(next) = flights.join_or_begin(&index, &id, None) else {
+            panic!("all that it can tell is older")
+        };
+        // The end of the one that was replaced leaves the place to its successor.
+        drop(begun);
+        assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Other(..)));
+        drop(next);
         assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Own(_)));
+    }
+
+    /// One that was replaced took its only joiner for the reference of the list, and told it nothing: the joiner
+    /// looked again, and executed once more.
+    #[test]
+    fn who_has_joined_one_that_was_replaced_is_told_of_its_success() {
+        let (flights, index, id) = (Flights::default(), Index::new(), EncodedId::from_bytes(b"a"));
+        let Joined::Own(begun) = flights.join_or_begin(&index, &id, None) else {
+            panic!("nobody is at it")
+        };
+        let Joined::Other(joined, _) = flights.join_or_begin(&index, &id, None) else {
+            panic!("somebody is at it")
+        };
+        let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
+        begun.flight.began(Cell { state, attempt, seq: SeqNo::new(1) });
+        begun.look(&index);
+        let next = flights.join_or_begin(&index, &id, None);
+        assert!(matches!(next, Joined::Own(_)), "it was forgotten");
+        let answer: Answer<u32, ()> =
+            Ok(crate::Claim { kind: crate::ClaimKind::Executed, value: Some(1) });
+        begun.land(&answer, Tells::default());
+        assert!(matches!(joined.landing.get(), Some((Landing::Succeeded(Some(_)), None))));
     }
 }

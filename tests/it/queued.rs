@@ -1,7 +1,7 @@
 //! Operations fail, panic, and are cut off; nobody performs them, or nobody waits for them. Each fault of
 //! the queue that this replaces has its test.
 
-use crate::support::{Call, Gate, Hooked, Tasks, Then, name, ok, open, soon, until};
+use crate::support::{Call, Gate, Hand, Hooked, Tasks, Then, name, ok, open, soon, until};
 use std::future::Future;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -264,6 +264,45 @@ async fn what_has_succeeded_is_skipped_and_nobody_else_starts_what_is_queued() {
 
 async fn words_again(ledger: &Tasks) -> Result<Queue<String, u32, String>, QueueError> {
     ledger.queue(perform(Performed::default())).await
+}
+
+/// Forgotten and enqueued anew between the read of its payload and its start: it is performed once, and with the
+/// new one.
+#[tokio::test]
+async fn what_is_enqueued_anew_is_not_performed_with_the_old_payload() {
+    let journal = MemoryJournal::new();
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let hooked = Hooked::new(&journal, move |call| match call {
+        Call::Read => Then::Wait(waits.clone()),
+        _ => Then::GoOn,
+    });
+    let ledger = Tasks::builder().open_journal(hooked).await.unwrap();
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    queue.enqueue(name("a"), name("old")).await.unwrap();
+    queue.start(1).unwrap();
+    gate.somebody_waits().await;
+    // The runner is on this thread, and hears of what was read only when this one waits.
+    let comes_to = |state| {
+        let since = std::time::Instant::now();
+        while ledger.query_task_state_quick("a") != state {
+            assert!(since.elapsed() < Duration::from_secs(60), "it does not come to {state}");
+            std::thread::yield_now();
+        }
+    };
+    let mut forget = Hand::new(ledger.forget("a"));
+    assert!(forget.poll().is_pending());
+    gate.open();
+    comes_to(TaskState::NotFound);
+    let mut again = Hand::new(queue.enqueue(name("a"), name("new")));
+    assert!(again.poll().is_pending());
+    comes_to(TaskState::Queued);
+    forget.finish().await.unwrap();
+    assert_eq!(again.finish().await.unwrap(), Enqueued::Queued);
+    soon(queue.stop()).await;
+    assert_eq!(*performed.lock().unwrap(), ["new"]);
+    assert_eq!(ledger.query_task_state_quick("a"), TaskState::Succeeded);
 }
 
 /// A failed operation whose id is enqueued anew keeps its life: services outside know it by its key.

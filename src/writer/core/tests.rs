@@ -5,6 +5,7 @@ use crate::submission::Begin;
 use crate::writer::tests::Scripted;
 use std::collections::BTreeMap;
 
+mod judged;
 mod scopes;
 
 /// A core over a journal in memory, and the cells as they are published.

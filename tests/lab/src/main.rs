@@ -76,14 +76,14 @@ fn main() -> ExitCode {
             let seed = seed.unwrap_or_else(some_seed);
             let place = tally.unwrap_or_else(Tally::place);
             let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+            if let Some(unknown) = only.iter().find(|name| of_name(name).is_none()) {
+                eprintln!("no harness is called {unknown}; see: taskledger-lab list");
+                return ExitCode::from(2);
+            }
             let chosen: Vec<&Harness> = ALL
                 .iter()
                 .filter(|harness| only.is_empty() || only.iter().any(|name| name == harness.name))
                 .collect();
-            if chosen.is_empty() {
-                eprintln!("no such harness; see: taskledger-lab list");
-                return ExitCode::from(2);
-            }
             run(&chosen, seed, slice, rounds, until, &place)
         }
         What::List => {
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
             let bounds = Bounds { units, time, shows: Some(shows), only, alone: true };
             let report = session::run(harness, seed, bounds);
             println!("{}", serde_json::to_string(&report).expect("a report is plain"));
-            ExitCode::SUCCESS
+            if report.violated == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         What::Child { role, path } => {
             child::play(&role, path);

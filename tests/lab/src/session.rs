@@ -4,6 +4,7 @@ use crate::Rng;
 use crate::harness::Harness;
 use serde::{Deserialize, Serialize};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -42,7 +43,12 @@ pub struct Session {
     shows: Option<Vec<String>>,
     /// Parts of the harness; none for all.
     pub only: Vec<String>,
+    /// How many parts in a row were not to be tried.
+    untaken: Cell<u64>,
 }
+
+/// More parts than any harness has: none has a name that was asked for.
+const NO_PART: u64 = 100_000;
 
 impl Session {
     /// Whether another unit is to be tried.
@@ -51,13 +57,16 @@ impl Session {
         self.report.skipped.is_none()
             && self.report.found.is_none()
             && self.report.tried < self.units
+            && self.untaken.get() < NO_PART
             && self.until.is_none_or(|until| Instant::now() < until)
     }
 
     /// Whether this part of the harness is to be tried: all of them are, unless some are named.
     #[must_use]
     pub fn takes(&self, part: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == part)
+        let takes = self.only.is_empty() || self.only.iter().any(|only| only == part);
+        self.untaken.set(if takes { 0 } else { self.untaken.get() + 1 });
+        takes
     }
 
     pub fn count(&mut self, what: &str, by: u64) {
@@ -140,9 +149,13 @@ pub fn run(harness: &Harness, seed: u64, bounds: Bounds) -> Report {
         until: bounds.time.map(|time| Instant::now() + time),
         shows: bounds.shows,
         only: bounds.only,
+        untaken: Cell::default(),
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (harness.run)(&mut session))) {
         session.violated(format!("a panic: {}", text_of(&*panic)));
+    }
+    if session.untaken.get() >= NO_PART {
+        session.violated(format!("{} has no part that is called {:?}", harness.name, session.only));
     }
     session.report
 }
