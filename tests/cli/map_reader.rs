@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 /// A terminal: the end of whoever looks at it, and that of the programs.
 pub(crate) fn terminal() -> (File, File) {
@@ -63,7 +63,15 @@ fn signals_are_heard_while_nobody_reads() {
         let mut command = map(&ledger, &args);
         let (master, slave) = terminal();
         match how {
-            "out" => _ = command.stderr(Stdio::null()),
+            "out" => {
+                // What is said to those who read it does not wait for the others.
+                let told = dir.path().join("told");
+                command.stderr(File::create(&told).unwrap());
+                drop(interrupted_twice(&mut command, &log, signal));
+                let told = std::fs::read_to_string(told).unwrap();
+                assert!(told.contains("it has ended early"), "{:?}", told.trim_matches('\0'));
+                continue;
+            }
             "terminal" => _ = command.stdout(slave.try_clone().unwrap()).stderr(slave),
             "both" | "mixed" => {
                 let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -709,3 +709,28 @@ async fn who_waits_for_a_scope_finds_the_ends_of_its_children() {
         assert_eq!(ledger.query_task_state_quick("a"), TaskState::Failed);
     }
 }
+
+/// What is not recorded and cannot be cancelled is waited for as well: nothing shows the end of a recorded scope
+/// before it.
+#[tokio::test]
+async fn a_recorded_scope_has_not_ended_while_a_plain_child_runs() {
+    let (ledger, journal) = fresh().await;
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (returns, has_returned) = tokio::sync::oneshot::channel();
+    let body = |scope: Scope<String, u32>| async move {
+        let child = scope.spawn_blocking(move |_| wait.recv()).map_err(|_| "it takes nobody")?;
+        child.forget();
+        returns.send(()).map_err(|()| "nobody listens")?;
+        Ok::<_, &str>(7)
+    };
+    let launched = ledger.task(name("a")).spawn_scope(body).await.unwrap();
+    soon(has_returned).await.unwrap();
+    let mut ends = Box::pin(launched);
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut ends).await;
+    assert!(early.is_err(), "it has ended: {early:?}");
+    assert_eq!(ledger.query_task_state_quick("a"), TaskState::Running);
+    assert_eq!(records(&journal), ["a started"]);
+    go.send(()).unwrap();
+    assert_eq!(soon(ends).await.unwrap(), 7);
+    assert_eq!(ledger.query_task_state_quick("a"), TaskState::Succeeded);
+}

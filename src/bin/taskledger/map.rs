@@ -313,7 +313,7 @@ impl Shared {
                     1 => (1, "command is"),
                     running => (running, "commands are"),
                 };
-                self.printer.note(format!(
+                self.printer.urge(&format!(
                     "nothing new is started; {running} {what} waited for; again to end what runs"
                 ));
             }

@@ -123,12 +123,17 @@ pub(crate) fn nobody_reads() -> bool {
 
 /// Whether a write to standard output or standard error would not wait for somebody who reads.
 pub(crate) fn all_are_read() -> bool {
-    let (out, err) = (io::stdout(), io::stderr());
-    let ready = |to: &dyn AsFd| {
-        let mut end = [PollFd::new(&to, PollFlags::OUT)];
-        poll(&mut end, Some(&Timespec::default())) != Ok(0)
-    };
-    ready(&out) && ready(&err)
+    is_read(&io::stdout()) && errors_are_read()
+}
+
+/// Whether a write to standard error would not wait for somebody who reads.
+pub(crate) fn errors_are_read() -> bool {
+    is_read(&io::stderr())
+}
+
+fn is_read(to: &impl AsFd) -> bool {
+    let mut end = [PollFd::new(to, PollFlags::OUT)];
+    poll(&mut end, Some(&Timespec::default())) != Ok(0)
 }
 
 /// Opens the ledger and says what is wrong with it.

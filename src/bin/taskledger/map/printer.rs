@@ -4,11 +4,12 @@
 //! success waits until its output is passed on; the loop that hears signals never does.
 //!
 //! When nothing is waited for any more, what is read is printed all the same, to the last word. Only what
-//! nobody reads is given up.
+//! nobody reads is given up. A word of ours that matters does not wait behind that: while standard output is
+//! not read, it goes past the thread.
 
 use super::progress::{Counts, Progress};
 use super::relay::{Printed, Stream};
-use crate::terminal::{all_are_read, complaint, write_whole};
+use crate::terminal::{all_are_read, complaint, errors_are_read, write_whole};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -34,12 +35,26 @@ enum Item {
     Output(Printed, oneshot::Sender<io::Result<()>>),
     /// Some of what a command prints.
     Piece(Stream, Vec<u8>, oneshot::Sender<io::Result<()>>),
-    /// The last word, as it is.
-    Last(String),
+    /// What whoever comes first prints, as it is.
+    Word(Word),
     /// The progress is over.
     End,
     /// Everything before it has been printed.
     Printed(oneshot::Sender<()>),
+}
+
+/// Printed once, by the thread or past it.
+#[derive(Clone, Debug)]
+struct Word(Arc<Mutex<Option<String>>>);
+
+impl Word {
+    fn new(text: String) -> Self {
+        Self(Arc::new(Mutex::new(Some(text))))
+    }
+
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// How the thread gets on.
@@ -134,6 +149,17 @@ impl Printer {
         self.send(Item::Line(line));
     }
 
+    /// A line on standard error that is wanted now, though nobody may read standard output.
+    pub(super) fn urge(&self, line: &str) {
+        let word = Word::new(complaint(line));
+        self.send(Item::Word(word.clone()));
+        let pace = Arc::clone(&self.pace);
+        drop(tokio::spawn(async move {
+            pace.unread().await;
+            pass_by(&word).await;
+        }));
+    }
+
     /// A line on standard error; returns when it has been printed.
     pub(super) async fn say(&self, line: String) {
         self.note(line);
@@ -157,10 +183,15 @@ impl Printer {
     /// Ends the progress, and says a last word; returns when everything has been printed.
     pub(super) async fn end(&self, last: Option<String>) {
         self.send(Item::End);
-        if let Some(last) = last {
-            self.send(Item::Last(last));
+        let last = last.map(Word::new);
+        if let Some(last) = &last {
+            self.send(Item::Word(last.clone()));
         }
         self.printed().await;
+        // If it still has to be.
+        if let Some(last) = last {
+            pass_by(&last).await;
+        }
     }
 
     async fn printed(&self) {
@@ -179,6 +210,18 @@ impl Printer {
             answer = answer => answer.ok(),
             () = nobody_reads => None,
         }
+    }
+}
+
+/// Prints a word past the thread, which waits for somebody who reads standard output, if it has not by now.
+async fn pass_by(word: &Word) {
+    if !errors_are_read() {
+        return;
+    }
+    if let Some(text) = word.take() {
+        let print = move || drop(write_whole(&io::stderr(), text.as_bytes()));
+        // Perhaps nobody reads the rest of it.
+        drop(tokio::time::timeout(UNREAD, tokio::task::spawn_blocking(print)).await);
     }
 }
 
@@ -221,7 +264,12 @@ fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts, pace: 
                 drop(reply.send(written));
             }
             Ok(Item::End) => progress.end(),
-            Ok(Item::Last(last)) => print_line(&last, fresh, pace),
+            Ok(Item::Word(word)) => {
+                if let Some(text) = word.take() {
+                    progress.aside(|| print_line(&text, fresh, pace));
+                    fresh = true;
+                }
+            }
             Ok(Item::Printed(reply)) => drop(reply.send(())),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
