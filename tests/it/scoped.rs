@@ -718,8 +718,15 @@ async fn a_recorded_scope_has_not_ended_while_a_plain_child_runs() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (returns, has_returned) = tokio::sync::oneshot::channel();
     let body = |scope: Scope<String, u32>| async move {
-        let child = scope.spawn_blocking(move |_| wait.recv()).map_err(|_| "it takes nobody")?;
+        let (begins, has_begun) = tokio::sync::oneshot::channel();
+        let work = move |_| {
+            begins.send(()).unwrap();
+            wait.recv()
+        };
+        let child = scope.spawn_blocking(work).map_err(|_| "it takes nobody")?;
         child.forget();
+        // Before that it can still be cancelled.
+        has_begun.await.map_err(|_| "it does not begin")?;
         returns.send(()).map_err(|()| "nobody listens")?;
         Ok::<_, &str>(7)
     };
