@@ -234,10 +234,13 @@ fn any_id_is_taken_but_an_empty_one() {
         let told = format!("taskledger: {id} is taken as the id: there is no such option\n");
         assert_eq!(done.err, if id.starts_with("--") { told } else { String::new() });
     }
+    // So it may if it stands where a time would.
+    let done = executed(&ledger, &["--wait", "5s", "--", "true"]).expect(0);
+    assert_eq!(done.err, "taskledger: 5s is taken as the id: to wait so long, write --wait=5s\n");
     // Options are options on either side of it.
     executed(&ledger, &["--wait=1", "-y", "--", "true"]).expect(0);
     executed(&ledger, &["-z", "--wait=1", "--", "true"]).expect(0);
-    assert_eq!(on("dump", &ledger, &["--format", "json"]).lines().len(), 7);
+    assert_eq!(on("dump", &ledger, &["--format", "json"]).lines().len(), 8);
     let (_dir, ledger) = scratch();
     let told = executed(&ledger, &["", "--", "true"]).expect(2);
     assert!(told.err.contains("an id is not empty"), "{told:?}");

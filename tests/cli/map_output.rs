@@ -68,6 +68,27 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     assert_eq!(done.lines().len(), 9);
 }
 
+/// On standard error as well; that nobody listens there is nobody's failure.
+#[test]
+fn errors_that_cannot_be_written_are_a_failure() {
+    for more in [&["-j", "1"][..], &["-j", "1", "--ungroup"]] {
+        let (_dir, ledger) = scratch();
+        let args = [more, &["--", "sh", "-c", "echo said; echo wrong >&2"]].concat();
+        let mut command = map(&ledger, &args);
+        command.stderr(File::options().write(true).open("/dev/full").unwrap());
+        let done = feed(command.spawn().unwrap(), &numbers(9)).expect(1);
+        assert_eq!(done.out, "said\n");
+        let says = "its output could not be passed on: No space left on device";
+        assert!(on("show", &ledger, &["1"]).out.contains(says), "{more:?}");
+        assert_eq!(on("show", &ledger, &["2"]).code, Some(1), "it has not begun");
+
+        let mut child = map(&ledger, &args).spawn().unwrap();
+        drop(child.stderr.take());
+        assert_eq!(feed(child, &numbers(9)).expect(0).lines().len(), 9);
+        assert_eq!(succeeded(&ledger).len(), 9, "{more:?}");
+    }
+}
+
 /// A reader who is slow, or has made the pipe so that a write does not wait, is waited for; that takes no
 /// time of a command.
 #[test]

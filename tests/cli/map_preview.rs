@@ -80,6 +80,27 @@ fn a_ledger_in_use_is_one() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
 }
 
+/// A creation that was cut off has made none: it is begun again.
+#[test]
+fn a_ledger_that_is_yet_to_be_created_has_nothing() {
+    let (_dir, ledger) = scratch();
+    let look = || {
+        let status = mapped(&ledger, b"a\n", &["--status", "--", "true"]).expect(0);
+        assert_eq!((&*status.out, &*status.err), ("new\t1\n", ""));
+        let dry = mapped(&ledger, b"a\na\n", &["--dry-run", "--", "true"]).expect(0);
+        assert_eq!(dry.out, "run\ta\nduplicate\ta\n");
+    };
+    look();
+    std::fs::create_dir(&ledger).unwrap();
+    look();
+    for leftover in ["lock", "ballast.tmp"] {
+        std::fs::write(ledger.join(leftover), "").unwrap();
+        look();
+    }
+    let real = mapped(&ledger, b"a\na\n", &["--", "true"]).expect(0);
+    assert!(real.err.contains("1 succeeded, 0 failed, 0 skipped, 1 duplicate, in"), "{real:?}");
+}
+
 /// The same limit for all three.
 #[test]
 fn a_line_that_is_too_long_is_told_beforehand() {
@@ -189,7 +210,7 @@ fn every_line_that_is_too_long_fails_as_it_was_told() {
     let status = mapped(&ledger, &input, &["--status"]).expect(0);
     assert_eq!(status.out, "duplicate\t1\nnew\t1\ntoo long\t4\n");
     let real = mapped(&ledger, &input, &["--retries", "2", "--", "true"]).expect(1);
-    assert!(real.err.contains("1 succeeded, 4 failed, 0 skipped, 1 duplicates"), "{real:?}");
+    assert!(real.err.contains("1 succeeded, 4 failed, 0 skipped, 1 duplicate"), "{real:?}");
     assert_eq!(real.err.matches("longer than an id can be").count(), 4, "{real:?}");
 }
 

@@ -1,9 +1,10 @@
 //! `taskledger map` and the files that stand for its commands: how many there are, and what they cost.
 
 use crate::map::{map, mapped, numbers, pid, scratch, until};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -43,15 +44,53 @@ fn signals_are_heard_while_it_is_looked_what_is_left() {
     let slot = ledger.join("commands/0-0");
     assert!(Command::new("mkfifo").arg(&slot).status().unwrap().success());
     let mut child = map(&ledger, &["--", "true"]).spawn().unwrap();
-    let (mut err, mut told) = (child.stderr.take().unwrap(), Vec::new());
-    while !String::from_utf8_lossy(&told).contains("looking for what is left of 1 command") {
-        let mut byte = [0];
-        assert_eq!(err.read(&mut byte).unwrap(), 1);
-        told.push(byte[0]);
-    }
+    let mut err = child.stderr.take().unwrap();
+    until_said(&mut err, "looking for what is left of 1 command");
     kill_process(pid(&child), Signal::INT).unwrap();
     let code = until("the end", || child.try_wait().unwrap());
     assert_eq!(code.code(), Some(130));
+}
+
+/// What a failed command has left running holds back the next run: this one says so already.
+#[test]
+fn what_a_failure_has_left_running_is_told() {
+    let script = r#"[ "$0" = a ] || exit 0; sleep 300 > /dev/null 2>&1 & echo $!; exit 1"#;
+    let words = ["--", "sh", "-c", script];
+    let exec = |ledger: &Path| {
+        let ledger = ["exec", "-l", ledger.to_str().unwrap(), "a"];
+        crate::run([&ledger[..], &words, &["a"]].concat())
+    };
+    let in_map = |ledger: &Path| mapped(ledger, b"a\nb\n", &words);
+    for run in [&in_map as &dyn Fn(&Path) -> crate::Run, &exec] {
+        let (_dir, ledger) = scratch();
+        let done = run(&ledger).expect(1);
+        let left = done.out.trim();
+        let told = format!(
+            "processes are left of what has not succeeded: {left} (sleep 300), for a; the next run waits for them"
+        );
+        assert!(done.err.contains(&told), "{done:?}");
+
+        let mut next = map(&ledger, &["--any-command", "--", "true"]).spawn().unwrap();
+        drop(next.stdin.take());
+        let mut err = next.stderr.take().unwrap();
+        let told = until_said(&mut err, "if they are not to go on, end them\n");
+        assert!(told.contains(&format!("{left} (sleep 300), for a; if")), "{told}");
+        kill_process(Pid::from_raw(left.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+        assert_eq!(next.wait().unwrap().code(), Some(0));
+        let told = until_said(&mut err, "skipped");
+        assert!(told.contains("taskledger: they have ended, after "), "{told}");
+    }
+}
+
+/// Everything up to these words.
+pub(crate) fn until_said(from: &mut impl Read, words: &str) -> String {
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).ends_with(words) {
+        let mut byte = [0];
+        assert_eq!(from.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&said));
+        said.push(byte[0]);
+    }
+    String::from_utf8(said).unwrap()
 }
 
 /// A helper of a failed command outlives it by a moment: at the end of the run nothing is kept for it.

@@ -1,6 +1,7 @@
 //! `taskledger map`: what it is given at the start, and signals that come early or stop it for a while.
 
 use crate::map::{commands_of, left_of, map, mapped, numbers, pid, scratch, until, users_of};
+use crate::map_slots::until_said;
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -55,17 +56,17 @@ fn a_signal_while_it_waits_at_the_start_ends_it() {
     let (_dir, ledger) = scratch();
     leave_behind(&ledger);
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut waiting = map(&ledger, &LONG).spawn().unwrap();
+        let args = [&["--summary", "json"][..], &LONG].concat();
+        let mut waiting = map(&ledger, &args).spawn().unwrap();
         let mut err = waiting.stderr.take().unwrap();
-        let mut heard = Vec::new();
-        while !String::from_utf8_lossy(&heard).contains("waiting for commands") {
-            let mut byte = [0];
-            assert_eq!(err.read(&mut byte).unwrap(), 1);
-            heard.push(byte[0]);
-        }
+        until_said(&mut err, "if they are not to go on, end them\n");
         kill_process(pid(&waiting), signal).unwrap();
         let code = until("the end", || waiting.try_wait().unwrap());
         assert_eq!(code.code(), Some(130), "{signal:?}");
+        let mut summary = String::new();
+        err.read_to_string(&mut summary).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        assert_eq!((&summary["lines"], &summary["ended_early"]), (&0.into(), &true.into()));
     }
     crate::map::end_all_of(&ledger);
 }

@@ -123,9 +123,15 @@ fn without_a_terminal_there_is_a_line_now_and_then() {
     let quiet_ledger = ledger.with_extension("quiet");
     let quiet = map(&quiet_ledger, &["-q", "-j", "1", "--", "sleep", "32"]).spawn().unwrap();
     let quiet = std::thread::spawn(move || feed(quiet, b"1\n"));
+    // Nor one where nothing can be moved.
+    let mut dumb = map(&ledger.with_extension("dumb"), &["-j", "1", "--", "sleep", "32"]);
+    dumb.env("TERM", "dumb");
+    let dumb = std::thread::spawn(move || seen(dumb, b"1\n", 0));
     let done = feed(run, b"1\n");
     assert!(done.err.contains("0 done, 0 skipped, 0 failed, 1 running, 0.0/s\n"), "{done:?}");
     assert_eq!(quiet.join().unwrap().err, "");
+    let dumb = dumb.join().unwrap();
+    assert!(dumb.contains("0 done, 0 skipped, 0 failed, 1 running, 0.0/s"), "{dumb:?}");
 }
 
 /// Of a terminal nobody but the foreground may read: told to end, such a command does.

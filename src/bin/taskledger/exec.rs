@@ -39,6 +39,8 @@ async fn exec(args: &ExecArgs) -> Done {
     let id = ByteId::from(args.id.clone().into_vec());
     if id.as_bytes().starts_with(b"--") {
         complain(&format!("{id} is taken as the id: there is no such option"));
+    } else if args.may_mean_a_time() {
+        complain(&format!("{id} is taken as the id: to wait so long, write --wait={id}"));
     }
     let since = Instant::now();
     let wait = args.wait.unwrap_or(Duration::ZERO);
@@ -75,7 +77,7 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
         return Ok(before(id, recorded(ledger, id).await));
     }
     let slots = match Slots::begin(ledger, &args.ledger, wait).await? {
-        Ok(slots) => slots,
+        Ok(slots) => Arc::new(slots),
         Err(told) => {
             complain(&format!("{id}: {told}{}", what_to_do(args)));
             return Ok(ExitCode::from(IN_USE));
@@ -83,14 +85,17 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     };
     let ended = Arc::new(Mutex::new(Ended::default()));
     let command = args.command.clone();
-    let work = work(ledger.clone(), id.clone(), command, slots, Arc::clone(&ended));
+    let work = work(ledger.clone(), id.clone(), command, Arc::clone(&slots), Arc::clone(&ended));
     let told = ledger.launch_block(id.clone(), work).await;
     let Ended { code, slot } =
         std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
     if told.is_ok() {
-        // What it has left running is as it should be. Of a failure the next one looks whether there
-        // is anything left.
+        // What it has left running is as it should be.
         slot.inspect(Slot::clear);
+    } else if slot.is_some() {
+        if let Some(left) = slots.left(ledger).await {
+            complain(&format!("{id}: {left}"));
+        }
     }
     Ok(match told {
         Ok(()) => ExitCode::SUCCESS,
@@ -158,7 +163,7 @@ async fn work(
     ledger: Tasks,
     id: ByteId,
     words: Vec<OsString>,
-    slots: Slots,
+    slots: Arc<Slots>,
     ended: Arc<Mutex<Ended>>,
 ) -> Result<(), Why> {
     let record = ledger.record(&id).await.map_err(|error| chain(&error))?;

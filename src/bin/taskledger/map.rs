@@ -19,11 +19,11 @@ mod room;
 mod summary;
 mod template;
 
-use crate::args::MapArgs;
+use crate::args::{MapArgs, Summary};
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
 use crate::slots::{Slots, at_work};
-use crate::terminal::{Done, Failure, Input, chain, complain};
+use crate::terminal::{Done, Failure, Input, chain, complain, complaint, write_whole};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
 use later::Later;
@@ -124,7 +124,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
     let opened = tokio::select! {
         opened = builder.open(&args.ledger) => opened,
-        () = interrupted(&mut signals) => return Ok(nothing_started().await),
+        () = interrupted(&mut signals) => return Ok(nothing_started(args, since).await),
     };
     let ledger = match opened {
         Ok(ledger) => ledger,
@@ -143,7 +143,7 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
             Run { args, jobs, since, signals, slots }.all(ledger.clone(), template).await
         }
         Some(Err(done)) => done,
-        None => Ok(nothing_started().await),
+        None => Ok(nothing_started(args, since).await),
     };
     match ledger.close().await {
         Ok(()) => done,
@@ -168,8 +168,13 @@ async fn interrupted(signals: &mut Signals) {
     }
 }
 
-async fn nothing_started() -> ExitCode {
-    let told = tokio::task::spawn_blocking(|| complain("interrupted; nothing has been started"));
+async fn nothing_started(args: &MapArgs, since: Instant) -> ExitCode {
+    let told = match args.summary {
+        Summary::Text => complaint("interrupted; nothing has been started"),
+        Summary::Json => summary::json(&Counts::default(), true, since.elapsed()),
+    };
+    let print = move || drop(write_whole(&io::stderr(), told.as_bytes()));
+    let told = tokio::task::spawn_blocking(print);
     // Perhaps nobody reads.
     drop(tokio::time::timeout(Duration::from_secs(1), told).await);
     ExitCode::from(INTERRUPTED)
@@ -265,7 +270,11 @@ impl Run<'_> {
                 ));
             }
             tokio::select! {
-                () = shared.slots.clear_up(&shared.ledger) => {}
+                left = shared.slots.left(&shared.ledger) => {
+                    if let Some(left) = left {
+                        shared.printer.note(left);
+                    }
+                }
                 () = shared.steering.given_up().cancelled() => {}
             }
             let course = shared.steering.now();

@@ -98,6 +98,9 @@ impl Slots {
             (look, left) = look.again().await.map_err(failed)?;
             let of_all = left_of_all(&path.join(ONE_FOR_ALL)).map_err(failed)?;
             if look.paths.is_empty() && of_all.is_none() {
+                if told.is_some() {
+                    tell(format!("they have ended, after {} s", since.elapsed().as_secs()));
+                }
                 break;
             }
             left.extend(of_all.into_iter().flatten());
@@ -121,12 +124,19 @@ impl Slots {
         Ok(Ok(slots))
     }
 
-    /// Removes the slots of those that have ended by now.
-    pub(crate) async fn clear_up(&self, ledger: &Ledger<ByteId, ()>) {
-        // What stays is removed by the next run.
-        if let Ok(look) = self.look(ledger) {
-            drop(look.again().await);
+    /// Removes the slots of those that have ended by now, and says what is left, for which the next run waits.
+    pub(crate) async fn left(&self, ledger: &Ledger<ByteId, ()>) -> Option<String> {
+        // What cannot be looked at is told by the next run.
+        let (look, left) = self.look(ledger).ok()?.again().await.ok()?;
+        if look.paths.is_empty() {
+            return None;
         }
+        let ids = in_words(look.paths.iter().map(PathBuf::as_path), ", for ");
+        Some(format!(
+            "processes are left of what has not succeeded: {}{ids}; the next run waits for them: if they are \
+             not to go on, end them",
+            processes::in_words(left)
+        ))
     }
 
     /// At all slots that are there now.
@@ -273,11 +283,16 @@ impl Look {
 
 /// The ids that have slots in this ledger, after some words; nothing if there are none.
 pub(crate) fn at_work(ledger: &Path, words: &str) -> String {
-    const TOLD: usize = 3;
     let files = std::fs::read_dir(ledger.join(NAME)).into_iter().flatten().flatten();
+    in_words(files.map(|entry| entry.path()), words)
+}
+
+/// The ids of these slots, after some words; nothing if there are none.
+fn in_words(slots: impl Iterator<Item = impl AsRef<Path>>, words: &str) -> String {
+    const TOLD: usize = 3;
     // Nothing else can be read without waiting for anybody.
-    let files = files.filter(|entry| entry.file_type().is_ok_and(|what| what.is_file()));
-    let text = files.filter_map(|entry| std::fs::read(entry.path()).ok());
+    let files = slots.filter(|path| path.as_ref().is_file());
+    let text = files.filter_map(|path| std::fs::read(path).ok());
     let ids = text.filter_map(|text| Noted::read(&String::from_utf8_lossy(&text)).id);
     let mut ids: Vec<String> = ids.map(|id| ByteId::from(id).to_string()).collect();
     ids.sort_unstable();

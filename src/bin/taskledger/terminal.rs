@@ -114,8 +114,16 @@ pub(crate) fn complaint(what: &str) -> String {
 
 /// Whether standard output is a pipe, or a terminal, whose other end is gone.
 pub(crate) fn nobody_reads() -> bool {
-    let out = io::stdout();
-    let mut ends = [PollFd::new(&out, PollFlags::OUT)];
+    is_gone(&io::stdout())
+}
+
+/// Whether standard error is a pipe, or a terminal, whose other end is gone.
+pub(crate) fn nobody_listens() -> bool {
+    is_gone(&io::stderr())
+}
+
+fn is_gone(to: &impl AsFd) -> bool {
+    let mut ends = [PollFd::new(to, PollFlags::OUT)];
     let now = Timespec::default();
     poll(&mut ends, Some(&now)).is_ok()
         && ends.iter().any(|end| end.revents().intersects(PollFlags::ERR | PollFlags::HUP))

@@ -24,7 +24,8 @@ use taskledger::{Failure, TaskState};
 ///
 /// What they print is passed on when they have ended, not mixed with others, and only then a success is
 /// recorded. Output comes at least once: after a kill it may come again. An output that cannot be passed
-/// on is a failure of that id, and ends the run: the next one could not be either. What a command leaves
+/// on, on standard error as well, is a failure of that id, and ends the run: the next one could not be either
+/// (that nobody listens to standard error is nobody's failure). What a command leaves
 /// running may print on, which is passed on as it comes; a second after the end of everything else nobody
 /// reads it any more, which is said.
 ///
@@ -36,7 +37,8 @@ use taskledger::{Failure, TaskState};
 ///
 /// No command runs beside another one for the same id: before a retry the group of the last attempt is
 /// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
-/// of an earlier run, which are waited for. What escapes: a process that has left the group, and closed all
+/// of an earlier run, which are waited for: what a failed command leaves running holds back the whole next run,
+/// which is said at the end of this one. What escapes: a process that has left the group, and closed all
 /// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
 /// that may not be read, or that replaces itself, by a program or a process, again and again. What a command
 /// leaves running that has succeeded holds up nobody.
@@ -210,6 +212,9 @@ pub(crate) enum Summary {
     Json,
 }
 
+/// Without another word, as long as it takes.
+const FOR_EVER: Duration = Duration::MAX;
+
 /// Runs one command unless it has succeeded before.
 ///
 /// Its exit code is passed on, and so is what it prints and reads. If the id is recorded as succeeded,
@@ -220,8 +225,8 @@ pub(crate) enum Summary {
 /// Signals are handed on to the command: TERM and HUP always, INT and QUIT unless this is in the foreground of
 /// a terminal, whose keys reach the command by themselves.
 ///
-/// What the command leaves running holds up nobody if it has succeeded; otherwise, and if this is killed,
-/// the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the
+/// What the command leaves running holds up nobody if it has succeeded; otherwise, which is said, and
+/// if this is killed, the next command with this ledger waits for it, or fails (75). What escapes: a process, but for the
 /// command itself, that has closed all files that it does not know, and has an environment without the
 /// TASKLEDGER_SLOT of the command, or one that may not be read, or that replaces itself, by a program or a process,
 /// again and again.
@@ -258,6 +263,15 @@ pub(crate) struct ExecArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+impl ExecArgs {
+    /// Whether the id looks like one: with `--wait 5s`, it is the id.
+    pub(crate) fn may_mean_a_time(&self) -> bool {
+        let id =
+            self.id.to_str().filter(|id| id.ends_with(|last: char| last.is_ascii_alphabetic()));
+        self.wait == Some(FOR_EVER) && id.is_some_and(|id| duration(id).is_ok())
+    }
+}
+
 fn processors() -> NonZero<usize> {
     std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
 }
@@ -287,7 +301,7 @@ fn id(id: OsString) -> Result<OsString, &'static str> {
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
-    if text == "for ever" { Ok(Duration::MAX) } else { duration(text) }
+    if text == "for ever" { Ok(FOR_EVER) } else { duration(text) }
 }
 
 #[cfg(test)]

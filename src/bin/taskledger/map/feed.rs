@@ -18,14 +18,14 @@ use tokio::sync::mpsc;
 /// Which ids have been in the input: a keyed digest of 96 bits of each, which no two of a hundred million
 /// share but with a chance of one in 10^13.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     keys: [RandomState; 2],
     ids: HashSet<[u32; 3]>,
 }
 
 impl Seen {
     /// Whether it is there for the first time.
-    fn first(&mut self, id: &[u8]) -> bool {
+    pub(super) fn first(&mut self, id: &[u8]) -> bool {
         let [one, other] = &self.keys;
         let (one, other) = (one.hash_one(id), other.hash_one(id));
         self.ids.insert([one as u32, (one >> 32) as u32, other as u32])

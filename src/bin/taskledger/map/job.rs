@@ -2,7 +2,7 @@
 
 use super::course::Stop;
 use super::progress::{one_more, read};
-use super::relay::{Relay, TAIL};
+use super::relay::{self, Relay, TAIL};
 use super::room::{self, TRIES};
 use super::{End, Shared};
 use crate::command::{Alive, Group, Kin, Why, code_of, command, failure_of, not_started, said};
@@ -288,16 +288,19 @@ impl Shared {
     /// Passes on what the command has printed, and nothing of others in between. What is lost of it ends
     /// the run.
     async fn pass_on(&self, relay: &mut Relay) -> Option<Lost> {
-        let printed = relay.take();
-        let kept = printed.lost().map(|error| {
-            let where_to = std::env::temp_dir();
-            format!("some of its output could not be kept in {}: {error}", where_to.display())
-        });
+        let mut printed = relay.take();
+        let lost = printed.take_lost();
         let written = if printed.is_empty() { Ok(()) } else { self.printer.output(printed).await };
-        let lost = match (written, kept) {
+        let lost = match (written, lost) {
             (Err(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Lost::NobodyReads,
-            (Err(error), _) => Lost::Why(format!("its output could not be passed on: {error}")),
-            (Ok(()), Some(kept)) => Lost::Why(kept),
+            (Err(error), _) | (Ok(()), Some(relay::Lost::PassedOn(error))) => {
+                Lost::Why(format!("its output could not be passed on: {error}"))
+            }
+            (Ok(()), Some(relay::Lost::Kept(error))) => {
+                let where_to = std::env::temp_dir();
+                let where_to = where_to.display();
+                Lost::Why(format!("some of its output could not be kept in {where_to}: {error}"))
+            }
             (Ok(()), None) => return None,
         };
         self.steering.stop(match lost {

@@ -1,13 +1,13 @@
 //! `--dry-run` and `--status`: what `map` would do, from a ledger that is only looked into.
 
+use super::feed::Seen;
 use super::input::{self, Line};
 use super::template::Template;
 use super::{COMMAND, IN_USE, USAGE, fits, in_use};
 use crate::args::{MapArgs, Only};
 use crate::terminal::{Done, Failure, chain, complain, out, sound_or_not, told_of_damage};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use taskledger::dump::{Graveyard, Inspection};
 use taskledger::{ByteId, EncodedId, OpenError, TaskState};
@@ -40,7 +40,7 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
     let end = if args.null { 0 } else { b'\n' };
     let (input, _) = super::open_input()?;
     let mut batches = input::read(input, end, |_| {});
-    let (mut seen, mut counts) = (HashSet::new(), BTreeMap::new());
+    let (mut seen, mut counts) = (Seen::default(), BTreeMap::new());
     let mut out = out();
     while let Some(batch) = batches.blocking_recv() {
         let batch =
@@ -56,7 +56,7 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
                         Ok(encoded) => {
                             let state = known.of(&encoded);
                             let what = becomes(args, state);
-                            match seen.insert(encoded) {
+                            match seen.first(id.as_bytes()) {
                                 // No argument can have one.
                                 true if what == RUN && id.as_bytes().contains(&0) => "NUL",
                                 true => what,
@@ -86,14 +86,6 @@ pub(super) fn run(args: &MapArgs, template: &Template) -> Done {
     Ok(code)
 }
 
-/// Whether there is no ledger, but could be.
-fn is_yet_to_be(path: &Path) -> bool {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == ErrorKind::NotFound,
-    }
-}
-
 /// What is in the ledger, which need not be there yet, and the exit code that it gives; or the one with
 /// which `map` would refuse it.
 fn known(
@@ -101,14 +93,15 @@ fn known(
     template: &Template,
 ) -> Result<Result<(Known, ExitCode), ExitCode>, Failure> {
     let mut known = Known::default();
-    if is_yet_to_be(&args.ledger) {
-        return Ok(Ok((known, ExitCode::SUCCESS)));
-    }
     let inspection = match Inspection::open(&args.ledger) {
         Ok(inspection) => inspection,
         Err(error @ OpenError::Locked { .. }) => {
             complain(&in_use(&error, &args.ledger));
             return Ok(Err(ExitCode::from(IN_USE)));
+        }
+        // It is yet to be created, or its creation was cut off and will be begun again.
+        Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(Ok((known, ExitCode::SUCCESS)));
         }
         Err(error) => return Err(error.into()),
     };

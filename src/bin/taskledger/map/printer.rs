@@ -9,7 +9,7 @@
 
 use super::progress::{Counts, Progress};
 use super::relay::{Printed, Stream};
-use crate::terminal::{all_are_read, complaint, errors_are_read, write_whole};
+use crate::terminal::{all_are_read, complaint, errors_are_read, nobody_listens, write_whole};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -166,14 +166,14 @@ impl Printer {
         self.printed().await;
     }
 
-    /// Passes on all that a command has printed; says what standard output did not take.
+    /// Passes on all that a command has printed; says what was not taken.
     pub(super) async fn output(&self, printed: Printed) -> io::Result<()> {
         let (reply, done) = oneshot::channel();
         self.send(Item::Output(printed, reply));
         self.answer(done).await.unwrap_or_else(given_up)
     }
 
-    /// Passes on some of what a command prints; says what standard output did not take.
+    /// Passes on some of what a command prints; says what was not taken.
     pub(super) async fn piece(&self, stream: Stream, bytes: Vec<u8>) -> io::Result<()> {
         let (reply, done) = oneshot::channel();
         self.send(Item::Piece(stream, bytes, reply));
@@ -252,11 +252,7 @@ fn print(items: &Receiver<Item>, mut progress: Progress, counts: &Counts, pace: 
                 let whole = progress.is_bar() && !newline;
                 let written = progress.aside(|| match stream {
                     Stream::Out => print_piece(&io::stdout(), &bytes, whole, pace),
-                    Stream::Err => {
-                        // Whoever listens to the errors is less important.
-                        drop(print_piece(&io::stderr(), &bytes, whole, pace));
-                        Ok(())
-                    }
+                    Stream::Err => heard(print_piece(&io::stderr(), &bytes, whole, pace)),
                 });
                 if stream == Stream::Err {
                     fresh = newline || whole;
@@ -286,6 +282,11 @@ fn print_line(line: &str, fresh: bool, pace: &Pace) {
     let line = if fresh { line.to_owned() } else { format!("\n{line}") };
     // Nobody is left to be told if this fails.
     drop(pace.write(&io::stderr(), line.as_bytes()));
+}
+
+/// What was written to standard error. That nobody listens there is nobody's failure.
+pub(super) fn heard(written: io::Result<()>) -> io::Result<()> {
+    if written.is_err() && nobody_listens() { Ok(()) } else { written }
 }
 
 fn print_piece(to: &impl AsFd, bytes: &[u8], newline: bool, pace: &Pace) -> io::Result<()> {

@@ -98,7 +98,9 @@ impl Progress {
             }
         }
         let now = Instant::now();
-        Self { bar, since: now, shown: None, told: now, lines: !terminal && !quiet }
+        // A terminal on which nothing can be moved (TERM=dumb) has no bar either.
+        let lines = !quiet && (!terminal || (may_be_a_bar && bar.is_hidden()));
+        Self { bar, since: now, shown: None, told: now, lines }
     }
 
     /// Called a few times a second, or more often.

@@ -1,7 +1,7 @@
 //! What a command prints: kept until it has ended, then passed on whole. What comes later, of those that
 //! it has left running, is passed on as it comes.
 
-use super::printer::{Pace, Printer};
+use super::printer::{Pace, Printer, heard};
 use super::room;
 use rustix::io::ioctl_fionread;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -52,7 +52,14 @@ pub(super) struct Printed {
     tail: Vec<u8>,
     any: bool,
     /// Why something of it is missing.
-    lost: Option<io::Error>,
+    lost: Option<Lost>,
+}
+
+/// What could not be done with an output.
+#[derive(Debug)]
+pub(super) enum Lost {
+    Kept(io::Error),
+    PassedOn(io::Error),
 }
 
 /// Reads what a command prints, as it comes.
@@ -130,13 +137,14 @@ impl Printed {
         self.tail.last().map(|byte| *byte == b'\n')
     }
 
-    /// Passes all of it on. What standard output does not take is told. `whole_lines`: of what goes
+    /// Passes all of it on. What is not taken is told. `whole_lines`: of what goes
     /// there, and on standard error, a newline is the last, as a bar needs that comes below.
     pub(super) fn pass_on(&mut self, whole_lines: bool, pace: &Pace) -> io::Result<()> {
-        // Whoever listens to the errors is less important.
-        drop(copy(&mut self.err, &io::stderr(), whole_lines, pace));
+        let heard = heard(copy(&mut self.err, &io::stderr(), whole_lines, pace));
         let terminal = whole_lines && io::stdout().is_terminal();
-        copy(&mut self.out, &io::stdout(), terminal, pace)
+        // Also if the errors were not taken.
+        copy(&mut self.out, &io::stdout(), terminal, pace)?;
+        heard
     }
 
     /// Whether there is nothing to pass on.
@@ -145,8 +153,8 @@ impl Printed {
     }
 
     /// Why something of it is missing.
-    pub(super) const fn lost(&self) -> Option<&io::Error> {
-        self.lost.as_ref()
+    pub(super) const fn take_lost(&mut self) -> Option<Lost> {
+        self.lost.take()
     }
 
     /// The last of what is on standard error.
@@ -169,7 +177,7 @@ impl Printed {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if room::is_short(&error) => break,
                 Err(error) => {
-                    self.lost.get_or_insert(error);
+                    self.lost.get_or_insert(Lost::Kept(error));
                     return &[];
                 }
             }
@@ -220,8 +228,9 @@ impl Sink {
                     lock(printed).remember(bytes);
                 }
                 if let Some(printer) = at_once {
-                    // Whoever listens to the errors is less important.
-                    drop(printer.piece(stream, bytes.to_vec()).await);
+                    if let Err(error) = printer.piece(stream, bytes.to_vec()).await {
+                        lock(printed).lost.get_or_insert(Lost::PassedOn(error));
+                    }
                     return Ok(());
                 }
                 let mut left = lock(printed).take(stream, bytes);
@@ -254,12 +263,12 @@ impl Sink {
     /// Something is missing.
     fn lost(&self, error: io::Error) {
         if let Self::Kept(printed, _) = self {
-            lock(printed).lost.get_or_insert(error);
+            lock(printed).lost.get_or_insert(Lost::Kept(error));
         }
     }
 }
 
-/// Passes on what comes later, to its end, or until it is `over`; says what standard output did not take.
+/// Passes on what comes later, to its end, or until it is `over`; says what was not taken.
 pub(super) async fn pass_on_later(
     (stream, from): Open,
     printer: Printer,

@@ -17,19 +17,7 @@ pub(super) fn text(
     took: Duration,
 ) -> Option<String> {
     if args.summary == Summary::Json {
-        let value = json!({
-            "lines": read(&counts.lines),
-            "succeeded": read(&counts.succeeded),
-            "failed": read(&counts.failed),
-            "cancelled": read(&counts.cancelled),
-            "skipped": read(&counts.skipped),
-            "left": read(&counts.left),
-            "duplicates": read(&counts.duplicates),
-            "blank": read(&counts.blank),
-            "seconds": took.as_secs_f64(),
-            "ended_early": course != Course::On,
-        });
-        return Some(format!("{}\n", crate::json::line(&value)));
+        return Some(json(counts, course != Course::On, took));
     }
     if args.quiet {
         return None;
@@ -43,7 +31,10 @@ pub(super) fn text(
     let more = [
         (&counts.cancelled, "cancelled"),
         (&counts.left, "left alone"),
-        (&counts.duplicates, "duplicates"),
+        (
+            &counts.duplicates,
+            if read(&counts.duplicates) == 1 { "duplicate" } else { "duplicates" },
+        ),
         (&counts.blank, "blank"),
     ];
     for (count, what) in more.iter().filter(|(count, _)| read(count) > 0) {
@@ -51,6 +42,23 @@ pub(super) fn text(
     }
     let early = if course == Course::On { "" } else { "; it has ended early" };
     Some(complaint(&format!("{text}, in {:.1} s{early}", took.as_secs_f64())))
+}
+
+/// All of it, as one line.
+pub(super) fn json(counts: &Counts, ended_early: bool, took: Duration) -> String {
+    let value = json!({
+        "lines": read(&counts.lines),
+        "succeeded": read(&counts.succeeded),
+        "failed": read(&counts.failed),
+        "cancelled": read(&counts.cancelled),
+        "skipped": read(&counts.skipped),
+        "left": read(&counts.left),
+        "duplicates": read(&counts.duplicates),
+        "blank": read(&counts.blank),
+        "seconds": took.as_secs_f64(),
+        "ended_early": ended_early,
+    });
+    format!("{}\n", crate::json::line(&value))
 }
 
 pub(super) fn exit_code(args: &MapArgs, counts: &Counts, course: Course) -> ExitCode {
