@@ -1,6 +1,9 @@
 //! Who watches sees the log, in its order, or is told what was missed.
 
-use crate::support::{Hand, Hooked, Tasks, Then, fresh, name, ok, open, soon};
+use crate::support::{Hooked, Tasks, Then, fresh, name, ok, open, soon};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 use taskledger::{Event, Lagged, Ledger, MemoryJournal, Retention, SeqNo, TaskState, Transition};
 
@@ -44,18 +47,38 @@ async fn every_transition_is_seen_once_in_the_order_of_the_log() {
     assert_eq!(rest(late).await.len(), 1);
 }
 
-/// What is told is visible already; a caller that is dropped while it waits has lost nothing.
+/// Looks, when it is woken, what has become of an id.
+struct Looks {
+    ledger: Tasks,
+    id: String,
+    seen: Mutex<Vec<TaskState>>,
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let state = self.ledger.query_task_state_quick(&self.id);
+        self.seen.lock().unwrap().push(state);
+    }
+}
+
+/// What is told is visible already, to the first who hears of it; a caller that is dropped while it waits
+/// has lost nothing.
 #[tokio::test]
 async fn what_is_told_is_visible() {
     let (ledger, _) = fresh().await;
     let mut transitions = ledger.watch();
-    {
-        let mut waiting = Hand::new(transitions.next());
-        assert!(waiting.poll().is_pending());
-    }
     for number in 0..100 {
         let id = number.to_string();
-        ledger.mark_succeeded(id.clone()).await.unwrap();
+        // It is woken by the writer itself.
+        let looks =
+            Arc::new(Looks { ledger: ledger.clone(), id: id.clone(), seen: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&looks));
+        {
+            let mut waiting = pin!(transitions.next());
+            assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            ledger.mark_succeeded(id.clone()).await.unwrap();
+        }
+        assert_eq!(*looks.seen.lock().unwrap(), [TaskState::Succeeded]);
         let told = transitions.next().await.unwrap().unwrap();
         assert_eq!(told.id().unwrap(), id);
         assert_eq!(ledger.query_task_state_quick(&id), TaskState::Succeeded);
