@@ -57,7 +57,9 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// No attempt goes on after this moment, and none begins: what was recorded as started when it came
     /// is recorded as [`TimedOut`](crate::Failure::TimedOut), without its future being polled. A run that
     /// waits for what others do waits until then at most, and so does one that reads a stored output: a replay
-    /// is one read by the writer, behind what that is recording. Default: none.
+    /// is one read by the writer, behind what that is recording. A run that finds a failure, or has waited for
+    /// somebody else's attempt, reads what is known of it whatever the time is: a disk that does not come back
+    /// holds it up until the [deadline of a sync](crate::Builder::sync_deadline). Default: none.
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);
         self

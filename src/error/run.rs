@@ -40,7 +40,7 @@ pub enum RunError<V, E> {
     },
     /// The id was used for another request: the fingerprints differ.
     OtherRequest {
-        /// When that one was begun, if it is known.
+        /// When the last attempt for that one was begun, if it is known.
         at: Option<Timestamp>,
     },
     /// The id is in a state in which this does not start: queued, or failed with the policy to refuse.

@@ -51,7 +51,8 @@ pub enum OnCrash {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Landed<V> {
-    /// It has happened, and this is what it returned, if that can be told: the id has succeeded.
+    /// It has happened, and this is what it returned, if that can be told: the id has succeeded. The answer is
+    /// that of a [replay](crate::ClaimKind::Replayed): without the value if it is larger than what is kept of one.
     Yes(Option<V>),
     /// It has not happened, and will not: it is run again.
     No,
