@@ -1,6 +1,7 @@
 //! `taskledger exec`, as it is run.
 
 use crate::{Run, on, taskledger};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -205,6 +206,27 @@ fn what_a_killed_one_has_left_is_not_run_beside() {
     drop(stdin);
     end(waiting).expect(0);
     assert!(on("show", &ledger, &["x"]).out.contains("attempt            2"));
+}
+
+/// Whoever does not read what it says keeps nobody from the ledger, and it does not wait for that.
+#[test]
+fn what_nobody_reads_holds_up_nobody() {
+    for script in ["exit 127", "sleep 300 > /dev/null 2>&1 & echo $! > pid; exit 1"] {
+        let (dir, ledger) = scratch();
+        let (_reader, mut err) = std::io::pipe().unwrap();
+        fcntl_setfl(&err, OFlags::NONBLOCK).unwrap();
+        while err.write(&[b'x'; 4096]).is_ok() {}
+        while err.write(b"x").is_ok() {}
+        fcntl_setfl(&err, OFlags::empty()).unwrap();
+        let mut command = exec(&ledger, &["x", "--", "sh", "-c", script]);
+        let mut child = command.current_dir(dir.path()).stderr(err).spawn().unwrap();
+        let code = crate::map::until("the end", || child.try_wait().unwrap());
+        assert!([Some(1), Some(127)].contains(&code.code()), "{code:?}");
+        if let Ok(left) = std::fs::read_to_string(dir.path().join("pid")) {
+            let left = Pid::from_raw(left.trim().parse().unwrap()).unwrap();
+            kill_process(left, Signal::KILL).unwrap();
+        }
+    }
 }
 
 /// A ledger that is moved away meanwhile records nothing more.

@@ -1,12 +1,17 @@
 //! `taskledger map` and what commands print: passed on before a success is recorded, so nothing of it is lost.
 
-use crate::map::{NEVER, feed, map, mapped, numbers, pid, scratch, state, succeeded, until};
+use crate::map::{
+    NEVER, commands_of, feed, map, mapped, numbers, pid, scratch, state, succeeded, until,
+};
+use crate::map_reader::terminal;
 use crate::on;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -86,7 +91,36 @@ fn errors_that_cannot_be_written_are_a_failure() {
         drop(child.stderr.take());
         assert_eq!(feed(child, &numbers(9)).expect(0).lines().len(), 9);
         assert_eq!(succeeded(&ledger).len(), 9, "{more:?}");
+
+        // Somebody is there, and does not listen.
+        let (_dir, ledger) = scratch();
+        let (err, peer) = UnixStream::pair().unwrap();
+        peer.shutdown(Shutdown::Read).unwrap();
+        let mut command = map(&ledger, &args);
+        command.stderr(OwnedFd::from(err));
+        assert_eq!(feed(command.spawn().unwrap(), &numbers(9)).expect(0).lines().len(), 9);
+        assert_eq!(succeeded(&ledger).len(), 9, "{more:?}");
     }
+}
+
+/// Whoever looked at a terminal that is gone reads as little as whoever has closed a pipe.
+#[test]
+fn a_terminal_that_is_gone_is_nobody_who_reads() {
+    let (dir, ledger) = scratch();
+    let go = dir.path().join("go");
+    let script = r#"until [ -e "$0" ]; do sleep 0.05; done; echo said"#;
+    let (seen, end) = terminal();
+    let mut command = map(&ledger, &["-j", "1", "--", "sh", "-c", script, go.to_str().unwrap()]);
+    let mut child = command.stdout(end).spawn().unwrap();
+    drop(command);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&numbers(2)).unwrap();
+    commands_of(&child, &ledger, 1);
+    drop(seen);
+    std::fs::write(&go, "").unwrap();
+    let code = until("the end", || child.try_wait().unwrap());
+    assert_eq!(code.code(), Some(141));
+    assert!(on("show", &ledger, &["1"]).out.contains("nobody reads its output"));
 }
 
 /// A reader who is slow, or has made the pipe so that a write does not wait, is waited for; that takes no

@@ -1,11 +1,11 @@
 //! `taskledger map` and the files that stand for its commands: how many there are, and what they cost.
 
-use crate::map::{map, mapped, numbers, pid, scratch, until};
+use crate::map::{feed, map, mapped, numbers, pid, scratch, until};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What is left of very many commands is found in one look at all processes.
@@ -66,7 +66,7 @@ fn what_a_failure_has_left_running_is_told() {
         let done = run(&ledger).expect(1);
         let left = done.out.trim();
         let told = format!(
-            "processes are left of what has not succeeded: {left} (sleep 300), for a; the next run waits for them"
+            "processes are left of what has not succeeded: {left} (sleep 300), for a; no other run of this ledger begins"
         );
         assert!(done.err.contains(&told), "{done:?}");
 
@@ -79,6 +79,60 @@ fn what_a_failure_has_left_running_is_told() {
         assert_eq!(next.wait().unwrap().code(), Some(0));
         let told = until_said(&mut err, "skipped");
         assert!(told.contains("taskledger: they have ended, after "), "{told}");
+    }
+}
+
+/// Also at the end of a run that has killed what it ran.
+#[test]
+fn what_was_left_is_told_after_the_third_signal() {
+    let (dir, ledger) = scratch();
+    let pid_file = dir.path().join("pid");
+    let script = r#"trap "" TERM; setsid sh -c 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 300' "$0" > /dev/null 2>&1 &
+        while :; do sleep 0.05; done"#;
+    let args = ["-j", "1", "--", "sh", "-c", script, pid_file.to_str().unwrap(), "{}"];
+    let mut run = map(&ledger, &args).spawn().unwrap();
+    run.stdin.take().unwrap().write_all(b"a\n").unwrap();
+    let left = until("the one that stays", || std::fs::read_to_string(&pid_file).ok());
+    let left = left.trim();
+    for _ in 0..3 {
+        kill_process(pid(&run), Signal::TERM).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let done = run.wait_with_output().unwrap();
+    kill_process(Pid::from_raw(left.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(130), "{err}");
+    assert!(
+        err.contains(&format!("has not succeeded: {left} (sleep 300), for a; no other")),
+        "{err}"
+    );
+}
+
+/// What a failed command has left running starts a run of the same ledger, which would wait for itself.
+#[test]
+fn a_run_does_not_wait_for_itself() {
+    let (dir, ledger) = scratch();
+    let script = r#"(until [ -e "$0" ]; do sleep 0.05; done; to=$1; shift; "$@" > "$to" 2>&1; echo "code $?" >> "$to") &
+        exit 1"#;
+    let own = ledger.to_str().unwrap();
+    let again: [&[&str]; 2] =
+        [&["map", "-l", own, "--any-command"], &["exec", "-l", own, "b", "--wait"]];
+    for (number, again) in again.into_iter().enumerate() {
+        let [go, log] = ["go", "log"].map(|name| dir.path().join(format!("{name}{number}")));
+        let program = env!("CARGO_BIN_EXE_taskledger");
+        let names = [go.to_str().unwrap(), log.to_str().unwrap(), program];
+        let words = ["--any-command", "--ungroup", "--", "sh", "-c", script];
+        let words = [&words[..], &names, again, &["--", "true"]].concat();
+        let child =
+            map(&ledger, &words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        feed(child, format!("{number}\n").as_bytes()).expect(1);
+        std::fs::write(&go, "").unwrap();
+        let said = until("its end", || {
+            std::fs::read_to_string(&log).ok().filter(|said| said.contains("code "))
+        });
+        let of =
+            format!("was itself started by what an earlier run has left running of {number}: ");
+        assert!(said.contains(&of) && said.ends_with("code 75\n"), "{said}");
     }
 }
 

@@ -4,7 +4,7 @@ use crate::args::ExecArgs;
 use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
 use crate::signals::Signals;
 use crate::slots::{Slot, Slots, Started, at_work};
-use crate::terminal::{Done, Failure, chain, complain};
+use crate::terminal::{Done, Failure, chain, complain, complaint, print_in_time};
 use rustix::process::{Pid, Signal as Kind, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use std::ffi::OsString;
@@ -32,7 +32,10 @@ pub(crate) fn run(args: &ExecArgs) -> Done {
         .enable_all()
         .build()
         .map_err(|error| Failure::Look(format!("no runtime: {error}")))?;
-    runtime.block_on(exec(args))
+    let done = runtime.block_on(exec(args));
+    // What nobody reads may still be being printed.
+    runtime.shutdown_background();
+    done
 }
 
 async fn exec(args: &ExecArgs) -> Done {
@@ -62,25 +65,37 @@ async fn exec(args: &ExecArgs) -> Done {
         Err(error) => {
             let Some(when) = when_it_succeeded(&args.ledger, &id) else { return Err(error.into()) };
             complain(&format!("{}: nothing can be run", chain(&error)));
-            return Ok(before(&id, when));
+            let (code, words) = before(&id, when);
+            words.iter().for_each(|word| complain(word));
+            return Ok(code);
         }
     };
-    let done = guarded(args, &ledger, &id, wait.saturating_sub(since.elapsed())).await;
-    if let Err(error) = ledger.close().await {
-        complain(&chain(&error));
-    }
-    done
+    let ended = guarded(args, &ledger, &id, wait.saturating_sub(since.elapsed())).await;
+    let closed = ledger.close().await;
+    // Whoever does not read keeps nobody from the ledger.
+    let (code, mut words) = ended?;
+    words.extend(closed.err().map(|error| chain(&error)));
+    print_in_time(words.iter().map(|word| complaint(word)).collect()).await;
+    Ok(code)
 }
 
-async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -> Done {
+/// What it comes to, and what is to be said of it.
+type Told = (ExitCode, Vec<String>);
+
+async fn guarded(
+    args: &ExecArgs,
+    ledger: &Tasks,
+    id: &ByteId,
+    wait: Duration,
+) -> Result<Told, Failure> {
     if ledger.query_task_state_quick(id) == TaskState::Succeeded {
         return Ok(before(id, recorded(ledger, id).await));
     }
     let slots = match Slots::begin(ledger, &args.ledger, wait).await? {
         Ok(slots) => Arc::new(slots),
         Err(told) => {
-            complain(&format!("{id}: {told}{}", what_to_do(args)));
-            return Ok(ExitCode::from(IN_USE));
+            let told = format!("{id}: {told}{}", what_to_do(args));
+            return Ok((ExitCode::from(IN_USE), vec![told]));
         }
     };
     let ended = Arc::new(Mutex::new(Ended::default()));
@@ -89,38 +104,42 @@ async fn guarded(args: &ExecArgs, ledger: &Tasks, id: &ByteId, wait: Duration) -
     let told = ledger.launch_block(id.clone(), work).await;
     let Ended { code, slot } =
         std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
-    if told.is_ok() {
+    let left = if told.is_ok() {
         // What it has left running is as it should be.
         slot.inspect(Slot::clear);
+        None
     } else if slot.is_some() {
-        if let Some(left) = slots.left(ledger).await {
-            complain(&format!("{id}: {left}"));
-        }
-    }
-    Ok(match told {
+        slots.left(ledger).await
+    } else {
+        None
+    };
+    let mut words = Vec::new();
+    let code = match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(AttemptError::Refused { state: TaskState::Succeeded, .. }) => {
-            before(id, recorded(ledger, id).await)
+            return Ok(before(id, recorded(ledger, id).await));
         }
         Err(AttemptError::Failed(Why(why, _))) => {
             // What has said by itself why it failed needs no other word.
             if code.is_none_or(|code| code >= NOT_RUN) {
-                complain(&format!("{id}: {why}"));
+                words.push(format!("{id}: {why}"));
             }
             ExitCode::from(code.unwrap_or(NOT_RUN))
         }
         Err(AttemptError::Rejected { reason, .. }) => return Err(Failure::Look(chain(&reason))),
         Err(AttemptError::Refused { state, .. }) => {
-            complain(&format!(
+            words.push(format!(
                 "{id} is {state}: it is left to the queue of this ledger, and nothing is run"
             ));
             ExitCode::from(IN_USE)
         }
         Err(other) => {
-            complain(&format!("{id}: {other}"));
+            words.push(format!("{id}: {other}"));
             ExitCode::from(code.filter(|code| *code > 0).unwrap_or(UNRECORDED))
         }
-    })
+    };
+    words.extend(left.map(|left| format!("{id}: {left}")));
+    Ok((code, words))
 }
 
 const fn what_to_do(args: &ExecArgs) -> &'static str {
@@ -145,10 +164,9 @@ fn when_it_succeeded(ledger: &Path, id: &ByteId) -> Option<Option<Timestamp>> {
     inspection.is_tombstone(&id).ok()?.then_some(None)
 }
 
-fn before(id: &ByteId, when: Option<Timestamp>) -> ExitCode {
+fn before(id: &ByteId, when: Option<Timestamp>) -> Told {
     let when = when.map_or_else(|| "before".to_owned(), |at| at.to_string());
-    complain(&format!("{id} has succeeded: {when}; nothing is run"));
-    ExitCode::SUCCESS
+    (ExitCode::SUCCESS, vec![format!("{id} has succeeded: {when}; nothing is run")])
 }
 
 /// What an attempt leaves beside its result.

@@ -23,7 +23,7 @@ use crate::args::{MapArgs, Summary};
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
 use crate::slots::{Slots, at_work};
-use crate::terminal::{Done, Failure, Input, chain, complain, complaint, write_whole};
+use crate::terminal::{Done, Failure, Input, chain, complain, complaint, print_in_time};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
 use later::Later;
@@ -173,10 +173,7 @@ async fn nothing_started(args: &MapArgs, since: Instant) -> ExitCode {
         Summary::Text => complaint("interrupted; nothing has been started"),
         Summary::Json => summary::json(&Counts::default(), true, since.elapsed()),
     };
-    let print = move || drop(write_whole(&io::stderr(), told.as_bytes()));
-    let told = tokio::task::spawn_blocking(print);
-    // Perhaps nobody reads.
-    drop(tokio::time::timeout(Duration::from_secs(1), told).await);
+    print_in_time(told).await;
     ExitCode::from(INTERRUPTED)
 }
 
@@ -272,10 +269,10 @@ impl Run<'_> {
             tokio::select! {
                 left = shared.slots.left(&shared.ledger) => {
                     if let Some(left) = left {
-                        shared.printer.note(left);
+                        shared.printer.urge(&left);
                     }
                 }
-                () = shared.steering.given_up().cancelled() => {}
+                () = shared.steering.long_given_up() => {}
             }
             let course = shared.steering.now();
             let last = summary::text(args, &shared.counts, course, since.elapsed());

@@ -181,8 +181,9 @@ fn environment(pid: Pid) -> Vec<u8> {
     std::iter::repeat_with(look).take(LOOKS).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// With their command lines; once each.
+/// With their command lines, of a few; once each.
 pub(crate) fn in_words(mut pids: Vec<Pid>) -> String {
+    const TOLD: usize = 10;
     pids.sort_unstable_by_key(|pid| pid.as_raw_pid());
     pids.dedup();
     let words = |pid: &Pid| {
@@ -190,6 +191,10 @@ pub(crate) fn in_words(mut pids: Vec<Pid>) -> String {
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         format!("{pid} ({})", clean(words.trim_end()))
     };
-    let found: Vec<String> = pids.iter().map(words).collect();
-    if found.is_empty() { "of other users, or already gone".to_owned() } else { found.join(", ") }
+    let found: Vec<String> = pids.iter().take(TOLD).map(words).collect();
+    match pids.len() {
+        0 => "of other users, or already gone".to_owned(),
+        all if all > TOLD => format!("{} and {} more", found.join(", "), all - TOLD),
+        _ => found.join(", "),
+    }
 }

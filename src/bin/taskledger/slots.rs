@@ -99,11 +99,18 @@ impl Slots {
             let of_all = left_of_all(&path.join(ONE_FOR_ALL)).map_err(failed)?;
             if look.paths.is_empty() && of_all.is_none() {
                 if told.is_some() {
-                    tell(format!("they have ended, after {} s", since.elapsed().as_secs()));
+                    tell(format!("they have ended, after {:.1} s", since.elapsed().as_secs_f64()));
                 }
                 break;
             }
             left.extend(of_all.into_iter().flatten());
+            if let Some(own) = look.own() {
+                let of = in_words([own].into_iter(), " ");
+                return Ok(Err(format!(
+                    "this was itself started by what an earlier run has left running of{of}: it would have to \
+                     wait for itself; start it when that has ended, or with another ledger"
+                )));
+            }
             let whose = processes::in_words(left) + &at_work(path, ", for ");
             if since.elapsed() >= wait {
                 return Ok(Err(format!(
@@ -126,15 +133,21 @@ impl Slots {
 
     /// Removes the slots of those that have ended by now, and says what is left, for which the next run waits.
     pub(crate) async fn left(&self, ledger: &Ledger<ByteId, ()>) -> Option<String> {
-        // What cannot be looked at is told by the next run.
-        let (look, left) = self.look(ledger).ok()?.again().await.ok()?;
-        if look.paths.is_empty() {
-            return None;
+        let mut look = self.look(ledger).ok()?;
+        let mut left = Vec::new();
+        // Helpers outlive a command by a moment.
+        for pause in [Duration::ZERO, LOOK / 2, LOOK] {
+            tokio::time::sleep(pause).await;
+            // What cannot be looked at is told by the next run.
+            (look, left) = look.again().await.ok()?;
+            if look.paths.is_empty() {
+                return None;
+            }
         }
         let ids = in_words(look.paths.iter().map(PathBuf::as_path), ", for ");
         Some(format!(
-            "processes are left of what has not succeeded: {}{ids}; the next run waits for them: if they are \
-             not to go on, end them",
+            "processes are left of what has not succeeded: {}{ids}; no other run of this ledger begins before \
+             they have ended: if they are not to go on, end them",
             processes::in_words(left)
         ))
     }
@@ -195,6 +208,12 @@ struct Candidate {
 }
 
 impl Look {
+    /// That of the command which has started this process, directly or not.
+    fn own(&self) -> Option<&Path> {
+        let own = std::env::var_os(VARIABLE)?;
+        self.paths.iter().find(|path| path.file_name() == Some(&own)).map(PathBuf::as_path)
+    }
+
     /// Leaves the slots that somebody has, and tells these processes, which need not be known. The others
     /// are removed. It may take long, so it is done beside everything else.
     async fn again(mut self) -> io::Result<(Self, Vec<Pid>)> {

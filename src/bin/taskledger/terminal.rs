@@ -67,6 +67,16 @@ pub(crate) fn complain(what: &str) {
     drop(write_whole(&io::stderr(), complaint(what).as_bytes()));
 }
 
+/// Prints this on standard error, if somebody reads it in time: whoever waits longer hears no signal, and
+/// keeps others waiting.
+pub(crate) async fn print_in_time(text: String) {
+    let print = move || drop(write_whole(&io::stderr(), text.as_bytes()));
+    drop(tokio::time::timeout(UNREAD, tokio::task::spawn_blocking(print)).await);
+}
+
+/// Who has taken nothing for so long does not read.
+pub(crate) const UNREAD: Duration = Duration::from_secs(1);
+
 /// Writes all of it. Where others have made it so that a write does not wait, this waits.
 pub(crate) fn write_whole(to: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -115,6 +125,11 @@ pub(crate) fn complaint(what: &str) -> String {
 /// Whether standard output is a pipe, or a terminal, whose other end is gone.
 pub(crate) fn nobody_reads() -> bool {
     is_gone(&io::stdout())
+}
+
+/// Whether it says so itself: of a pipe, which another one may read by now, or a socket.
+pub(crate) fn nobody_took(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Whether standard error is a pipe, or a terminal, whose other end is gone.

@@ -10,6 +10,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What a look at all processes may take.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// What is still to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Course {
@@ -48,6 +51,12 @@ impl Steering {
     pub(super) fn new(grace: Duration) -> Self {
         let course = watch::Sender::new(Course::On);
         Self { course, given_up: CancellationToken::new(), grace }
+    }
+
+    /// Also what takes a moment after that is not waited for any more.
+    pub(super) async fn long_given_up(&self) {
+        self.given_up.cancelled().await;
+        tokio::time::sleep(MOMENT).await;
     }
 
     pub(super) fn now(&self) -> Course {

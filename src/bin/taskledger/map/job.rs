@@ -6,12 +6,11 @@ use super::relay::{self, Relay, TAIL};
 use super::room::{self, TRIES};
 use super::{End, Shared};
 use crate::command::{Alive, Group, Kin, Why, code_of, command, failure_of, not_started, said};
-use crate::terminal::{chain, nobody_reads};
+use crate::terminal::{chain, nobody_reads, nobody_took};
 use rustix::io::Errno;
 use rustix::process::Signal as Kind;
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -292,7 +291,8 @@ impl Shared {
         let lost = printed.take_lost();
         let written = if printed.is_empty() { Ok(()) } else { self.printer.output(printed).await };
         let lost = match (written, lost) {
-            (Err(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Lost::NobodyReads,
+            // Only of standard output: of standard error it is no loss.
+            (Err(error), _) if nobody_took(&error) || nobody_reads() => Lost::NobodyReads,
             (Err(error), _) | (Ok(()), Some(relay::Lost::PassedOn(error))) => {
                 Lost::Why(format!("its output could not be passed on: {error}"))
             }

@@ -5,7 +5,7 @@ use super::Shared;
 use super::course::Stop;
 use super::progress::{one_more, read};
 use super::relay::{Open, pass_on_later};
-use std::io;
+use crate::terminal::{nobody_reads, nobody_took};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Later {
             let written = pass_on_later(pipe, shared.printer.clone(), over).await;
             open.fetch_sub(1, Ordering::Relaxed);
             if let Err(error) = written {
-                let nobody = error.kind() == io::ErrorKind::BrokenPipe;
+                let nobody = nobody_took(&error) || nobody_reads();
                 if !nobody {
                     shared.printer.say(format!("cannot write: {error}")).await;
                 }

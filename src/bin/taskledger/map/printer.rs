@@ -9,7 +9,10 @@
 
 use super::progress::{Counts, Progress};
 use super::relay::{Printed, Stream};
-use crate::terminal::{all_are_read, complaint, errors_are_read, nobody_listens, write_whole};
+use crate::terminal::{
+    UNREAD, all_are_read, complaint, errors_are_read, nobody_listens, nobody_took, print_in_time,
+    write_whole,
+};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -20,9 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
-
-/// Who has taken nothing for so long does not read.
-const UNREAD: Duration = Duration::from_secs(1);
 
 /// So much is written at once: a reader who is slow takes it in time.
 const PIECE: usize = 4096;
@@ -219,9 +219,7 @@ async fn pass_by(word: &Word) {
         return;
     }
     if let Some(text) = word.take() {
-        let print = move || drop(write_whole(&io::stderr(), text.as_bytes()));
-        // Perhaps nobody reads the rest of it.
-        drop(tokio::time::timeout(UNREAD, tokio::task::spawn_blocking(print)).await);
+        print_in_time(text).await;
     }
 }
 
@@ -286,7 +284,10 @@ fn print_line(line: &str, fresh: bool, pace: &Pace) {
 
 /// What was written to standard error. That nobody listens there is nobody's failure.
 pub(super) fn heard(written: io::Result<()>) -> io::Result<()> {
-    if written.is_err() && nobody_listens() { Ok(()) } else { written }
+    match written {
+        Err(error) if nobody_took(&error) || nobody_listens() => Ok(()),
+        written => written,
+    }
 }
 
 fn print_piece(to: &impl AsFd, bytes: &[u8], newline: bool, pace: &Pace) -> io::Result<()> {
