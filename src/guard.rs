@@ -39,10 +39,12 @@ use crate::index::Seen;
 use crate::ledger::{Ledger, TaskOutput, decoded};
 use crate::measure::Claiming;
 use crate::sabotage::{self, Sabotage};
+use crate::scope::Name;
 use crate::state::{Failure, Output, TaskState};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex};
 use crate::task::needs_timer;
+use crate::wake;
 use drive::Drive;
 use flight::{Begun, Joined, Landing, Leaves, Stored};
 use std::fmt;
@@ -151,7 +153,12 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let work = Arc::new(Mutex::new(Contained::new(work)));
         let (ledger, id) = (self.clone(), Arc::new(id));
         let mut run = Run { ledger, id, encoded, options, work, came: None, pardoned: None };
-        let begun = match run.begins().await {
+        let scope = run.options.scope.clone();
+        let begins = match &scope {
+            Some(scope) => wake::unless(run.begins(), scope.ends()).await,
+            None => Some(run.begins().await),
+        };
+        let begun = match begins.unwrap_or_else(|| Err(Err(Rejection::ScopeEnded.into()))) {
             Ok(begun) => begun,
             Err(answer) => {
                 // The id may panic.
@@ -163,8 +170,10 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let leaves = leaves.then(|| begun.flight());
         let (reply, answer) = oneshot::channel();
         let span = tracing::Span::current();
+        // Also between two attempts, of which each is one as well.
+        let member = scope.as_ref().and_then(|scope| scope.join(run.name(), &Arc::default()));
         let drive = async move {
-            let scope = run.options.scope.clone();
+            let _member = member;
             let mut drive = Drive::new(run, &begun, retry);
             let answer = begun.within(scope, drive.drive()).await;
             let ran = drive.own.is_some();
@@ -183,6 +192,10 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 }
 
 impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
+    fn name(&self) -> Name {
+        Name::Id(Arc::clone(self.ledger.shared()), self.encoded.clone())
+    }
+
     /// Until it is the first, or has an answer.
     async fn begins<E>(&mut self) -> Result<Begun, Answer<V, E>> {
         loop {

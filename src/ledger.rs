@@ -517,7 +517,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// [`RunError::Cancelled`](crate::RunError::Cancelled); on record stays how its last attempt ended.
     ///
     /// A future that returns in the very same poll has ended by itself, and that is recorded. Of
-    /// several reasons the first one is recorded.
+    /// several reasons the first one is recorded. An attempt that is ending already because its caller, or its
+    /// scope, is gone has its reason: runs that wait for it take over all the same.
     ///
     /// # Durability
     ///

@@ -289,9 +289,9 @@ impl<K: TaskId, V: TaskOutput> Scope<K, V> {
 
     /// As [`Ledger::task`], within this scope: what is launched is one of its children, recorded as such.
     /// A [`run`](Task::run) ends with its caller, as with
-    /// [`cancel_with_caller`](Task::cancel_with_caller), since that is a part of the scope. An attempt is waited
-    /// for by the end of the scope, with all that it holds; of a run that is just between two attempts, what its
-    /// closure holds may be freed a moment later.
+    /// [`cancel_with_caller`](Task::cancel_with_caller), since that is a part of the scope. Once it
+    /// is at the id it runs within the scope until it has its answer, also between two attempts; while it only waits
+    /// for others it does not, and is [rejected](crate::Rejection::ScopeEnded) when the scope ends.
     ///
     /// # Examples
     ///

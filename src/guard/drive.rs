@@ -83,11 +83,9 @@ where
             ) => {
                 let Some(last) = self.take_last() else { return Err(error) };
                 if let RunError::OtherRequest { .. } = error {
-                    // What was before it is an answer to those who came before it.
                     self.tells.request = None;
-                } else {
-                    self.tells.whom = Whom::All;
                 }
+                // It is an answer to those who came before it.
                 Err(last)
             }
             answer => answer,
@@ -106,7 +104,16 @@ where
                     Some(claim) => return Ok(claim),
                     None => continue,
                 },
-                TaskState::Queued => return Err(RunError::Refused { state: TaskState::Queued }),
+                // Forgotten, or left to a queue, while this run was between two attempts: that is to have no other.
+                state @ (TaskState::NotFound | TaskState::Queued) => {
+                    self.tells.request = None;
+                    if let Some(last) = self.take_last() {
+                        return Err(last);
+                    }
+                    if state == TaskState::Queued {
+                        return Err(RunError::Refused { state });
+                    }
+                }
                 TaskState::Running | TaskState::Revoking => {
                     match self.wait_for_other(&seen).await? {
                         Some(claim) => return Ok(claim),
@@ -118,13 +125,6 @@ where
                     Look::Now => pausing = None,
                     Look::Again => continue,
                 },
-                // Forgotten while this run was between two attempts: that is to have no other.
-                TaskState::NotFound => {
-                    self.tells.request = None;
-                    if let Some(last) = self.take_last() {
-                        return Err(last);
-                    }
-                }
             }
             if let Some(until) = pausing.filter(|until| Instant::now() < *until) {
                 self.pause(until, seen.cell).await;
@@ -275,7 +275,7 @@ where
                 if released || ended_with_its_caller(&failure) {
                     return Ok(None);
                 }
-                self.tells.whom = Whom::Before(details.cell.seq);
+                self.tells.whom = Whom::Before(details.cell.seq, seen.key);
                 Err(RunError::Told { failure, kind: ClaimKind::Joined })
             }
             TaskState::NotFound
@@ -355,7 +355,7 @@ where
             }
         }
         if let Some(end) = control.end() {
-            self.tells.whom = Whom::Before(end.seq);
+            self.tells.whom = Whom::Before(end.seq, None);
         }
         ended.map_err(AttemptError::without_future)
     }

@@ -84,8 +84,11 @@ where
         }
         // Others have taken it up between two attempts of this run, which has no more then.
         if let Some(last) = self.take_last() {
-            self.tells.whom = Whom::Before(details.cell.seq);
-            self.tells.failure = Some(failure);
+            // What ended with its caller is nobody's failure: who came before that of this run is told that.
+            if !ended_with_its_caller(&failure) {
+                self.tells.whom = Whom::Before(details.cell.seq, seen.key);
+                self.tells.failure = Some(failure);
+            }
             return Err(last);
         }
         same?;

@@ -26,7 +26,7 @@ use crate::index::{Index, Seen};
 use crate::ledger::TaskOutput;
 use crate::sabotage::{self, Sabotage};
 use crate::scope::Node;
-use crate::state::{Cell, Failure, Fingerprint, SeqNo, Timestamp};
+use crate::state::{Cell, Failure, Fingerprint, SeqNo, TaskState, Timestamp};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
@@ -70,8 +70,9 @@ pub(super) enum Whom {
     /// It is of its caller alone: the others look again.
     #[default]
     Nobody,
-    /// Those who came before the record at this position.
-    Before(SeqNo),
+    /// Those who came before the record at this position, which may be of something that was noted of the
+    /// failure: so not those who have found the failure of this attempt.
+    Before(SeqNo, Option<AttemptKey>),
     All,
 }
 
@@ -80,7 +81,11 @@ impl Whom {
     pub(super) fn has(self, seen: &Seen) -> bool {
         match self {
             Self::Nobody => false,
-            Self::Before(seq) => seen.cell.seq < seq || sabotage::is(Sabotage::TellOldNews),
+            Self::Before(seq, key) => {
+                let found =
+                    seen.cell.state == TaskState::Failed && key.is_some() && seen.key == key;
+                (seen.cell.seq < seq && !found) || sabotage::is(Sabotage::TellOldNews)
+            }
             Self::All => true,
         }
     }
@@ -380,8 +385,10 @@ impl Begun {
 
     /// Tells the company.
     pub(super) fn land<V: TaskOutput, E: fmt::Debug>(&self, answer: &Answer<V, E>, tells: Tells) {
-        let held = 1 + usize::from(self.stands_in(&lock(&self.flights)));
-        let alone = Arc::strong_count(&self.flight) <= held;
+        let alone = {
+            let flights = lock(&self.flights);
+            Arc::strong_count(&self.flight) <= 1 + usize::from(self.stands_in(&flights))
+        };
         let request = tells.request;
         let landing = match (answer, tells.left) {
             // Not worth serializing it once more for nobody: who comes from now on finds it recorded.
@@ -436,7 +443,7 @@ impl Drop for Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Attempt, TaskState};
+    use crate::state::Attempt;
 
     /// An id looks the same before its first attempt and after it was forgotten, so who came then was told
     /// of the failure before.

@@ -204,13 +204,12 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         }
     }
 
-    /// How many ends of attempts and revokes belonged to none that was current, and so changed
-    /// nothing.
+    /// How many requests were about something that was not current any more, and so changed nothing.
     ///
-    /// Two things are counted. One is an end that came after another attempt had taken its place,
-    /// which does not happen unless something is wrong. The other is harmless: a launch or a revoke
-    /// that is refused while its runtime goes down, before it has heard of the refusal. It submits
-    /// an end for what never started.
+    /// An end that came after another attempt had taken its place is one, which does not happen unless something
+    /// is wrong. The others are harmless: a note of an attempt that has ended; a prune, or a verdict of a run,
+    /// that something else has come before; and a launch or a revoke that is refused while its runtime goes
+    /// down, before it has heard of the refusal: it submits an end for what never started.
     #[must_use]
     pub fn superseded(&self) -> u64 {
         self.shared().superseded()

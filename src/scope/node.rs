@@ -17,7 +17,7 @@ use crate::sync::{Arc, Mutex, lock, thread_local};
 use crate::task::has_timer;
 use crate::wake;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::pin;
@@ -42,6 +42,8 @@ pub(crate) struct Node {
     state: Mutex<State>,
     /// Something has left it, or it takes nobody any more.
     left: Notify,
+    /// It takes nobody any more.
+    ending: Notify,
 }
 
 struct State {
@@ -95,8 +97,8 @@ impl Node {
 
     fn with(name: Name, control: Arc<Control>, within: Option<Within>, root: bool) -> Arc<Self> {
         let state = State { phase: Phase::Open, members: BTreeMap::new(), next: 0, watched: false };
-        let (state, left) = (Mutex::new(state), Notify::new());
-        Arc::new(Self { control, within, root, name, state, left })
+        let (state, left, ending) = (Mutex::new(state), Notify::new(), Notify::new());
+        Arc::new(Self { control, within, root, name, state, left, ending })
     }
 
     pub(super) const fn is_root(&self) -> bool {
@@ -131,6 +133,7 @@ impl Node {
             }
         }
         drop(state);
+        wake::caught(|| self.ending.notify_waiters());
         wake::caught(|| self.left.notify_waiters());
         if self.root {
             wake::caught(|| self.control.token().cancel());
@@ -150,6 +153,7 @@ impl Node {
             Phase::Ending(_) | Phase::Finishing(_) | Phase::Ended => {}
         }
         drop(state);
+        wake::caught(|| self.ending.notify_waiters());
         self.finish();
         true
     }
@@ -185,24 +189,26 @@ impl Node {
 
     /// Until it takes nobody any more.
     pub(crate) async fn ends(&self) {
-        self.until(|state| !matches!(state.phase, Phase::Open)).await;
+        self.until(&self.ending, |state| !matches!(state.phase, Phase::Open)).await;
     }
 
     /// What runs within it.
     pub(super) fn names(&self) -> Vec<String> {
         let members: Vec<Name> =
             lock(&self.state).members.values().map(|member| member.name.clone()).collect();
-        members.iter().map(ToString::to_string).collect()
+        // A run is there beside its attempt.
+        let names: BTreeSet<String> = members.iter().map(ToString::to_string).collect();
+        names.into_iter().collect()
     }
 
     /// Until nothing runs within it.
     pub(super) async fn emptied(&self) {
-        self.until(|state| state.members.is_empty()).await;
+        self.until(&self.left, |state| state.members.is_empty()).await;
     }
 
     /// Until it has ended, all that was to be done then included. Says what it waits for, now and then.
     pub(crate) async fn ended(&self) {
-        let mut ended = pin!(self.until(|state| matches!(state.phase, Phase::Ended)));
+        let mut ended = pin!(self.until(&self.left, |state| matches!(state.phase, Phase::Ended)));
         while has_timer() {
             if tokio::time::timeout(WARN_AFTER, ended.as_mut()).await.is_ok() {
                 return;
@@ -225,14 +231,15 @@ impl Node {
         drop(runtime.spawn(async move { scope.ended().await }));
     }
 
-    async fn until(&self, so: impl Fn(&State) -> bool) {
+    /// Until it is so, which is told by `news`.
+    async fn until(&self, news: &Notify, so: impl Fn(&State) -> bool) {
         loop {
-            let mut left = pin!(self.left.notified());
-            left.as_mut().enable();
+            let mut told = pin!(news.notified());
+            told.as_mut().enable();
             if so(&lock(&self.state)) {
                 return;
             }
-            wake::guarded(left).await;
+            wake::guarded(told).await;
         }
     }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the arms that it expects")]
 
 mod cancelled;
+mod company;
 mod copied;
 mod counted;
 mod faults;

@@ -1,0 +1,246 @@
+//! Who waits for a run that pauses, or whose scope ends: each answer is one to its call, and nobody is told of
+//! somebody else's leaving as a failure.
+
+use crate::support::{Call, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open, soon, until};
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use taskledger::{
+    Claim, ClaimKind, Failure, MemoryJournal, Queue, ReadError, Rejection, Retry, RunError,
+    TaskState,
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+type Answer = Result<Claim<u32>, RunError<u32, String>>;
+
+fn pauses<E>(pause: Duration) -> Retry<E> {
+    Retry::attempts(NonZero::new(3).unwrap()).min_delay(pause).max_delay(pause)
+}
+
+async fn yields() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A run of "a" that fails, and pauses; who has come before it failed; and who came in the pause.
+struct Paused {
+    leads: JoinHandle<Answer>,
+    early: JoinHandle<Answer>,
+    late: JoinHandle<Answer>,
+}
+
+impl Paused {
+    async fn of(ledger: &Tasks, pause: Duration) -> Self {
+        let (fail, fails) = oneshot::channel::<()>();
+        let mut fails = Some(fails);
+        let work = move |_| {
+            let fails = fails.take();
+            async move {
+                if let Some(fails) = fails {
+                    fails.await.unwrap();
+                }
+                Err::<u32, _>(name("mine"))
+            }
+        };
+        let run = |value| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.run(name("a"), move |_| ok(value)).await })
+        };
+        let lead = ledger.clone();
+        let leads =
+            tokio::spawn(async move { lead.task(name("a")).retry(pauses(pause)).run(work).await });
+        until(|| ledger.query_task_state_quick("a") == TaskState::Running).await;
+        let early = run(8);
+        yields().await;
+        fail.send(()).unwrap();
+        until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+        let late = run(9);
+        yields().await;
+        Self { leads, early, late }
+    }
+
+    /// Both who executed and who has joined that have its own failure; what who came later is told.
+    async fn ends(self) -> Answer {
+        let led = soon(self.leads).await.unwrap();
+        assert!(matches!(&led, Err(RunError::Failed(error)) if error == "mine"), "{led:?}");
+        let told = soon(self.early).await.unwrap();
+        let mine = Failure::Error("\"mine\"".into());
+        let is_mine = matches!(&told, Err(RunError::Told { failure, kind: ClaimKind::Joined }) if *failure == mine);
+        assert!(is_mine, "{told:?}");
+        soon(self.late).await.unwrap()
+    }
+}
+
+/// An attempt that began in the pause, and ended with its caller, its scope or its runtime, was told as a failure to
+/// all who waited, and nobody took over.
+#[tokio::test]
+async fn somebody_who_left_in_a_pause_is_no_failure_of_those_who_wait() {
+    for how in 0..3 {
+        let (ledger, _) = fresh().await;
+        let paused = Paused::of(&ledger, Duration::from_secs(10_000)).await;
+        match how {
+            0 => drop(ledger.task(name("a")).spawn(never()).await.unwrap()),
+            1 => {
+                let root = ledger.scope();
+                root.task(name("a")).launch(never()).await.unwrap();
+                root.end().await;
+            }
+            _ => {
+                let other =
+                    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+                let of_other = ledger.clone();
+                drop(
+                    other.spawn(async move { of_other.launch(name("a"), never()).await.unwrap() }),
+                );
+                until(|| ledger.query_task_state_quick("a") == TaskState::Running).await;
+                other.shutdown_background();
+            }
+        }
+        let late = paused.ends().await.unwrap();
+        assert_eq!((late.kind, late.value), (ClaimKind::Executed, Some(9)), "{how}");
+    }
+}
+
+/// What it had failed with was hidden by a queue that had taken the id up in the pause.
+#[tokio::test]
+async fn a_queue_hides_no_failure() {
+    let (ledger, _) = fresh().await;
+    let queue: Queue<String, u32, u32> = ledger.queue(|_, _| ok(5)).await.unwrap();
+    let paused = Paused::of(&ledger, Duration::from_millis(500)).await;
+    queue.enqueue(name("a"), 1).await.unwrap();
+    let late = paused.ends().await;
+    assert!(matches!(late, Err(RunError::Refused { state: TaskState::Queued })), "{late:?}");
+}
+
+/// A read that failed after the pause, and a close, told whoever had come in the pause of a failure from before
+/// its call.
+#[tokio::test]
+async fn who_comes_in_a_pause_is_not_told_of_what_was_before() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&armed);
+    let hook = move |call| {
+        if call == Call::Read && fails.load(Ordering::SeqCst) { Then::Fail } else { Then::GoOn }
+    };
+    let ledger = open(Hooked::new(&MemoryJournal::new(), hook)).await;
+    let paused = Paused::of(&ledger, Duration::from_millis(500)).await;
+    armed.store(true, Ordering::SeqCst);
+    let late = paused.ends().await;
+    assert!(
+        matches!(
+            late,
+            Err(RunError::Read(ReadError::Poisoned(_))
+                | RunError::Rejected(Rejection::Poisoned(_))
+                | RunError::Read(_))
+        ),
+        "{late:?}"
+    );
+
+    let (ledger, _) = fresh().await;
+    let paused = Paused::of(&ledger, Duration::from_secs(10_000)).await;
+    ledger.close().await.unwrap();
+    let late = paused.ends().await;
+    assert!(matches!(late, Err(RunError::Rejected(Rejection::Closed))), "{late:?}");
+}
+
+/// A note of a failure made it an answer to who had come after it, while who waited for it was not scheduled.
+#[test]
+fn a_note_makes_no_failure_newer() {
+    let lags = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let other = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (fail, fails) = oneshot::channel::<()>();
+    let ledger = other.block_on(async {
+        let (ledger, _) = fresh().await;
+        let work = async move {
+            fails.await.unwrap();
+            Err::<u32, _>(name("old"))
+        };
+        ledger.launch(name("a"), work).await.unwrap();
+        ledger
+    });
+    let of_lead = ledger.clone();
+    let leads = lags.spawn(async move { of_lead.run(name("a"), |_| ok(1)).await });
+    lags.block_on(yields());
+    fail.send(()).unwrap();
+    let joins = other.block_on(async {
+        until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+        let of_late = ledger.clone();
+        let mut joins = Hand::new(async move { of_late.run(name("a"), |_| ok(9)).await });
+        assert!(joins.poll().is_pending());
+        ledger.note("a", "seen").await.unwrap();
+        joins
+    });
+    let led = lags.block_on(soon(leads)).unwrap();
+    assert!(matches!(&led, Err(RunError::Told { kind: ClaimKind::Joined, .. })), "{led:?}");
+    let claim = other.block_on(soon(joins.finish())).unwrap();
+    assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(9)));
+}
+
+/// A run within a scope that waited for another run, or for one with another fingerprint, did so beyond its end.
+#[tokio::test]
+async fn who_waits_for_others_hears_of_the_end_of_its_scope() {
+    for other in [false, true] {
+        let (ledger, _) = fresh().await;
+        ledger.launch(name("a"), never()).await.unwrap();
+        let mut leads = Hand::new(ledger.task(name("a")).fingerprint("one").run(|_| ok(1)));
+        assert!(leads.poll().is_pending());
+        yields().await;
+        let root = ledger.scope();
+        let scope = root.clone();
+        let task = scope.task(name("a")).fingerprint(if other { "two" } else { "one" });
+        let held = Arc::new(());
+        let holds = Arc::clone(&held);
+        let mut joins = Hand::new(task.run(move |_| {
+            let _holds = &holds;
+            ok(2)
+        }));
+        assert!(joins.poll().is_pending());
+        soon(root.end()).await;
+        let answer = soon(joins.finish()).await;
+        assert!(matches!(answer, Err(RunError::Rejected(Rejection::ScopeEnded))), "{answer:?}");
+        assert_eq!(Arc::strong_count(&held), 1);
+        // Nor does one begin to wait.
+        let late = soon(scope.task(name("a")).run(|_| ok(3))).await;
+        assert!(matches!(late, Err(RunError::Rejected(Rejection::ScopeEnded))), "{late:?}");
+    }
+}
+
+/// A join of the scope found nothing between two attempts, and cut the others off; the end of it left what the run
+/// held to be freed later.
+#[tokio::test]
+async fn a_run_is_within_its_scope_between_two_attempts_as_well() {
+    let (ledger, _) = fresh().await;
+    let root = ledger.scope();
+    let scope = root.clone();
+    let mut calls = 0;
+    let run = tokio::spawn(async move {
+        let work = move |_| {
+            calls += 1;
+            let call = calls;
+            async move { if call < 3 { Err("once more") } else { Ok(call) } }
+        };
+        scope.task(name("a")).retry(pauses(Duration::from_millis(50))).run(work).await
+    });
+    until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+    soon(root.join()).await;
+    assert!(run.is_finished() || ledger.query_task_state_quick("a") == TaskState::Succeeded);
+    assert_eq!(soon(run).await.unwrap().unwrap().value, Some(3));
+
+    let root = ledger.scope();
+    let scope = root.clone();
+    let held = Arc::new(());
+    let holds = Arc::clone(&held);
+    let run = tokio::spawn(async move {
+        let work = move |_| {
+            let _holds = &holds;
+            async { Err::<u32, _>("no") }
+        };
+        scope.task(name("b")).retry(pauses(Duration::from_secs(10_000))).run(work).await
+    });
+    until(|| ledger.query_task_state_quick("b") == TaskState::Failed).await;
+    soon(root.end()).await;
+    assert_eq!(Arc::strong_count(&held), 1);
+    assert!(matches!(soon(run).await.unwrap(), Err(RunError::Failed("no"))));
+}
