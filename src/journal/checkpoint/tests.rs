@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::{Attempt, Cell, Failure, Output, SuccessBy, Timestamp, Tombstone};
+use crate::state::{Attempt, Cell, Failure, Output, Parent, SuccessBy, Timestamp, Tombstone};
 use tempfile::TempDir;
 
 mod forged;
@@ -215,6 +215,19 @@ fn an_entry_that_does_not_belong_is_refused() {
     assert!(!path.exists(), "nothing is in its place before the end");
 }
 
+/// A parent is an id, and no longer than one.
+#[test]
+fn a_parent_that_is_no_id_is_refused() {
+    for (length, is_one) in [(MAX_ID_BYTES, true), (MAX_ID_BYTES + 1, false)] {
+        let dir = TempDir::new().unwrap();
+        let parent = Some(Parent::from_bytes(&vec![b'p'; length]));
+        let details = TaskDetails { parent, ..succeeded(1, 900) };
+        let read = collected(&made(&dir, &[(id(1), details.clone())], 900));
+        assert_eq!(read.is_ok(), is_one, "{length}: {read:?}");
+        assert!(read.is_err() || read.unwrap() == [(id(1), details)], "{length}");
+    }
+}
+
 /// The index and the metadata take several frames as well.
 #[test]
 fn a_large_tail_comes_back() {
@@ -350,8 +363,14 @@ fn tombstones_are_merged_from_checkpoint_to_checkpoint() {
     };
     let evens = made("one", None, (0..20_000).map(|number| (of(2 * number), true)).collect());
     assert_eq!(all(&evens), (0..20_000).map(|number| of(2 * number)).collect::<Vec<_>>());
-    // Each is 16 bytes and its part of a frame.
+    // Each is 16 bytes and its part of a frame, which is as long as frames may be, and not longer.
     assert!(evens.bytes() < 20_000 * 17, "{} bytes", evens.bytes());
+    let scan = crate::journal::scan::scan_checkpoint(&dir.path().join("one"), LEDGER).unwrap();
+    let longest = scan.frames().iter().map(|frame| frame.length()).max().unwrap();
+    assert!(
+        (frame::MAX_VALUE as u64 - 15..=frame::MAX_VALUE as u64).contains(&longest),
+        "{longest}"
+    );
     // Before, between and behind; some that were there twice, some that were not there and go.
     let changes = (0..60_000).filter(|number| number % 3 == 0);
     let changes = changes.map(|number| (of(number), number % 6 != 0)).collect();
