@@ -1,9 +1,10 @@
 //! `taskledger exec`, as it is run.
 
 use crate::{Run, on, taskledger};
-use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -208,25 +209,68 @@ fn what_a_killed_one_has_left_is_not_run_beside() {
     assert!(on("show", &ledger, &["x"]).out.contains("attempt            2"));
 }
 
-/// Whoever does not read what it says keeps nobody from the ledger, and it does not wait for that.
+/// Two ends, of which the second takes nothing more.
+fn full() -> (UnixStream, OwnedFd) {
+    let (reader, mut writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    (reader, writer.into())
+}
+
+/// What it says waits for whoever reads it, or for a signal, and keeps nobody from the ledger.
 #[test]
 fn what_nobody_reads_holds_up_nobody() {
-    for script in ["exit 127", "sleep 300 > /dev/null 2>&1 & echo $! > pid; exit 1"] {
-        let (dir, ledger) = scratch();
-        let (_reader, mut err) = std::io::pipe().unwrap();
-        fcntl_setfl(&err, OFlags::NONBLOCK).unwrap();
-        while err.write(&[b'x'; 4096]).is_ok() {}
-        while err.write(b"x").is_ok() {}
-        fcntl_setfl(&err, OFlags::empty()).unwrap();
-        let mut command = exec(&ledger, &["x", "--", "sh", "-c", script]);
-        let mut child = command.current_dir(dir.path()).stderr(err).spawn().unwrap();
-        let code = crate::map::until("the end", || child.try_wait().unwrap());
-        assert!([Some(1), Some(127)].contains(&code.code()), "{code:?}");
-        if let Ok(left) = std::fs::read_to_string(dir.path().join("pid")) {
-            let left = Pid::from_raw(left.trim().parse().unwrap()).unwrap();
-            kill_process(left, Signal::KILL).unwrap();
+    let (_dir, ledger) = scratch();
+    crate::map::mapped(&ledger, b"1\n", &["--", "true"]).expect(0);
+    let left = "sleep 300 > /dev/null 2>&1 & echo $! > \"$0\"; exit 1";
+    let pid_file = ledger.with_extension("pid");
+    let pid_name = pid_file.to_str().unwrap();
+    let runs = [
+        (crate::map::map(&ledger, &["--", "echo"]), 2),
+        (exec(&ledger, &["x", "--", "sh", "-c", "exit 127"]), 127),
+        (exec(&ledger, &["y", "--", "sh", "-c", left, pid_name]), 1),
+        (crate::map::map(&ledger, &["--no-wait", "--", "true"]), 75),
+    ];
+    for (mut run, code) in runs {
+        let (mut reader, writer) = full();
+        let mut waits = run.stderr(writer).spawn().unwrap();
+        drop(run);
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert!(waits.try_wait().unwrap().is_none(), "{code}");
+        // Whoever comes meanwhile finds the ledger free, but for what was left running.
+        let free = if code == 2 || code == 127 { 1 } else { 75 };
+        let others = executed(&ledger, &["z", "--", "false"]).expect(free);
+        assert!(!others.err.contains("in use by"), "{others:?}");
+        if code == 127 {
+            let mut said = Vec::new();
+            let reads = std::thread::spawn(move || {
+                reader.read_to_end(&mut said).unwrap();
+                said
+            });
+            assert_eq!(waits.wait().unwrap().code(), Some(code));
+            let said = reads.join().unwrap();
+            assert!(String::from_utf8_lossy(&said).contains("x: exit status 127"), "{code}");
+        } else {
+            kill_process(Pid::from_child(&waits), Signal::TERM).unwrap();
+            assert_eq!(waits.wait().unwrap().code(), Some(code));
         }
     }
+    let left = std::fs::read_to_string(pid_file).unwrap();
+    kill_process(Pid::from_raw(left.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+
+    // Nor does it need anybody who reads that it waits.
+    let mut first = exec(&ledger, &["first", "--", "cat"]).spawn().unwrap();
+    first.stdin.as_mut().unwrap().write_all(b"on\n").unwrap();
+    assert_eq!(line(&mut first), "on");
+    let (_reader, writer) = full();
+    let mut second = exec(&ledger, &["second", "--wait", "--", "true"]);
+    let mut second = second.stderr(writer).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    drop(first.stdin.take());
+    end(first).expect(0);
+    assert_eq!(crate::map::until("the end", || second.try_wait().unwrap()).code(), Some(0));
 }
 
 /// A ledger that is moved away meanwhile records nothing more.

@@ -137,7 +137,7 @@ fn ids_are_bytes_and_reach_the_command_as_they_are() {
     let done = mapped(&ledger, b"$(x) 'y\"\n\n--z\n$(x) 'y\"\nlast", &args).expect(0);
     assert_eq!(done.out, "<a$(x) 'y\"b$(x) 'y\"|-x><a--zb--z|-x><alastblast|-x>");
     assert!(
-        done.err.contains("3 succeeded, 0 failed, 0 skipped, 1 duplicates, 1 blank, in"),
+        done.err.contains("3 succeeded, 0 failed, 0 skipped, 1 duplicate, 1 blank, in"),
         "{done:?}"
     );
     let (dir, ledger) = scratch();

@@ -4,7 +4,9 @@ use crate::map::{feed, map, mapped, numbers, scratch, succeeded, until};
 use crate::{Run, on};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The same run under limits, or as somebody else.
 fn under(wrapper: &[&str], plain: &Command) -> Command {
@@ -60,6 +62,44 @@ fn any_number_of_jobs_is_taken() {
     }
 }
 
+/// The program as another user, who may have so many processes.
+fn limited(uid: u32, limit: u64, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+    command.args(["--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]);
+    command.args(["prlimit".to_owned(), format!("--nproc={limit}")]).arg(program);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.current_dir("/");
+    command
+}
+
+/// It panicked when there could be no thread by the end of its command, and its exit code was that of the panic.
+#[test]
+fn exec_needs_no_thread_to_end() {
+    if !rustix::process::getuid().is_root() {
+        let told = b"SKIPPED: exec without threads: only root can become another user\n";
+        std::io::stderr().write_all(told).unwrap();
+        return;
+    }
+    let uid = 56_000 + std::process::id() % 1000;
+    let (dir, ledger) = scratch();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = dir.path().join("taskledger");
+    std::fs::copy(env!("CARGO_BIN_EXE_taskledger"), &program).unwrap();
+    chown(dir.path(), Some(uid), Some(uid)).unwrap();
+    // Threads that have nothing to do go in less time.
+    let mut command = limited(uid, 1000, &program);
+    command.args(["exec", "-l"]).arg(&ledger).args(["x", "--", "sh", "-c", "sleep 12; exit 3"]);
+    let child = command.spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let mut limit = Command::new("setpriv");
+    limit.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()]);
+    limit.args(["prlimit", &format!("--pid={}", child.id()), "--nproc=1"]);
+    assert!(limit.status().unwrap().success());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(3), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// Who may have no more processes waits for one that ends: it is not the fault of the id.
 #[test]
 fn a_command_that_has_no_room_waits_for_one_that_ends() {
@@ -75,19 +115,11 @@ fn a_command_that_has_no_room_waits_for_one_that_ends() {
     let program = dir.path().join("taskledger");
     std::fs::copy(env!("CARGO_BIN_EXE_taskledger"), &program).unwrap();
     chown(dir.path(), Some(uid), Some(uid)).unwrap();
-    let user = [format!("--reuid={uid}"), format!("--regid={uid}")];
     let start = |limit: u64, args: &[&str]| {
-        let limit = format!("--nproc={limit}");
-        let drop_all = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all"];
-        let mut wrapper = vec!["setpriv", &user[0], &user[1]];
-        wrapper.extend(drop_all);
-        wrapper.extend(["prlimit", &limit, program.to_str().unwrap()]);
         let plain = map(&ledger, args);
-        let mut command = Command::new(wrapper[0]);
         // Without what sets the signals, and its name.
-        command.args(&wrapper[1..]).args(plain.get_args().skip(2));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.current_dir("/").spawn().unwrap()
+        let mut command = limited(uid, limit, &program);
+        command.args(plain.get_args().skip(2)).spawn().unwrap()
     };
     // How many threads it has by itself.
     let mut alone = start(1000, &["-j", "1", "--", "sleep"]);

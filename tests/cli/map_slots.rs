@@ -66,7 +66,7 @@ fn what_a_failure_has_left_running_is_told() {
         let done = run(&ledger).expect(1);
         let left = done.out.trim();
         let told = format!(
-            "processes are left of what has not succeeded: {left} (sleep 300), for a; no other run of this ledger begins"
+            "processes are left of what has not succeeded: {left} (sleep 300), for a; no other command of this ledger begins"
         );
         assert!(done.err.contains(&told), "{done:?}");
 
@@ -115,12 +115,18 @@ fn a_run_does_not_wait_for_itself() {
     let script = r#"(until [ -e "$0" ]; do sleep 0.05; done; to=$1; shift; "$@" > "$to" 2>&1; echo "code $?" >> "$to") &
         exit 1"#;
     let own = ledger.to_str().unwrap();
-    let again: [&[&str]; 2] =
-        [&["map", "-l", own, "--any-command"], &["exec", "-l", own, "b", "--wait"]];
+    let program = env!("CARGO_BIN_EXE_taskledger");
+    let calls = "use POSIX; POSIX::close($_) for 3..255; exit(system(@ARGV) >> 8)";
+    let again: [&[&str]; 4] = [
+        &[program, "map", "-l", own, "--any-command"],
+        &[program, "exec", "-l", own, "b", "--wait"],
+        // Whatever it has left of what it had inherited.
+        &["env", "-i", program, "exec", "-l", own, "b", "--wait"],
+        &["perl", "-e", calls, program, "exec", "-l", own, "b", "--wait"],
+    ];
     for (number, again) in again.into_iter().enumerate() {
         let [go, log] = ["go", "log"].map(|name| dir.path().join(format!("{name}{number}")));
-        let program = env!("CARGO_BIN_EXE_taskledger");
-        let names = [go.to_str().unwrap(), log.to_str().unwrap(), program];
+        let names = [go.to_str().unwrap(), log.to_str().unwrap()];
         let words = ["--any-command", "--ungroup", "--", "sh", "-c", script];
         let words = [&words[..], &names, again, &["--", "true"]].concat();
         let child =
@@ -134,6 +140,11 @@ fn a_run_does_not_wait_for_itself() {
             format!("was itself started by what an earlier run has left running of {number}: ");
         assert!(said.contains(&of) && said.ends_with("code 75\n"), "{said}");
     }
+    // Nor for the run by which it is waited for.
+    let words = ["--any-command", "--", program, "exec", "-l", own, "--wait", "c", "--", "true"];
+    let done = mapped(&ledger, b"{}\n", &words).expect(1);
+    assert!(done.err.contains("ledger is in use by process "), "{done:?}");
+    assert!(done.err.contains(", which has started this and waits for it\n"), "{done:?}");
 }
 
 /// Everything up to these words.

@@ -2,9 +2,10 @@
 
 use crate::args::ExecArgs;
 use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
+use crate::processes;
 use crate::signals::Signals;
-use crate::slots::{Slot, Slots, Started, at_work};
-use crate::terminal::{Done, Failure, chain, complain, complaint, print_in_time};
+use crate::slots::{Slot, Slots, Started, at_work, tell};
+use crate::terminal::{Done, Failure, Told, chain, ends};
 use rustix::process::{Pid, Signal as Kind, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use std::ffi::OsString;
@@ -32,25 +33,29 @@ pub(crate) fn run(args: &ExecArgs) -> Done {
         .enable_all()
         .build()
         .map_err(|error| Failure::Look(format!("no runtime: {error}")))?;
-    let done = runtime.block_on(exec(args));
+    let code = runtime.block_on(async { ends(exec(args).await).await });
     // What nobody reads may still be being printed.
     runtime.shutdown_background();
-    done
+    Ok(code)
 }
 
-async fn exec(args: &ExecArgs) -> Done {
+async fn exec(args: &ExecArgs) -> Result<Told, Failure> {
     let id = ByteId::from(args.id.clone().into_vec());
     if id.as_bytes().starts_with(b"--") {
-        complain(&format!("{id} is taken as the id: there is no such option"));
+        tell(format!("{id} is taken as the id: there is no such option"));
     } else if args.may_mean_a_time() {
-        complain(&format!("{id} is taken as the id: to wait so long, write --wait={id}"));
+        tell(format!("{id} is taken as the id: to wait so long, write --wait={id}"));
     }
     let since = Instant::now();
     let wait = args.wait.unwrap_or(Duration::ZERO);
     let mut opened = Tasks::builder().lock_wait(Duration::ZERO).open(&args.ledger).await;
     if let Err(error @ OpenError::Locked { .. }) = &opened {
+        if waits_for_us(error) {
+            let why = format!("{id}: {}, which has started this and waits for it", chain(error));
+            return Ok((ExitCode::from(IN_USE), vec![why]));
+        }
         if !wait.is_zero() {
-            complain(&format!("{id}: waiting: {}", chain(error)));
+            tell(format!("{id}: waiting: {}", chain(error)));
             opened = Tasks::builder().lock_wait(wait).open(&args.ledger).await;
         }
     }
@@ -58,29 +63,30 @@ async fn exec(args: &ExecArgs) -> Done {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
             let at_work = at_work(&args.ledger, ", at work on ");
-            complain(&format!("{id}: {}{at_work}{}", chain(&error), what_to_do(args)));
-            return Ok(ExitCode::from(IN_USE));
+            let why = format!("{id}: {}{at_work}{}", chain(&error), what_to_do(args));
+            return Ok((ExitCode::from(IN_USE), vec![why]));
         }
         // Nothing is to be recorded of what has succeeded.
         Err(error) => {
             let Some(when) = when_it_succeeded(&args.ledger, &id) else { return Err(error.into()) };
-            complain(&format!("{}: nothing can be run", chain(&error)));
-            let (code, words) = before(&id, when);
-            words.iter().for_each(|word| complain(word));
-            return Ok(code);
+            let (code, mut words) = before(&id, when);
+            words.insert(0, format!("{}: nothing can be run", chain(&error)));
+            return Ok((code, words));
         }
     };
     let ended = guarded(args, &ledger, &id, wait.saturating_sub(since.elapsed())).await;
     let closed = ledger.close().await;
-    // Whoever does not read keeps nobody from the ledger.
     let (code, mut words) = ended?;
     words.extend(closed.err().map(|error| chain(&error)));
-    print_in_time(words.iter().map(|word| complaint(word)).collect()).await;
-    Ok(code)
+    Ok((code, words))
 }
 
-/// What it comes to, and what is to be said of it.
-type Told = (ExitCode, Vec<String>);
+/// Whether who has the ledger waits for the end of this process.
+fn waits_for_us(error: &OpenError) -> bool {
+    let OpenError::Locked { holder, .. } = error else { return false };
+    let holder = holder.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    holder.is_some_and(|holder| processes::ancestors().contains(&holder))
+}
 
 async fn guarded(
     args: &ExecArgs,

@@ -4,6 +4,7 @@
 //! wrongly. Those of `map` and `exec` stand in their help.
 
 mod args;
+mod beside;
 mod command;
 mod copies;
 mod dump;

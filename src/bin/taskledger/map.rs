@@ -23,7 +23,9 @@ use crate::args::{MapArgs, Summary};
 use crate::command::{Patience, code_of, find, not_started, stop_here, suspend};
 use crate::signals::Signals;
 use crate::slots::{Slots, at_work};
-use crate::terminal::{Done, Failure, Input, chain, complain, complaint, print_in_time};
+use crate::terminal::{
+    Done, Failure, Input, Told, chain, complain, complaint, ends, print_in_time,
+};
 use course::{Course, Steering, Stop};
 use feed::Jobs;
 use later::Later;
@@ -91,10 +93,10 @@ pub(crate) fn run(args: &MapArgs) -> Done {
         .enable_all()
         .build()
         .map_err(|error| Failure::Look(format!("no runtime: {error}")))?;
-    let done = runtime.block_on(map(args, template, jobs));
+    let code = runtime.block_on(async { ends(map(args, template, jobs).await).await });
     // The thread that reads the input may wait for it for ever.
     runtime.shutdown_background();
-    done
+    Ok(code)
 }
 
 /// What all jobs share.
@@ -114,7 +116,7 @@ struct Shared {
     later: Later,
 }
 
-async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
+async fn map(args: &MapArgs, template: Template, jobs: usize) -> Result<Told, Failure> {
     let since = Instant::now();
     let kinds = [Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT, Kind::TSTP];
     let mut signals = Signals::listen(&kinds).map_err(|error| Failure::Look(error.to_string()))?;
@@ -124,13 +126,12 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
     }
     let opened = tokio::select! {
         opened = builder.open(&args.ledger) => opened,
-        () = interrupted(&mut signals) => return Ok(nothing_started(args, since).await),
+        () = interrupted(&mut signals) => return Ok((nothing_started(args, since).await, Vec::new())),
     };
     let ledger = match opened {
         Ok(ledger) => ledger,
         Err(error @ OpenError::Locked { .. }) => {
-            complain(&in_use(&error, &args.ledger));
-            return Ok(ExitCode::from(IN_USE));
+            return Ok((ExitCode::from(IN_USE), vec![in_use(&error, &args.ledger)]));
         }
         Err(error) => return Err(error.into()),
     };
@@ -138,19 +139,20 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Done {
         prepared = prepare(args, &ledger, &template) => Some(prepared),
         () = interrupted(&mut signals) => None,
     };
-    let done = match prepared {
+    let told = match prepared {
         Some(Ok(slots)) => {
-            Run { args, jobs, since, signals, slots }.all(ledger.clone(), template).await
+            let run = Run { args, jobs, since, signals, slots };
+            run.all(ledger.clone(), template).await.map(|code| (code, Vec::new()))
         }
-        Some(Err(done)) => done,
-        None => Ok(nothing_started(args, since).await),
+        Some(Err(told)) => told,
+        None => Ok((nothing_started(args, since).await, Vec::new())),
     };
     match ledger.close().await {
-        Ok(()) => done,
-        Err(error) => {
-            complain(&chain(&error));
-            done.map(|_| ExitCode::FAILURE)
-        }
+        Ok(()) => told,
+        Err(error) => told.map(|(_, mut words)| {
+            words.push(chain(&error));
+            (ExitCode::FAILURE, words)
+        }),
     }
 }
 
@@ -177,32 +179,32 @@ async fn nothing_started(args: &MapArgs, since: Instant) -> ExitCode {
     ExitCode::from(INTERRUPTED)
 }
 
-/// Whether the command is the ledger's, or need not be; says so if it is not.
-fn fits(args: &MapArgs, template: &Template, remembered: Option<&[u8]>) -> bool {
+/// Why not, if the command has to be the ledger's, and is not.
+fn misfit(args: &MapArgs, template: &Template, remembered: Option<&[u8]>) -> Option<String> {
     let any = args.any_command || args.rebind;
-    let other = remembered.filter(|first| **first != *template.to_bytes() && !any);
-    if let Some(first) = other {
-        complain(&format!(
-            "this ledger is for another command: {}; use another ledger, --rebind to make yours its \
-             command from now on, or --any-command for this run only",
-            in_words(first)
-        ));
-    }
-    other.is_none()
+    let other = remembered.filter(|first| **first != *template.to_bytes() && !any)?;
+    Some(format!(
+        "this ledger is for another command: {}; use another ledger, --rebind to make yours its \
+         command from now on, or --any-command for this run only",
+        in_words(other)
+    ))
 }
 
 /// Everything before the first command: that of the ledger, and those of an earlier run.
-async fn prepare(args: &MapArgs, ledger: &Tasks, template: &Template) -> Result<Slots, Done> {
+async fn prepare(
+    args: &MapArgs,
+    ledger: &Tasks,
+    template: &Template,
+) -> Result<Slots, Result<Told, Failure>> {
     let remembered = ledger.metadata().remove(COMMAND);
-    if !fits(args, template, remembered.as_deref()) {
-        return Err(Ok(ExitCode::from(USAGE)));
+    if let Some(why) = misfit(args, template, remembered.as_deref()) {
+        return Err(Ok((ExitCode::from(USAGE), vec![why])));
     }
     let wait = if args.no_wait { Duration::ZERO } else { Duration::MAX };
     let slots = match Slots::begin(ledger, &args.ledger, wait).await {
         Ok(Ok(slots)) => slots,
         Ok(Err(told)) => {
-            complain(&told);
-            return Err(Ok(ExitCode::from(IN_USE)));
+            return Err(Ok((ExitCode::from(IN_USE), vec![told])));
         }
         Err(failure) => return Err(Err(failure)),
     };

@@ -2,7 +2,7 @@
 
 use crate::terminal::clean;
 use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process_group};
+use rustix::process::{Pid, getpid, test_kill_process_group};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
     state: char,
+    parent: i32,
     group: i32,
     /// In clock ticks since the system was started.
     started: u64,
@@ -27,9 +28,10 @@ impl Process {
         // pid (name) state parent group ..., and 22nd the start. A name may have brackets.
         let mut words = stat.rsplit_once(") ")?.1.split(' ');
         let state = words.next()?.chars().next()?;
-        let group = words.nth(1)?.parse().ok()?;
+        let parent = words.next()?.parse().ok()?;
+        let group = words.next()?.parse().ok()?;
         let started = words.nth(16)?.parse().ok()?;
-        Some(Self { state, group, started })
+        Some(Self { state, parent, group, started })
     }
 
     /// Whether it is one that is alive. Who is dead stays where nobody waits for it.
@@ -53,6 +55,17 @@ fn entry(pid: Pid) -> PathBuf {
     }
     let threads = std::fs::read_dir(whole.join("task")).into_iter().flatten().flatten();
     threads.map(|thread| thread.path()).find(|thread| lives(thread)).unwrap_or(whole)
+}
+
+/// Those that have started this one, directly or not, and are there.
+pub(crate) fn ancestors() -> Vec<Pid> {
+    let parent = |pid: &Pid| Process::of(*pid).and_then(|found| Pid::from_raw(found.parent));
+    std::iter::successors(rustix::process::getppid(), parent).collect()
+}
+
+/// What this process has open.
+pub(crate) fn own_files() -> HashSet<PathBuf> {
+    open_files(getpid()).collect()
 }
 
 /// The numbers of all processes but this one.
@@ -186,10 +199,15 @@ pub(crate) fn in_words(mut pids: Vec<Pid>) -> String {
     const TOLD: usize = 10;
     pids.sort_unstable_by_key(|pid| pid.as_raw_pid());
     pids.dedup();
+    const LONG: usize = 200;
     let words = |pid: &Pid| {
         let words = std::fs::read(entry(*pid).join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
-        format!("{pid} ({})", clean(words.trim_end()))
+        let (words, cut) = match words.trim_end().char_indices().nth(LONG) {
+            Some((at, _)) => (words.get(..at).unwrap_or_default(), "..."),
+            None => (words.trim_end(), ""),
+        };
+        format!("{pid} ({}{cut})", clean(words))
     };
     let found: Vec<String> = pids.iter().take(TOLD).map(words).collect();
     match pids.len() {

@@ -19,9 +19,10 @@
 
 mod note;
 
+use crate::beside::beside;
 use crate::command::start_or_by_shell;
 use crate::processes::{self, By, Group};
-use crate::terminal::{Failure, complain};
+use crate::terminal::{Failure, complaint, print};
 use note::{Noted, head, line};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -32,6 +33,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -103,14 +105,14 @@ impl Slots {
                 }
                 break;
             }
-            left.extend(of_all.into_iter().flatten());
-            if let Some(own) = look.own() {
-                let of = in_words([own].into_iter(), " ");
+            if look.is_of_us(&left) {
                 return Ok(Err(format!(
-                    "this was itself started by what an earlier run has left running of{of}: it would have to \
-                     wait for itself; start it when that has ended, or with another ledger"
+                    "this was itself started by what an earlier run has left running{}: it would have to \
+                     wait for itself; start it when that has ended, or with another ledger",
+                    at_work(path, " of ")
                 )));
             }
+            left.extend(of_all.into_iter().flatten());
             let whose = processes::in_words(left) + &at_work(path, ", for ");
             if since.elapsed() >= wait {
                 return Ok(Err(format!(
@@ -146,7 +148,7 @@ impl Slots {
         }
         let ids = in_words(look.paths.iter().map(PathBuf::as_path), ", for ");
         Some(format!(
-            "processes are left of what has not succeeded: {}{ids}; no other run of this ledger begins before \
+            "processes are left of what has not succeeded: {}{ids}; no other command of this ledger begins before \
              they have ended: if they are not to go on, end them",
             processes::in_words(left)
         ))
@@ -208,21 +210,23 @@ struct Candidate {
 }
 
 impl Look {
-    /// That of the command which has started this process, directly or not.
-    fn own(&self) -> Option<&Path> {
-        let own = std::env::var_os(VARIABLE)?;
-        self.paths.iter().find(|path| path.file_name() == Some(&own)).map(PathBuf::as_path)
+    /// Whether what was found would be waited for in vain: it waits for this process, or is itself that.
+    fn is_of_us(&self, left: &[Pid]) -> bool {
+        let own = processes::own_files();
+        let names = self.paths.iter().filter_map(|path| path.file_name());
+        processes::ancestors().iter().any(|pid| left.contains(pid))
+            || names.map(|name| self.directory.join(name)).any(|path| own.contains(&path))
     }
 
     /// Leaves the slots that somebody has, and tells these processes, which need not be known. The others
     /// are removed. It may take long, so it is done beside everything else.
     async fn again(mut self) -> io::Result<(Self, Vec<Pid>)> {
         let count = self.paths.len();
-        let mut look = tokio::task::spawn_blocking(move || {
+        let mut look = pin!(beside(move || {
             let left = self.left()?;
             Ok((self, left))
-        });
-        let looked = match tokio::time::timeout(LASTS, &mut look).await {
+        }));
+        let looked = match tokio::time::timeout(LASTS, look.as_mut()).await {
             Ok(looked) => looked,
             Err(_) => {
                 let commands = if count == 1 { "command" } else { "commands" };
@@ -230,7 +234,7 @@ impl Look {
                 look.await
             }
         };
-        looked.map_err(io::Error::other)?
+        looked.unwrap_or_else(|| Err(io::Error::other("the look has panicked")))
     }
 
     /// However many slots there are, each process is looked at once.
@@ -333,8 +337,8 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Signals are to be heard, whether or not anybody reads.
-fn tell(what: String) {
-    drop(tokio::task::spawn_blocking(move || complain(&what)));
+pub(crate) fn tell(what: String) {
+    drop(tokio::spawn(print(complaint(&what))));
 }
 
 /// A slot whose command has not been started yet.
@@ -420,8 +424,7 @@ async fn named_by_now() -> Arc<Named> {
     }
     let began = Instant::now();
     let look = || processes::by_variable(VARIABLE.as_bytes());
-    // Without threads, it is done here.
-    let all = tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| look());
+    let all = beside(look).await.unwrap_or_default();
     let all = Arc::new(all);
     *last = Some((began, Arc::clone(&all)));
     all

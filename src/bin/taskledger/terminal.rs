@@ -1,7 +1,10 @@
 //! Standard output and standard error: what goes there is whole lines, and no control characters.
 
+use crate::beside::beside;
+use crate::signals::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Signal as Kind;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
@@ -67,11 +70,44 @@ pub(crate) fn complain(what: &str) {
     drop(write_whole(&io::stderr(), complaint(what).as_bytes()));
 }
 
-/// Prints this on standard error, if somebody reads it in time: whoever waits longer hears no signal, and
-/// keeps others waiting.
-pub(crate) async fn print_in_time(text: String) {
+/// Prints this on standard error beside everything else, however long nobody reads it.
+pub(crate) async fn print(text: String) {
+    // Who takes anything takes so much at once.
+    const AT_ONCE: usize = 4096;
+    let at_once = text.len() <= AT_ONCE && errors_are_read();
     let print = move || drop(write_whole(&io::stderr(), text.as_bytes()));
-    drop(tokio::time::timeout(UNREAD, tokio::task::spawn_blocking(print)).await);
+    if at_once {
+        print();
+    } else {
+        beside(print).await;
+    }
+}
+
+/// As [`print`], if somebody reads it in time.
+pub(crate) async fn print_in_time(text: String) {
+    drop(tokio::time::timeout(UNREAD, print(text)).await);
+}
+
+/// What a command comes to, and what is to be said of it.
+pub(crate) type Told = (ExitCode, Vec<String>);
+
+/// Says the last words of a command that listens to signals, and keeps nobody from the ledger any more. They
+/// wait for whoever reads them, or for a signal.
+pub(crate) async fn ends(told: Result<Told, Failure>) -> ExitCode {
+    let (code, words) = told.unwrap_or_else(|why| (ExitCode::from(2), vec![why.to_string()]));
+    let words: String = words.iter().map(|word| complaint(word)).collect();
+    if words.is_empty() {
+        return code;
+    }
+    match Signals::listen(&[Kind::INT, Kind::TERM, Kind::HUP, Kind::QUIT]) {
+        Ok(mut signals) => tokio::select! {
+            biased;
+            () = print(words) => {}
+            _ = signals.next() => {}
+        },
+        Err(_) => print(words).await,
+    }
+    code
 }
 
 /// Who has taken nothing for so long does not read.
@@ -129,7 +165,13 @@ pub(crate) fn nobody_reads() -> bool {
 
 /// Whether it says so itself: of a pipe, which another one may read by now, or a socket.
 pub(crate) fn nobody_took(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionReset | ConnectionRefused | ConnectionAborted | NotConnected
+    )
 }
 
 /// Whether standard error is a pipe, or a terminal, whose other end is gone.

@@ -37,7 +37,7 @@ use taskledger::{Failure, TaskState};
 ///
 /// No command runs beside another one for the same id: before a retry the group of the last attempt is
 /// ended, and processes that have left it are waited for, which is said. Nor does a command run beside those
-/// of an earlier run, which are waited for: what a failed command leaves running holds back every other run of
+/// of an earlier run, which are waited for: what a failed command leaves running holds back every other command of
 /// the ledger, which is said at the end of this one. What escapes: a process that has left the group, and closed all
 /// files that it does not know, and has an environment without the TASKLEDGER_SLOT of the command, or one
 /// that may not be read, or that replaces itself, by a program or a process, again and again. What a command
@@ -55,7 +55,7 @@ Examples:
   taskledger map --ledger L --only failed,crashed -- curl -fsSO {} < urls.txt
   taskledger map --ledger L --rebind -- curl -fsSLO {} < urls.txt
   taskledger map --ledger L -- sh -c '
-    gzip -c \"$1\" > \"$1.tmp\" && mv \"$1.tmp\" \"$1.gz\"' sh {} < files
+    gzip -c \"$1\" > \"$1.gz.tmp\" && mv \"$1.gz.tmp\" \"$1.gz\"' sh {} < files
 
 What searches a directory also finds what is in a ledger there (`find . -type f`), and what the commands \
 write there: keep both elsewhere. A command that was cut off runs again: let it write to another name and \

@@ -3,7 +3,7 @@
 use super::feed::Seen;
 use super::input::{self, Line};
 use super::template::Template;
-use super::{COMMAND, IN_USE, USAGE, fits, in_use};
+use super::{COMMAND, IN_USE, USAGE, in_use, misfit};
 use crate::args::{MapArgs, Only};
 use crate::terminal::{Done, Failure, chain, complain, out, sound_or_not, told_of_damage};
 use std::collections::{BTreeMap, HashMap};
@@ -108,8 +108,10 @@ fn known(
     told_of_damage(&inspection);
     inspection.check_id_type::<ByteId>()?;
     // What they have become is asked, whatever was run.
-    if !args.status && !fits(args, template, inspection.metadata().get(COMMAND).map(Vec::as_slice))
-    {
+    let metadata = inspection.metadata();
+    let remembered = metadata.get(COMMAND).map(Vec::as_slice);
+    if let Some(why) = misfit(args, template, remembered).filter(|_| !args.status) {
+        complain(&why);
         return Ok(Err(ExitCode::from(USAGE)));
     }
     let mut errors = 0;
