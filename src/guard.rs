@@ -153,12 +153,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let work = Arc::new(Mutex::new(Contained::new(work)));
         let (ledger, id) = (self.clone(), Arc::new(id));
         let mut run = Run { ledger, id, encoded, options, work, came: None, pardoned: None };
-        let scope = run.options.scope.clone();
-        let begins = match &scope {
-            Some(scope) => wake::unless(run.begins(), scope.ends()).await,
-            None => Some(run.begins().await),
-        };
-        let begun = match begins.unwrap_or_else(|| Err(Err(Rejection::ScopeEnded.into()))) {
+        let begun = match run.begins().await {
             Ok(begun) => begun,
             Err(answer) => {
                 // The id may panic.
@@ -170,10 +165,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let leaves = leaves.then(|| begun.flight());
         let (reply, answer) = oneshot::channel();
         let span = tracing::Span::current();
-        // Also between two attempts, of which each is one as well.
-        let member = scope.as_ref().and_then(|scope| scope.join(run.name(), &Arc::default()));
         let drive = async move {
-            let _member = member;
+            let scope = run.options.scope.clone();
             let mut drive = Drive::new(run, &begun, retry);
             let answer = begun.within(scope, drive.drive()).await;
             let ran = drive.own.is_some();
@@ -238,26 +231,37 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
                         self.same_request(Stored::of(&details))?;
                     }
                 }
-                let (landing, request) = self.in_time(flight.landed()).await?;
+                let (landing, request) = self.waits(flight.landed()).await?;
                 let Some(answer) = self.hears(landing, &seen) else { return Ok(Comes::Again) };
                 self.same_request(request)?;
                 Ok(Comes::Told(answer))
             }
             Joined::Stranger(flight) => {
                 // Until its attempt is on record, it may still make way for this one.
-                if self.in_time(flight.begins()).await? {
+                if self.waits(flight.begins()).await? {
                     if let Some(details) = self.in_time(self.details()).await?? {
                         self.same_request(Stored::of(&details))?;
                     }
                     // On record is something else by now, which it has to hear of first.
-                    self.in_time(flight.landed()).await?;
+                    self.waits(flight.landed()).await?;
                 }
                 Ok(Comes::Again)
             }
         }
     }
 
-    /// Waits for what others do, until it is too late.
+    /// Waits for others, until it is too late, or its scope has ended.
+    async fn waits<T, E>(&self, others: impl Future<Output = T>) -> Result<T, RunError<V, E>> {
+        let others = async {
+            match &self.options.scope {
+                Some(scope) => wake::unless(others, scope.ends()).await,
+                None => Some(others.await),
+            }
+        };
+        self.in_time(others).await?.ok_or_else(|| Rejection::ScopeEnded.into())
+    }
+
+    /// What others do, unless it is too late.
     async fn in_time<T, E>(&self, others: impl Future<Output = T>) -> Result<T, RunError<V, E>> {
         match self.options.deadline {
             None => Ok(others.await),

@@ -289,9 +289,9 @@ impl<K: TaskId, V: TaskOutput> Scope<K, V> {
 
     /// As [`Ledger::task`], within this scope: what is launched is one of its children, recorded as such.
     /// A [`run`](Task::run) ends with its caller, as with
-    /// [`cancel_with_caller`](Task::cancel_with_caller), since that is a part of the scope. Once it
-    /// is at the id it runs within the scope until it has its answer, also between two attempts; while it only waits
-    /// for others it does not, and is [rejected](crate::Rejection::ScopeEnded) when the scope ends.
+    /// [`cancel_with_caller`](Task::cancel_with_caller), since that is a part of the scope. It
+    /// runs within the scope while it has an attempt, or is to have another one, and so does its probe; while it only
+    /// waits for others it does not, and is [rejected](crate::Rejection::ScopeEnded) when the scope ends.
     ///
     /// # Examples
     ///

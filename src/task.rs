@@ -105,8 +105,8 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// happened after all: it is [`OnCrash::Ask`] from now on. (Another policy after that wins, and then nobody
     /// is asked.) Its context has the effect key that the attempt had. It is dropped at the [`timeout`](Self::timeout) and the
     /// [`deadline`](Self::deadline), when the id is [cancelled](Ledger::cancel), when its caller is dropped
-    /// and wanted to [cancel with that](Self::cancel_with_caller), and when the ledger is closed: then it
-    /// has found out nothing. What happens to the id while it is asked comes first: a verdict, an attempt of
+    /// and wanted to [cancel with that](Self::cancel_with_caller), when its scope ends, and when the ledger is
+    /// closed: then it has found out nothing. What happens to the id while it is asked comes first: a verdict, an attempt of
     /// somebody else. It must not [run](Ledger::run) its own id: it would wait for itself, for ever.
     pub fn probe<P, F>(mut self, probe: P) -> Self
     where

@@ -10,9 +10,10 @@ use crate::foreign::Contained;
 use crate::id::TaskId;
 use crate::index::Seen;
 use crate::ledger::TaskOutput;
+use crate::scope::Membership;
 use crate::state::{Attempt, Cell, Failure, SeqNo, TaskState};
 use crate::submission::Begin;
-use crate::sync::{Arc, lock};
+use crate::sync::{Arc, Mutex, lock};
 use crate::task::Start;
 use crate::wake;
 use std::fmt;
@@ -56,6 +57,8 @@ pub(super) struct Drive<'a, K, V, W, E> {
     /// The first attempt of this run.
     first: Arc<OnceLock<tracing::Span>>,
     pub(super) tells: Tells,
+    /// While it has an attempt, or is to have another one, it is within its scope; the last to be dropped.
+    member: Arc<Mutex<Option<Membership>>>,
 }
 
 impl<'a, K, V, W, F, E> Drive<'a, K, V, W, E>
@@ -67,8 +70,8 @@ where
     E: fmt::Debug + Send + 'static,
 {
     pub(super) fn new(run: Run<K, V, W>, begun: &'a Begun, retry: Retry<E>) -> Self {
-        let (first, tells) = (Arc::default(), Tells::default());
-        Self { run, begun, retry, own: None, found: None, last: None, first, tells }
+        let (first, tells, member) = (Arc::default(), Tells::default(), Arc::default());
+        Self { run, begun, retry, own: None, found: None, last: None, first, tells, member }
     }
 
     /// Until there is an answer.
@@ -216,6 +219,11 @@ where
         self.tells.left = self.begun.latest();
     }
 
+    fn leave_scope(&self) {
+        let member = lock(&self.member).take();
+        drop(member);
+    }
+
     pub(super) fn take_last(&mut self) -> Option<RunError<V, E>> {
         self.last.take().and_then(Contained::into_inner)
     }
@@ -249,6 +257,8 @@ where
 
     /// Waits for an attempt or a revoke that is not one of this run; its answer, if it was an attempt.
     async fn wait_for_other(&mut self, seen: &Seen) -> Result<Option<Claim<V>>, RunError<V, E>> {
+        // What it waits for need not be within its scope.
+        self.leave_scope();
         let runs = seen.cell.state == TaskState::Running;
         if runs {
             if let Some(details) = self.details().await? {
@@ -275,7 +285,7 @@ where
                 if released || ended_with_its_caller(&failure) {
                     return Ok(None);
                 }
-                self.tells.whom = Whom::Before(details.cell.seq, seen.key);
+                self.tells.whom = Whom::Before(details.cell, seen.key);
                 Err(RunError::Told { failure, kind: ClaimKind::Joined })
             }
             TaskState::NotFound
@@ -321,7 +331,15 @@ where
         let (ledger, id) = (run.ledger.clone(), Arc::clone(&run.id));
         let (encoded, flight) = (run.encoded.clone(), self.begun.flight());
         let (of_all, begins) = (Arc::clone(&self.first), Arc::clone(&own));
+        let (scope, member) = (run.options.scope.clone(), Arc::clone(&self.member));
+        let name = run.name();
         let began = Box::new(move |began: Began| {
+            // The attempt is within it as well, until its end.
+            if let Some(scope) = scope {
+                let joined = scope.join(name, &Arc::default());
+                let before = std::mem::replace(&mut *lock(&member), joined);
+                drop(before);
+            }
             flight.began(began.cell);
             let Began { cell, since, .. } = began;
             let _ = begins.set(Own { attempt: cell.attempt, since });
@@ -355,7 +373,7 @@ where
             }
         }
         if let Some(end) = control.end() {
-            self.tells.whom = Whom::Before(end.seq, None);
+            self.tells.whom = Whom::Before(end, None);
         }
         ended.map_err(AttemptError::without_future)
     }

@@ -10,12 +10,15 @@ use crate::foreign::{Contained, drop_caught};
 use crate::id::TaskId;
 use crate::index::Seen;
 use crate::ledger::TaskOutput;
+use crate::scope::Membership;
 use crate::state::{Event, Failure, Output, SeqNo, TaskState};
 use crate::submission::Request;
 use crate::sync::{Arc, lock};
 use crate::wake;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::task;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -86,7 +89,7 @@ where
         if let Some(last) = self.take_last() {
             // What ended with its caller is nobody's failure: who came before that of this run is told that.
             if !ended_with_its_caller(&failure) {
-                self.tells.whom = Whom::Before(details.cell.seq, seen.key);
+                self.tells.whom = Whom::Before(details.cell, seen.key);
                 self.tells.failure = Some(failure);
             }
             return Err(last);
@@ -190,7 +193,11 @@ where
             Context::after_crash(&run.ledger, Arc::clone(&run.id), run.encoded.clone(), details);
         // In a task of its own: one that panics has found out nothing.
         let asked = async move { probe(context).await };
-        let asked = tokio::spawn(asked.instrument(tracing::Span::current()));
+        let asked = asked.instrument(tracing::Span::current());
+        // Within its scope until all is gone that it holds.
+        let member = run.options.scope.as_ref();
+        let member = member.and_then(|scope| scope.join(run.name(), &Arc::default()));
+        let asked = tokio::spawn(Asked { asked: Box::pin(asked), _member: member });
         let stop = asked.abort_handle();
         let timeout = run.options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let until = [timeout, run.options.deadline].into_iter().flatten().min();
@@ -233,6 +240,21 @@ where
             Ok(()) | Err(ChangeError::Refused { .. }) => Ok(Look::Again),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A probe that is asked.
+struct Asked<T> {
+    asked: Pin<Box<dyn Future<Output = T> + Send>>,
+    /// Dropped after it.
+    _member: Option<Membership>,
+}
+
+impl<T> Future for Asked<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<T> {
+        self.asked.as_mut().poll(context)
     }
 }
 

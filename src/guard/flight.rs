@@ -26,7 +26,7 @@ use crate::index::{Index, Seen};
 use crate::ledger::TaskOutput;
 use crate::sabotage::{self, Sabotage};
 use crate::scope::Node;
-use crate::state::{Cell, Failure, Fingerprint, SeqNo, TaskState, Timestamp};
+use crate::state::{Cell, Failure, Fingerprint, TaskState, Timestamp};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
@@ -70,9 +70,9 @@ pub(super) enum Whom {
     /// It is of its caller alone: the others look again.
     #[default]
     Nobody,
-    /// Those who came before the record at this position, which may be of something that was noted of the
-    /// failure: so not those who have found the failure of this attempt.
-    Before(SeqNo, Option<AttemptKey>),
+    /// Those who came before the id was like this. Its last record may be of something that was noted of the
+    /// failure: so not those who have found the same failure, which is that of this key.
+    Before(Cell, Option<AttemptKey>),
     All,
 }
 
@@ -81,9 +81,9 @@ impl Whom {
     pub(super) fn has(self, seen: &Seen) -> bool {
         match self {
             Self::Nobody => false,
-            Self::Before(seq, key) => {
-                let found =
-                    seen.cell.state == TaskState::Failed && key.is_some() && seen.key == key;
+            Self::Before(Cell { attempt, seq, .. }, key) => {
+                let failed = seen.cell.state == TaskState::Failed;
+                let found = failed && seen.cell.attempt == attempt && seen.key == key;
                 (seen.cell.seq < seq && !found) || sabotage::is(Sabotage::TellOldNews)
             }
             Self::All => true,
@@ -443,7 +443,7 @@ impl Drop for Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Attempt;
+    use crate::state::{Attempt, SeqNo};
 
     /// An id looks the same before its first attempt and after it was forgotten, so who came then was told
     /// of the failure before.

@@ -196,9 +196,13 @@ impl Node {
     pub(super) fn names(&self) -> Vec<String> {
         let members: Vec<Name> =
             lock(&self.state).members.values().map(|member| member.name.clone()).collect();
-        // A run is there beside its attempt.
-        let names: BTreeSet<String> = members.iter().map(ToString::to_string).collect();
-        names.into_iter().collect()
+        // A run is there beside its attempt, or its probe.
+        let mut ids = BTreeSet::new();
+        let mut first = |name: &Name| match name {
+            Name::Place(_) => true,
+            Name::Id(_, id) => ids.insert(id.as_bytes().to_vec()),
+        };
+        members.into_iter().filter(|name| first(name)).map(|name| name.to_string()).collect()
     }
 
     /// Until nothing runs within it.

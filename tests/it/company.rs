@@ -1,13 +1,15 @@
 //! Who waits for a run that pauses, or whose scope ends: each answer is one to its call, and nobody is told of
 //! somebody else's leaving as a failure.
 
-use crate::support::{Call, Hand, Hooked, Tasks, Then, fresh, name, never, ok, open, soon, until};
+use crate::support::{
+    Call, Hand, Hooked, Tasks, Then, crashed, fresh, name, never, ok, open, soon, until,
+};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use taskledger::{
-    Claim, ClaimKind, Failure, MemoryJournal, Queue, ReadError, Rejection, Retry, RunError,
+    Claim, ClaimKind, Failure, Landed, MemoryJournal, Queue, ReadError, Rejection, Retry, RunError,
     TaskState,
 };
 use tokio::sync::oneshot;
@@ -243,4 +245,57 @@ async fn a_run_is_within_its_scope_between_two_attempts_as_well() {
     soon(root.end()).await;
     assert_eq!(Arc::strong_count(&held), 1);
     assert!(matches!(soon(run).await.unwrap(), Err(RunError::Failed("no"))));
+}
+
+/// The scope ended while what its run had asked was still at work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_is_within_its_scope() {
+    let (ledger, _) = crashed("a").await;
+    let root = ledger.scope();
+    let scope = root.clone();
+    let (asked, is_asked) = oneshot::channel();
+    let over = Arc::new(AtomicBool::new(false));
+    let tells = Arc::clone(&over);
+    let run = tokio::spawn(async move {
+        let probe = move |_| async move {
+            asked.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            tells.store(true, Ordering::SeqCst);
+            std::future::pending::<Landed<u32>>().await
+        };
+        scope.task(name("a")).probe(probe).run(|_| ok(1)).await
+    });
+    soon(is_asked).await.unwrap();
+    soon(root.end()).await;
+    assert!(over.load(Ordering::SeqCst));
+    let answer = soon(run).await.unwrap();
+    assert!(matches!(answer, Err(RunError::Rejected(Rejection::ScopeEnded))), "{answer:?}");
+}
+
+/// A join of the scope waited for an attempt of somebody else.
+#[tokio::test]
+async fn a_run_that_only_waits_is_not_within_its_scope() {
+    let (ledger, _) = fresh().await;
+    ledger.launch(name("a"), never()).await.unwrap();
+    let root = ledger.scope();
+    let scope = root.clone();
+    let run = tokio::spawn(async move { scope.task(name("a")).run(|_| ok(1)).await });
+    yields().await;
+    assert_eq!(root.running(), Vec::<String>::new());
+    let children: Vec<_> =
+        (0..3).map(|_| root.spawn(std::future::pending::<()>()).unwrap()).collect();
+    assert_eq!(root.running().len(), 3, "each of one place");
+    drop(children);
+    soon(root.join()).await;
+    let answer = soon(run).await.unwrap();
+    assert!(matches!(answer, Err(RunError::Rejected(Rejection::ScopeEnded))), "{answer:?}");
+    // What has succeeded is told all the same.
+    let root = ledger.scope();
+    let scope = root.clone();
+    ledger.mark_succeeded(name("b")).await.unwrap();
+    soon(root.end()).await;
+    for _ in 0..100 {
+        let claim = scope.task(name("b")).run(|_| ok(1)).await.unwrap();
+        assert_eq!(claim.kind, ClaimKind::Replayed);
+    }
 }
