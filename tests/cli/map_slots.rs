@@ -140,11 +140,6 @@ fn a_run_does_not_wait_for_itself() {
             format!("was itself started by what an earlier run has left running of {number}: ");
         assert!(said.contains(&of) && said.ends_with("code 75\n"), "{said}");
     }
-    // Nor for the run by which it is waited for.
-    let words = ["--any-command", "--", program, "exec", "-l", own, "--wait", "c", "--", "true"];
-    let done = mapped(&ledger, b"{}\n", &words).expect(1);
-    assert!(done.err.contains("ledger is in use by process "), "{done:?}");
-    assert!(done.err.contains(", which has started this and waits for it\n"), "{done:?}");
 }
 
 /// Everything up to these words.

@@ -2,7 +2,6 @@
 
 use crate::args::ExecArgs;
 use crate::command::{NOT_RUN, Why, code_of, command, failure_of, not_started};
-use crate::processes;
 use crate::signals::Signals;
 use crate::slots::{Slot, Slots, Started, at_work, tell};
 use crate::terminal::{Done, Failure, Told, chain, ends};
@@ -50,10 +49,6 @@ async fn exec(args: &ExecArgs) -> Result<Told, Failure> {
     let wait = args.wait.unwrap_or(Duration::ZERO);
     let mut opened = Tasks::builder().lock_wait(Duration::ZERO).open(&args.ledger).await;
     if let Err(error @ OpenError::Locked { .. }) = &opened {
-        if waits_for_us(error) {
-            let why = format!("{id}: {}, which has started this and waits for it", chain(error));
-            return Ok((ExitCode::from(IN_USE), vec![why]));
-        }
         if !wait.is_zero() {
             tell(format!("{id}: waiting: {}", chain(error)));
             opened = Tasks::builder().lock_wait(wait).open(&args.ledger).await;
@@ -79,13 +74,6 @@ async fn exec(args: &ExecArgs) -> Result<Told, Failure> {
     let (code, mut words) = ended?;
     words.extend(closed.err().map(|error| chain(&error)));
     Ok((code, words))
-}
-
-/// Whether who has the ledger waits for the end of this process.
-fn waits_for_us(error: &OpenError) -> bool {
-    let OpenError::Locked { holder, .. } = error else { return false };
-    let holder = holder.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    holder.is_some_and(|holder| processes::ancestors().contains(&holder))
 }
 
 async fn guarded(

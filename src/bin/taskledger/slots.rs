@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger, TaskState};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 /// The name of the directory in that of the ledger.
 const NAME: &str = "commands";
@@ -101,7 +102,10 @@ impl Slots {
             let of_all = left_of_all(&path.join(ONE_FOR_ALL)).map_err(failed)?;
             if look.paths.is_empty() && of_all.is_none() {
                 if told.is_some() {
-                    tell(format!("they have ended, after {:.1} s", since.elapsed().as_secs_f64()));
+                    drop(tell(format!(
+                        "they have ended, after {:.1} s",
+                        since.elapsed().as_secs_f64()
+                    )));
                 }
                 break;
             }
@@ -119,13 +123,15 @@ impl Slots {
                     "commands of an earlier run are still running: {whose}; wait for them, or end them"
                 )));
             }
-            if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
-                told = Some(Instant::now());
-                tell(format!(
+            let again =
+                |(said, at): &(JoinHandle<()>, Instant)| said.is_finished() && at.elapsed() >= TOLD;
+            if told.as_ref().is_none_or(again) {
+                let said = tell(format!(
                     "waiting for commands of an earlier run, {} s so far: {whose}; if they are not to go \
                      on, end them",
                     since.elapsed().as_secs(),
                 ));
+                told = Some((said, Instant::now()));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK);
@@ -337,8 +343,8 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Signals are to be heard, whether or not anybody reads.
-pub(crate) fn tell(what: String) {
-    drop(tokio::spawn(print(complaint(&what))));
+pub(crate) fn tell(what: String) -> JoinHandle<()> {
+    tokio::spawn(print(complaint(&what)))
 }
 
 /// A slot whose command has not been started yet.
@@ -424,7 +430,7 @@ async fn named_by_now() -> Arc<Named> {
     }
     let began = Instant::now();
     let look = || processes::by_variable(VARIABLE.as_bytes());
-    let all = beside(look).await.unwrap_or_default();
+    let all = beside(look).await.unwrap_or_else(look);
     let all = Arc::new(all);
     *last = Some((began, Arc::clone(&all)));
     all
