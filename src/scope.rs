@@ -290,8 +290,9 @@ impl<K: TaskId, V: TaskOutput> Scope<K, V> {
     /// As [`Ledger::task`], within this scope: what is launched is one of its children, recorded as such.
     /// A [`run`](Task::run) ends with its caller, as with
     /// [`cancel_with_caller`](Task::cancel_with_caller), since that is a part of the scope. It
-    /// runs within the scope while it has an attempt, or is to have another one, and so does its probe; while it only
-    /// waits for others it does not, and is [rejected](crate::Rejection::ScopeEnded) when the scope ends.
+    /// runs within the scope from when it asks its probe, or is to have an attempt, until all that it holds is gone;
+    /// then it answers. While it only waits for others it does not, and is
+    /// [rejected](crate::Rejection::ScopeEnded) when the scope ends.
     ///
     /// # Examples
     ///

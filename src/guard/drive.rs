@@ -13,7 +13,7 @@ use crate::ledger::TaskOutput;
 use crate::scope::Membership;
 use crate::state::{Attempt, Cell, Failure, SeqNo, TaskState};
 use crate::submission::Begin;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, lock};
 use crate::task::Start;
 use crate::wake;
 use std::fmt;
@@ -57,8 +57,9 @@ pub(super) struct Drive<'a, K, V, W, E> {
     /// The first attempt of this run.
     first: Arc<OnceLock<tracing::Span>>,
     pub(super) tells: Tells,
-    /// While it has an attempt, or is to have another one, it is within its scope; the last to be dropped.
-    member: Arc<Mutex<Option<Membership>>>,
+    /// Within its scope it asks its probe, begins its attempts, and does what comes of that, but for waiting for
+    /// others. The last to be dropped.
+    member: Option<Arc<Membership>>,
 }
 
 impl<'a, K, V, W, F, E> Drive<'a, K, V, W, E>
@@ -70,8 +71,8 @@ where
     E: fmt::Debug + Send + 'static,
 {
     pub(super) fn new(run: Run<K, V, W>, begun: &'a Begun, retry: Retry<E>) -> Self {
-        let (first, tells, member) = (Arc::default(), Tells::default(), Arc::default());
-        Self { run, begun, retry, own: None, found: None, last: None, first, tells, member }
+        let (first, tells) = (Arc::default(), Tells::default());
+        Self { run, begun, retry, own: None, found: None, last: None, first, tells, member: None }
     }
 
     /// Until there is an answer.
@@ -136,7 +137,7 @@ where
             if self.run.options.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(self.too_late());
             }
-            let ended = self.attempt(seen.cell.seq).await;
+            let ended = self.attempt(seen.cell).await;
             let (error, again) = match ended {
                 Ok(value) => return Ok(Claim { kind: ClaimKind::Executed, value: Some(value) }),
                 Err(AttemptError::Refused { .. }) => continue,
@@ -198,6 +199,9 @@ where
                 Err(RunError::Cancelled(reason.clone()))
             }
             Some(Stop::ScopeEnded) => Err(self.rejected(Rejection::ScopeEnded)),
+            None if self.run.options.scope.as_ref().is_some_and(|scope| scope.is_ending()) => {
+                Err(self.rejected(Rejection::ScopeEnded))
+            }
             None if self.last.is_none() => Ok(()),
             None => match self.run.ledger.shared().submissions.rejection() {
                 Some(reason) => Err(reason.into()),
@@ -219,9 +223,13 @@ where
         self.tells.left = self.begun.latest();
     }
 
-    fn leave_scope(&self) {
-        let member = lock(&self.member).take();
-        drop(member);
+    /// What it does from now on is done within its scope, if it has one, and that takes it still.
+    pub(super) fn enters_scope(&mut self) -> Result<Option<Arc<Membership>>, Rejection> {
+        if let (None, Some(scope)) = (&self.member, &self.run.options.scope) {
+            let member = scope.join(self.run.name(), &Arc::default());
+            self.member = Some(Arc::new(member.ok_or(Rejection::ScopeEnded)?));
+        }
+        Ok(self.member.clone())
     }
 
     pub(super) fn take_last(&mut self) -> Option<RunError<V, E>> {
@@ -258,7 +266,7 @@ where
     /// Waits for an attempt or a revoke that is not one of this run; its answer, if it was an attempt.
     async fn wait_for_other(&mut self, seen: &Seen) -> Result<Option<Claim<V>>, RunError<V, E>> {
         // What it waits for need not be within its scope.
-        self.leave_scope();
+        self.member = None;
         let runs = seen.cell.state == TaskState::Running;
         if runs {
             if let Some(details) = self.details().await? {
@@ -299,7 +307,13 @@ where
 
     /// What is known of the id. Whatever its company is told next is of that request.
     pub(super) async fn details(&mut self) -> Result<Option<TaskDetails>, RunError<V, E>> {
-        let details = self.run.details().await?;
+        // Too late for another attempt, it has an answer; without one, what is known may be one.
+        let until = self.last.as_ref().and(self.run.options.deadline);
+        let Some(details) = self.begun.unless_stopped(until, self.run.details()).await else {
+            self.goes_on()?;
+            return Err(self.too_late());
+        };
+        let details = details?;
         self.tells.request = details.as_ref().and_then(Stored::of);
         Ok(details)
     }
@@ -309,13 +323,18 @@ where
         self.run.replay(kind, details)
     }
 
-    /// One attempt, to its end, if the id is still as it was when its last record was this.
-    async fn attempt(&mut self, judged: SeqNo) -> Result<V, AttemptError<(), V, E>> {
+    /// One attempt, to its end, if the id is still as it was, and it is not stopped before it is submitted:
+    /// refused otherwise.
+    async fn attempt(&mut self, was: Cell) -> Result<V, AttemptError<(), V, E>> {
+        if let Err(reason) = self.enters_scope() {
+            return Err(AttemptError::Rejected { reason, future: () });
+        }
         let run = &self.run;
         let run_has_fingerprint = run.options.fingerprint.is_some();
         let seat = Seat::take(run.ledger.shared());
         let control = Arc::clone(seat.control());
-        self.begun.starts(&seat);
+        let before = self.begun.starts(&seat);
+        let key = seat.key();
         let (slot, own) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let (work, told) = (Arc::clone(&run.work), Arc::clone(&slot));
         let future = async move {
@@ -331,15 +350,7 @@ where
         let (ledger, id) = (run.ledger.clone(), Arc::clone(&run.id));
         let (encoded, flight) = (run.encoded.clone(), self.begun.flight());
         let (of_all, begins) = (Arc::clone(&self.first), Arc::clone(&own));
-        let (scope, member) = (run.options.scope.clone(), Arc::clone(&self.member));
-        let name = run.name();
         let began = Box::new(move |began: Began| {
-            // The attempt is within it as well, until its end.
-            if let Some(scope) = scope {
-                let joined = scope.join(name, &Arc::default());
-                let before = std::mem::replace(&mut *lock(&member), joined);
-                drop(before);
-            }
             flight.began(began.cell);
             let Began { cell, since, .. } = began;
             let _ = begins.set(Own { attempt: cell.attempt, since });
@@ -351,7 +362,7 @@ where
             seat: Some(seat),
             begin: Begin {
                 fingerprint: run.options.fingerprint,
-                after: Some(judged),
+                after: Some(was.seq),
                 settled: matches!(self.found, Some((_, Found::Nothing))),
                 ..Begin::default()
             },
@@ -361,10 +372,19 @@ where
             ..Start::new(&*run.id, Kind::Launch, attempt::launch_succeeded)
         };
         let (reply, end) = oneshot::channel();
-        let ended = match run.ledger.start(start, future, Waiter::End(reply)).await {
-            Ok(()) => end.await.unwrap_or(Err(AttemptError::Lost)),
-            Err(not) => Err(not.into_attempt_error()),
+        let starts = run.ledger.start(start, future, Waiter::End(reply));
+        // Nothing is submitted while it waits for room.
+        let ended = match self.begun.unless_stopped(run.options.deadline, starts).await {
+            Some(Ok(())) => {
+                let ended = end.await.unwrap_or(Err(AttemptError::Lost));
+                ended.map_err(AttemptError::without_future)
+            }
+            Some(Err(not)) => Err(not.into_attempt_error().without_future()),
+            None => Err(AttemptError::Refused { state: was.state, future: () }),
         };
+        if let Err(AttemptError::Refused { .. }) = ended {
+            self.begun.never_began(before);
+        }
         if let Some(own) = own.get() {
             self.own = Some(*own);
             // Without one of its own it serves the request that is on record.
@@ -373,9 +393,9 @@ where
             }
         }
         if let Some(end) = control.end() {
-            self.tells.whom = Whom::Before(end, None);
+            self.tells.whom = Whom::Before(end, Some(key));
         }
-        ended.map_err(AttemptError::without_future)
+        ended
     }
 }
 

@@ -152,8 +152,8 @@ where
     /// After the last attempt: a next run is not to begin with finding that out.
     pub(super) async fn give_up_if_worn(&mut self, left: u32) {
         let Some(own) = self.own.filter(|own| self.run.is_worn(*own, left)) else { return };
-        let details = self.details().await;
-        let Ok(Some(details)) = details else { return };
+        let read = self.begun.unless_stopped(None, self.run.details::<E>()).await;
+        let Some(Ok(Some(details))) = read else { return };
         let same = (details.attempt(), details.since) == (own.attempt, own.since);
         if same && details.failure.as_ref().is_some_and(|failure| !is_verdict(failure)) {
             // If not now, the next run does.
@@ -186,6 +186,7 @@ where
 
     /// Asks the probe, which has no more time than an attempt; `None` if it is stopped.
     async fn ask(&mut self, details: &TaskDetails) -> Result<Option<Found>, RunError<V, E>> {
+        let member = self.enters_scope()?;
         let run = &self.run;
         let probe = lock(&run.options.probe).take().and_then(Contained::into_inner);
         let Some(probe) = probe else { return Ok(Some(Found::Unknown)) };
@@ -194,9 +195,7 @@ where
         // In a task of its own: one that panics has found out nothing.
         let asked = async move { probe(context).await };
         let asked = asked.instrument(tracing::Span::current());
-        // Within its scope until all is gone that it holds.
-        let member = run.options.scope.as_ref();
-        let member = member.and_then(|scope| scope.join(run.name(), &Arc::default()));
+        // Aborted, it may outlive the run for a moment.
         let asked = tokio::spawn(Asked { asked: Box::pin(asked), _member: member });
         let stop = asked.abort_handle();
         let timeout = run.options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -247,7 +246,7 @@ where
 struct Asked<T> {
     asked: Pin<Box<dyn Future<Output = T> + Send>>,
     /// Dropped after it.
-    _member: Option<Membership>,
+    _member: Option<Arc<Membership>>,
 }
 
 impl<T> Future for Asked<T> {

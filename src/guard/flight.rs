@@ -319,11 +319,11 @@ impl Begun {
         at.seen
     }
 
-    /// This attempt is about to be submitted.
-    pub(super) fn starts(&self, seat: &Seat) {
+    /// This attempt is about to be submitted; the one before it.
+    pub(super) fn starts(&self, seat: &Seat) -> Option<AttemptKey> {
         let mut at = lock(&self.flight.at);
         at.seen.key = Some(seat.key());
-        at.latest = at.seen.key;
+        let before = at.latest.replace(seat.key());
         at.control = Some(Arc::clone(seat.control()));
         drop(at);
         // Whoever stops it now finds the control; whoever did before is found here.
@@ -333,6 +333,12 @@ impl Begun {
             // It is not taken any more.
             Some(Stop::ScopeEnded) | None => {}
         }
+        before
+    }
+
+    /// The latest is not on record, nor will it be; this was before it.
+    pub(super) fn never_began(&self, before: Option<AttemptKey>) {
+        lock(&self.flight.at).latest = before;
     }
 
     /// What comes of the run, which hears of the end of its scope whatever it waits for.

@@ -2,15 +2,15 @@
 //! somebody else's leaving as a failure.
 
 use crate::support::{
-    Call, Hand, Hooked, Tasks, Then, crashed, fresh, name, never, ok, open, soon, until,
+    Call, Gate, Hand, Hooked, Tasks, Then, crashed, fresh, name, never, ok, open, soon, until,
 };
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use taskledger::{
-    Claim, ClaimKind, Failure, Landed, MemoryJournal, Queue, ReadError, Rejection, Retry, RunError,
-    TaskState,
+    Claim, ClaimKind, Failure, Landed, MemoryJournal, OnFailure, Queue, ReadError, Rejection,
+    Retry, RunError, Task, TaskState,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -289,6 +289,15 @@ async fn a_run_that_only_waits_is_not_within_its_scope() {
     soon(root.join()).await;
     let answer = soon(run).await.unwrap();
     assert!(matches!(answer, Err(RunError::Rejected(Rejection::ScopeEnded))), "{answer:?}");
+    // Nor is it when others have taken it up between two attempts.
+    let root = ledger.scope();
+    let scope = root.clone();
+    let run = tokio::spawn(async move { fails(scope.task(name("c"))).await });
+    until(|| ledger.query_task_state_quick("c") == TaskState::Failed).await;
+    ledger.launch(name("c"), never()).await.unwrap();
+    soon(root.join()).await;
+    let answer = soon(run).await.unwrap();
+    assert!(matches!(answer, Err(RunError::Failed(_))), "{answer:?}");
     // What has succeeded is told all the same.
     let root = ledger.scope();
     let scope = root.clone();
@@ -298,4 +307,257 @@ async fn a_run_that_only_waits_is_not_within_its_scope() {
         let claim = scope.task(name("b")).run(|_| ok(1)).await.unwrap();
         assert_eq!(claim.kind, ClaimKind::Replayed);
     }
+}
+
+/// It had not, if it ended while the start of an attempt was being recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_scope_waits_for_what_a_run_holds_whenever_it_comes() {
+    struct Slow(Arc<AtomicBool>);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(200));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    for retried in [false, true] {
+        let (journal, gate, armed) = Hooked::gated(&MemoryJournal::new());
+        let ledger = open(journal).await;
+        let root = ledger.scope();
+        let scope = root.clone();
+        let dropped = Arc::new(AtomicBool::new(false));
+        let slow = Slow(Arc::clone(&dropped));
+        armed.store(!retried, Ordering::SeqCst);
+        let run = tokio::spawn(async move {
+            let work = move |_| {
+                let _holds = &slow;
+                async { Err::<u32, _>("no") }
+            };
+            scope.task(name("a")).retry(pauses(Duration::from_millis(100))).run(work).await
+        });
+        if retried {
+            until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+            armed.store(true, Ordering::SeqCst);
+        }
+        soon(gate.somebody_waits()).await;
+        let watches = Arc::clone(&dropped);
+        let ends = tokio::spawn(async move {
+            root.end().await;
+            watches.load(Ordering::SeqCst)
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        gate.open();
+        assert!(soon(ends).await.unwrap(), "{retried}");
+        soon(run).await.unwrap().unwrap_err();
+    }
+}
+
+/// A join waited for the probe, and cut the run off before anything came of its answer.
+#[tokio::test]
+async fn a_join_of_the_scope_waits_for_what_comes_of_a_probe() {
+    for landed in [Landed::No, Landed::Yes(Some(5))] {
+        let (ledger, _) = crashed("a").await;
+        let root = ledger.scope();
+        let scope = root.clone();
+        let (asked, is_asked) = oneshot::channel();
+        let (answer, answers) = oneshot::channel::<Landed<u32>>();
+        let run = tokio::spawn(async move {
+            let probe = move |_| async move {
+                asked.send(()).unwrap();
+                answers.await.unwrap()
+            };
+            scope.task(name("a")).probe(probe).run(|_| ok(1)).await
+        });
+        soon(is_asked).await.unwrap();
+        let joins = tokio::spawn(root.join());
+        yields().await;
+        let expected = match landed {
+            Landed::Yes(_) => (ClaimKind::Replayed, Some(5)),
+            _ => (ClaimKind::Executed, Some(1)),
+        };
+        answer.send(landed).unwrap();
+        soon(joins).await.unwrap();
+        assert_eq!(ledger.query_task_state_quick("a"), TaskState::Succeeded);
+        let claim = soon(run).await.unwrap().unwrap();
+        assert_eq!((claim.kind, claim.value), expected);
+    }
+}
+
+/// What a run waits for while the disk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// Room in the queue of the writer, for its first attempt.
+    First,
+    /// What is known of its failure.
+    Reads,
+    /// Room, for its second attempt.
+    Again,
+}
+
+/// The disk stands, others have all the room, and the run of "a" that `runs` has begun waits.
+async fn without_room<T>(waits: Waits, runs: impl FnOnce(&Tasks) -> T) -> (Tasks, Gate, T) {
+    let (reads, appends, armed) =
+        (Gate::default(), Gate::default(), Arc::new(AtomicBool::new(false)));
+    let (at_read, at_append, when) = (reads.clone(), appends.clone(), Arc::clone(&armed));
+    let mut read = 0;
+    let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
+        Call::Read => {
+            read += 1;
+            // The first one is before the pause.
+            if read == 2 { Then::Wait(at_read.clone()) } else { Then::GoOn }
+        }
+        Call::Append(_) if when.load(Ordering::SeqCst) => Then::Wait(at_append.clone()),
+        _ => Then::GoOn,
+    });
+    let ledger = Tasks::builder().max_pending(1).open_journal(journal).await.unwrap();
+    let launches = |id: String| {
+        let ledger = ledger.clone();
+        drop(tokio::spawn(async move { drop(ledger.launch(id, ok(1)).await) }));
+    };
+    let mut runs = Some(runs);
+    let mut begins = || runs.take().unwrap()(&ledger);
+    let early = (waits != Waits::First).then(&mut begins);
+    if early.is_some() {
+        until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+    }
+    armed.store(true, Ordering::SeqCst);
+    if waits == Waits::Again {
+        soon(reads.somebody_waits()).await;
+    }
+    launches(name("b"));
+    yields().await;
+    (0..3).for_each(|n| launches(format!("c{n}")));
+    yields().await;
+    reads.open();
+    soon(appends.somebody_waits()).await;
+    let run = early.unwrap_or_else(begins);
+    // The pause is over by then.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    (ledger, appends, run)
+}
+
+fn fails(task: Task<'_, String, u32>) -> impl Future<Output = Answer> {
+    task.retry(pauses(Duration::from_millis(100))).run(|_| async { Err(name("no")) })
+}
+
+/// A retry held up the end of its scope until the disk came back, a cancelled one its caller.
+#[tokio::test]
+async fn who_waits_for_room_can_be_stopped() {
+    for waits in [Waits::First, Waits::Reads, Waits::Again] {
+        let check = |answer: Answer, first: fn(&Answer) -> bool| match &answer {
+            Err(RunError::Failed(error)) if waits != Waits::First && error == "no" => {}
+            answer if waits == Waits::First && first(answer) => {}
+            _ => panic!("{waits:?}: {answer:?}"),
+        };
+        let (ledger, gate, (root, run)) = without_room(waits, |ledger| {
+            let root = ledger.scope();
+            let scope = root.clone();
+            (root, tokio::spawn(async move { fails(scope.task(name("a"))).await }))
+        })
+        .await;
+        soon(root.end()).await;
+        check(soon(run).await.unwrap(), |answer| {
+            matches!(answer, Err(RunError::Rejected(Rejection::ScopeEnded)))
+        });
+        let is = match waits {
+            Waits::First => TaskState::NotFound,
+            Waits::Reads | Waits::Again => TaskState::Failed,
+        };
+        assert_eq!(ledger.query_task_state_quick("a"), is);
+        gate.open();
+
+        let (ledger, gate, run) = without_room(waits, |ledger| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { fails(ledger.task(name("a"))).await })
+        })
+        .await;
+        ledger.cancel("a", "enough").unwrap();
+        let answer = soon(run).await.unwrap();
+        assert!(matches!(&answer, Err(RunError::Cancelled(why)) if why == "enough"), "{answer:?}");
+        gate.open();
+
+        let (_ledger, gate, run) = without_room(waits, |ledger| {
+            let ledger = ledger.clone();
+            let deadline = tokio::time::Instant::now() + Duration::from_millis(400);
+            tokio::spawn(async move { fails(ledger.task(name("a")).deadline(deadline)).await })
+        })
+        .await;
+        check(soon(run).await.unwrap(), |answer| matches!(answer, Err(RunError::TimedOut)));
+        gate.open();
+    }
+}
+
+/// Its last attempt was one that never began, and what it had failed with before was told to who had waited for it.
+#[tokio::test]
+async fn who_leaves_while_it_waits_for_room_has_left_its_failure_as_well() {
+    let (ledger, gate, (lead, other)) = without_room(Waits::Again, |ledger| {
+        let lead = ledger.clone();
+        let lead =
+            tokio::spawn(async move { fails(lead.task(name("a")).cancel_with_caller()).await });
+        let other = ledger.clone();
+        let other = tokio::spawn(async move {
+            until(|| other.query_task_state_quick("a") == TaskState::Failed).await;
+            other.task(name("a")).on_failure(OnFailure::Replay).run(|_| ok(2)).await
+        });
+        (lead, other)
+    })
+    .await;
+    lead.abort();
+    yields().await;
+    gate.open();
+    let claim = soon(other).await.unwrap().unwrap();
+    assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(2)));
+    drop(ledger);
+}
+
+/// It was taken for one that had been found before, since it has the same number.
+#[tokio::test]
+async fn a_failure_of_another_life_is_no_older_one() {
+    let (ledger, _) = crashed("a").await;
+    let (asked, is_asked) = oneshot::channel();
+    let (answer, answers) = oneshot::channel::<()>();
+    let lead = ledger.clone();
+    let lead = tokio::spawn(async move {
+        let probe = move |_| async move {
+            asked.send(()).unwrap();
+            answers.await.unwrap();
+            Landed::No
+        };
+        let task = lead.task(name("a")).probe(probe);
+        task.run(|_| async { Err::<u32, _>("mine") }).await
+    });
+    soon(is_asked).await.unwrap();
+    let joins = ledger.clone();
+    let joins = tokio::spawn(async move { joins.run(name("a"), |_| ok(9)).await });
+    yields().await;
+    ledger.forget("a").await.unwrap();
+    answer.send(()).unwrap();
+    assert!(matches!(soon(lead).await.unwrap(), Err(RunError::Failed("mine"))));
+    let told = soon(joins).await.unwrap();
+    let is_told = matches!(told, Err(RunError::Told { kind: ClaimKind::Joined, .. }));
+    assert!(is_told, "{told:?}");
+}
+
+/// It gave up an id on record, and asked a probe.
+#[tokio::test]
+async fn a_run_in_a_scope_that_has_ended_does_nothing() {
+    let (ledger, _) = crashed("a").await;
+    let root = ledger.scope();
+    let scope = root.clone();
+    soon(root.end()).await;
+    let asked = Arc::new(AtomicBool::new(false));
+    let asks = Arc::clone(&asked);
+    let probe = move |_| async move {
+        asks.store(true, Ordering::SeqCst);
+        Landed::<u32>::No
+    };
+    let answers = [
+        soon(scope.task(name("a")).max_attempts(NonZero::new(1).unwrap()).run(|_| ok(1))).await,
+        soon(scope.task(name("a")).probe(probe).run(|_| ok(1))).await,
+    ];
+    for answer in answers {
+        assert!(matches!(answer, Err(RunError::Rejected(Rejection::ScopeEnded))), "{answer:?}");
+    }
+    let failure = ledger.record("a").await.unwrap().unwrap().failure;
+    assert_eq!(failure, Some(Failure::Crashed));
+    assert!(!asked.load(Ordering::SeqCst));
 }
