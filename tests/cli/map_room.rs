@@ -4,7 +4,7 @@ use crate::map::{feed, map, mapped, numbers, scratch, succeeded, until};
 use crate::{Run, on};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -62,37 +62,60 @@ fn any_number_of_jobs_is_taken() {
     }
 }
 
-/// The program as another user, who may have so many processes.
-fn limited(uid: u32, limit: u64, program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
-    command.args(["--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]);
-    command.args(["prlimit".to_owned(), format!("--nproc={limit}")]).arg(program);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.current_dir("/");
-    command
+/// A user of whom nobody else has processes, and what that one has.
+struct Other {
+    uid: u32,
+    _dir: tempfile::TempDir,
+    ledger: PathBuf,
+    program: PathBuf,
+}
+
+impl Other {
+    /// `None` for whoever cannot become another user, which is said.
+    fn user(of: u32) -> Option<Self> {
+        if !rustix::process::getuid().is_root() {
+            let told = b"SKIPPED: a limit of processes: only root can become another user\n";
+            std::io::stderr().write_all(told).unwrap();
+            return None;
+        }
+        let uid = of + std::process::id() % 1000;
+        let (dir, ledger) = scratch();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = dir.path().join("taskledger");
+        std::fs::copy(env!("CARGO_BIN_EXE_taskledger"), &program).unwrap();
+        chown(dir.path(), Some(uid), Some(uid)).unwrap();
+        Some(Self { uid, _dir: dir, ledger, program })
+    }
+
+    /// The program, with so many processes at most.
+    fn limited(&self, limit: u64) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={}", self.uid), format!("--regid={}", self.uid)]);
+        command.args(["--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]);
+        command.args(["prlimit".to_owned(), format!("--nproc={limit}")]).arg(&self.program);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.current_dir("/");
+        command
+    }
 }
 
 /// It panicked when there could be no thread by the end of its command, and its exit code was that of the panic.
 #[test]
 fn exec_needs_no_thread_to_end() {
-    if !rustix::process::getuid().is_root() {
-        let told = b"SKIPPED: exec without threads: only root can become another user\n";
-        std::io::stderr().write_all(told).unwrap();
-        return;
-    }
-    let uid = 56_000 + std::process::id() % 1000;
-    let (dir, ledger) = scratch();
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let program = dir.path().join("taskledger");
-    std::fs::copy(env!("CARGO_BIN_EXE_taskledger"), &program).unwrap();
-    chown(dir.path(), Some(uid), Some(uid)).unwrap();
+    let Some(other) = Other::user(56_000) else { return };
     // Threads that have nothing to do go in less time.
-    let mut command = limited(uid, 1000, &program);
-    command.args(["exec", "-l"]).arg(&ledger).args(["x", "--", "sh", "-c", "sleep 12; exit 3"]);
+    let mut command = other.limited(1000);
+    command.args(["exec", "-l"]).arg(&other.ledger).args([
+        "x",
+        "--",
+        "sh",
+        "-c",
+        "sleep 12; exit 3",
+    ]);
     let child = command.spawn().unwrap();
     std::thread::sleep(Duration::from_secs(2));
     let mut limit = Command::new("setpriv");
+    let uid = other.uid;
     limit.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()]);
     limit.args(["prlimit", &format!("--pid={}", child.id()), "--nproc=1"]);
     assert!(limit.status().unwrap().success());
@@ -103,22 +126,12 @@ fn exec_needs_no_thread_to_end() {
 /// Who may have no more processes waits for one that ends: it is not the fault of the id.
 #[test]
 fn a_command_that_has_no_room_waits_for_one_that_ends() {
-    if !rustix::process::getuid().is_root() {
-        let told = b"SKIPPED: map without room for processes: only root can become another user\n";
-        std::io::stderr().write_all(told).unwrap();
-        return;
-    }
-    // Nobody else has processes under this number.
-    let uid = 54_000 + std::process::id() % 1000;
-    let (dir, ledger) = scratch();
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let program = dir.path().join("taskledger");
-    std::fs::copy(env!("CARGO_BIN_EXE_taskledger"), &program).unwrap();
-    chown(dir.path(), Some(uid), Some(uid)).unwrap();
+    let Some(other) = Other::user(54_000) else { return };
+    let ledger = &other.ledger;
     let start = |limit: u64, args: &[&str]| {
-        let plain = map(&ledger, args);
+        let plain = map(ledger, args);
         // Without what sets the signals, and its name.
-        let mut command = limited(uid, limit, &program);
+        let mut command = other.limited(limit);
         command.args(plain.get_args().skip(2)).spawn().unwrap()
     };
     // How many threads it has by itself.
@@ -143,6 +156,6 @@ fn a_command_that_has_no_room_waits_for_one_that_ends() {
     let done: Run = feed(child, input.as_bytes()).expect(0);
     assert!(done.err.contains("40 succeeded, 0 failed"), "{done:?}");
     assert!(done.err.contains("sleep cannot be started by now"), "{done:?}");
-    let dumped = on("dump", &ledger, &["--state", "failed"]);
+    let dumped = on("dump", ledger, &["--state", "failed"]);
     assert!(!dumped.out.contains("0.1"), "{dumped:?}");
 }

@@ -71,7 +71,7 @@ async fn exec(args: &ExecArgs) -> Result<Told, Failure> {
     };
     let ended = guarded(args, &ledger, &id, wait.saturating_sub(since.elapsed())).await;
     let closed = ledger.close().await;
-    let (code, mut words) = ended?;
+    let (code, mut words) = ended.unwrap_or_else(Failure::told);
     words.extend(closed.err().map(|error| chain(&error)));
     Ok((code, words))
 }

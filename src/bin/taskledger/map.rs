@@ -149,10 +149,11 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Result<Told, Fa
     };
     match ledger.close().await {
         Ok(()) => told,
-        Err(error) => told.map(|(_, mut words)| {
+        Err(error) => {
+            let (_, mut words) = told.unwrap_or_else(Failure::told);
             words.push(chain(&error));
-            (ExitCode::FAILURE, words)
-        }),
+            Ok((ExitCode::FAILURE, words))
+        }
     }
 }
 

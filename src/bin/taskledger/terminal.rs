@@ -33,6 +33,12 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Failure {
+    pub(crate) fn told(self) -> Told {
+        (ExitCode::from(2), vec![self.to_string()])
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         Self::Look(chain(&error))
@@ -94,7 +100,7 @@ pub(crate) type Told = (ExitCode, Vec<String>);
 /// Says the last words of a command that listens to signals, and keeps nobody from the ledger any more. They
 /// wait for whoever reads them, or for a signal.
 pub(crate) async fn ends(told: Result<Told, Failure>) -> ExitCode {
-    let (code, words) = told.unwrap_or_else(|why| (ExitCode::from(2), vec![why.to_string()]));
+    let (code, words) = told.unwrap_or_else(Failure::told);
     let words: String = words.iter().map(|word| complaint(word)).collect();
     if words.is_empty() {
         return code;
