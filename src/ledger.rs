@@ -514,7 +514,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// else it ends, by an error, a panic, its timeout or its deadline, `Cancelled(reason)` is recorded. A
     /// run has no further attempt then. One
     /// that waits for its next attempt ends at once, with
-    /// [`RunError::Cancelled`](crate::RunError::Cancelled); on record stays how its last attempt ended.
+    /// [`RunError::Cancelled`](crate::RunError::Cancelled); on record stays how its last attempt ended, and nothing
+    /// of one that has not begun any.
     ///
     /// A future that returns in the very same poll has ended by itself, and that is recorded. Of
     /// several reasons the first one is recorded. An attempt that is ending already because its caller, or its
@@ -704,6 +705,11 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 
     pub(crate) async fn change(&self, request: Request) -> Result<(), ChangeError> {
         self.shared().permit().await?;
+        self.change_with_permit(request).await
+    }
+
+    /// As [`change`](Self::change), by whoever has waited for room.
+    pub(crate) async fn change_with_permit(&self, request: Request) -> Result<(), ChangeError> {
         let ticket = self.shared().submissions.submit(request)?;
         Self::answered(ticket.await)
     }

@@ -101,8 +101,11 @@ where
         // Until when the next attempt has to wait.
         let mut pausing = None;
         loop {
-            self.goes_on()?;
             let seen = self.look();
+            // A success is an answer also to who is to end.
+            if seen.cell.state != TaskState::Succeeded {
+                self.goes_on()?;
+            }
             match seen.cell.state {
                 TaskState::Succeeded => match self.replayed(ClaimKind::Replayed).await? {
                     Some(claim) => return Ok(claim),
@@ -319,7 +322,9 @@ where
     }
 
     async fn replayed(&mut self, kind: ClaimKind) -> Result<Option<Claim<V>>, RunError<V, E>> {
-        let details = self.details().await?;
+        // Nor is it cut off on the way to that.
+        let details = self.run.details().await?;
+        self.tells.request = details.as_ref().and_then(Stored::of);
         self.run.replay(kind, details)
     }
 
@@ -333,7 +338,7 @@ where
         let run_has_fingerprint = run.options.fingerprint.is_some();
         let seat = Seat::take(run.ledger.shared());
         let control = Arc::clone(seat.control());
-        let before = self.begun.starts(&seat);
+        self.begun.starts(&seat);
         let key = seat.key();
         let (slot, own) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let (work, told) = (Arc::clone(&run.work), Arc::clone(&slot));
@@ -351,7 +356,7 @@ where
         let (encoded, flight) = (run.encoded.clone(), self.begun.flight());
         let (of_all, begins) = (Arc::clone(&self.first), Arc::clone(&own));
         let began = Box::new(move |began: Began| {
-            flight.began(began.cell);
+            flight.began(began.key, began.cell);
             let Began { cell, since, .. } = began;
             let _ = begins.set(Own { attempt: cell.attempt, since });
             let _ = of_all.set(began.span.clone());
@@ -382,9 +387,6 @@ where
             Some(Err(not)) => Err(not.into_attempt_error().without_future()),
             None => Err(AttemptError::Refused { state: was.state, future: () }),
         };
-        if let Err(AttemptError::Refused { .. }) = ended {
-            self.begun.never_began(before);
-        }
         if let Some(own) = own.get() {
             self.own = Some(*own);
             // Without one of its own it serves the request that is on record.

@@ -47,16 +47,6 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
         let counted = last.attempt.get().saturating_sub(self.spared(last.since, left));
         self.options.max_attempts.is_some_and(|most| counted >= most.get())
     }
-
-    async fn give_up(&self, details: &TaskDetails) -> Result<Failure, ChangeError> {
-        let last = details.failure.as_ref().map(Failure::to_string).unwrap_or_default();
-        let last = attempt::cut_at(last, MAX_FAILURE_BYTES);
-        let failure = Failure::GaveUp { attempts: details.attempt().get(), last };
-        let event = Event::Resolved { failure: failure.clone() };
-        let (id, after) = (self.encoded.clone(), Some(details.cell.seq));
-        self.ledger.change(Request::Change { id, event, after }).await?;
-        Ok(failure)
-    }
 }
 
 impl<K, V, W, F, E> Drive<'_, K, V, W, E>
@@ -67,6 +57,25 @@ where
     F: Future<Output = Result<V, E>> + Send + 'static,
     E: fmt::Debug + Send + 'static,
 {
+    /// Records what was decided of the id; `None` if it is stopped before there is room for that.
+    async fn change(&mut self, request: Request) -> Option<Result<(), ChangeError>> {
+        let ledger = &self.run.ledger;
+        Some(match self.begun.unless_stopped(None, ledger.shared().permit()).await? {
+            Ok(()) => ledger.change_with_permit(request).await,
+            Err(reason) => Err(reason.into()),
+        })
+    }
+
+    async fn give_up(&mut self, details: &TaskDetails) -> Option<Result<Failure, ChangeError>> {
+        let last = details.failure.as_ref().map(Failure::to_string).unwrap_or_default();
+        let last = attempt::cut_at(last, MAX_FAILURE_BYTES);
+        let failure = Failure::GaveUp { attempts: details.attempt().get(), last };
+        let event = Event::Resolved { failure: failure.clone() };
+        let (id, after) = (self.run.encoded.clone(), Some(details.cell.seq));
+        let changed = self.change(Request::Change { id, event, after }).await?;
+        Some(changed.map(|()| failure))
+    }
+
     /// What the policies say of an id that has failed, in this very run or before.
     pub(super) async fn after_failure(&mut self, seen: &Seen) -> Result<Look, RunError<V, E>> {
         let details = self.details().await?.filter(|details| details.cell == seen.cell);
@@ -138,14 +147,14 @@ where
             // What somebody has found out stays on record.
             return Err(RunError::GaveUp { attempts: details.attempt().get() });
         }
-        match self.run.give_up(details).await {
-            Ok(failure) => {
+        match self.give_up(details).await {
+            Some(Ok(failure)) => {
                 (self.tells.whom, self.tells.failure) = (Whom::All, Some(failure));
                 Err(RunError::GaveUp { attempts: details.attempt().get() })
             }
             // Something has happened since.
-            Err(ChangeError::Refused { .. }) => Ok(Look::Again),
-            Err(error) => Err(error.into()),
+            None | Some(Err(ChangeError::Refused { .. })) => Ok(Look::Again),
+            Some(Err(error)) => Err(error.into()),
         }
     }
 
@@ -157,7 +166,7 @@ where
         let same = (details.attempt(), details.since) == (own.attempt, own.since);
         if same && details.failure.as_ref().is_some_and(|failure| !is_verdict(failure)) {
             // If not now, the next run does.
-            drop(self.run.give_up(&details).await);
+            drop(self.give_up(&details).await);
         }
     }
 
@@ -235,9 +244,9 @@ where
         let (id, after) = (self.run.encoded.clone(), Some(details.cell.seq));
         let note = Some("its probe has found that it had happened".to_owned());
         let request = Request::Resolve { id, note, output, after };
-        match self.run.ledger.change(request).await {
-            Ok(()) | Err(ChangeError::Refused { .. }) => Ok(Look::Again),
-            Err(error) => Err(error.into()),
+        match self.change(request).await {
+            None | Some(Ok(()) | Err(ChangeError::Refused { .. })) => Ok(Look::Again),
+            Some(Err(error)) => Err(error.into()),
         }
     }
 }

@@ -154,7 +154,7 @@ struct At {
     seen: Seen,
     /// How to stop the attempt.
     control: Option<Arc<Control>>,
-    /// The last attempt of its own.
+    /// The last attempt of its own that is on record.
     latest: Option<AttemptKey>,
     /// Whether one of them is on record.
     begun: bool,
@@ -256,10 +256,11 @@ impl Flight {
         }
     }
 
-    /// Its attempt is on record as started, and has left this.
-    pub(super) fn began(&self, cell: Cell) {
+    /// This attempt of it is on record as started, and has left this.
+    pub(super) fn began(&self, key: AttemptKey, cell: Cell) {
         let mut at = lock(&self.at);
         at.seen.cell = cell;
+        at.latest = Some(key);
         at.begun = true;
         drop(at);
         self.news.notify_waiters();
@@ -319,11 +320,10 @@ impl Begun {
         at.seen
     }
 
-    /// This attempt is about to be submitted; the one before it.
-    pub(super) fn starts(&self, seat: &Seat) -> Option<AttemptKey> {
+    /// This attempt is about to be submitted.
+    pub(super) fn starts(&self, seat: &Seat) {
         let mut at = lock(&self.flight.at);
         at.seen.key = Some(seat.key());
-        let before = at.latest.replace(seat.key());
         at.control = Some(Arc::clone(seat.control()));
         drop(at);
         // Whoever stops it now finds the control; whoever did before is found here.
@@ -333,12 +333,6 @@ impl Begun {
             // It is not taken any more.
             Some(Stop::ScopeEnded) | None => {}
         }
-        before
-    }
-
-    /// The latest is not on record, nor will it be; this was before it.
-    pub(super) fn never_began(&self, before: Option<AttemptKey>) {
-        lock(&self.flight.at).latest = before;
     }
 
     /// What comes of the run, which hears of the end of its scope whatever it waits for.
@@ -357,7 +351,7 @@ impl Begun {
         run.await
     }
 
-    /// The last attempt of its own.
+    /// The last attempt of its own that is on record.
     pub(super) fn latest(&self) -> Option<AttemptKey> {
         lock(&self.flight.at).latest
     }
@@ -461,7 +455,7 @@ mod tests {
         };
         assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Other(..)));
         let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
-        begun.flight.began(Cell { state, attempt, seq: SeqNo::new(1) });
+        begun.flight.began(AttemptKey(1), Cell { state, attempt, seq: SeqNo::new(1) });
         begun.look(&index);
         let Joined::Own(next) = flights.join_or_begin(&index, &id, None) else {
             panic!("all that it can tell is older")
@@ -485,7 +479,7 @@ mod tests {
             panic!("somebody is at it")
         };
         let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
-        begun.flight.began(Cell { state, attempt, seq: SeqNo::new(1) });
+        begun.flight.began(AttemptKey(1), Cell { state, attempt, seq: SeqNo::new(1) });
         begun.look(&index);
         let next = flights.join_or_begin(&index, &id, None);
         assert!(matches!(next, Joined::Own(_)), "it was forgotten");

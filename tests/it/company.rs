@@ -489,24 +489,140 @@ async fn who_waits_for_room_can_be_stopped() {
 /// Its last attempt was one that never began, and what it had failed with before was told to who had waited for it.
 #[tokio::test]
 async fn who_leaves_while_it_waits_for_room_has_left_its_failure_as_well() {
-    let (ledger, gate, (lead, other)) = without_room(Waits::Again, |ledger| {
-        let lead = ledger.clone();
-        let lead =
-            tokio::spawn(async move { fails(lead.task(name("a")).cancel_with_caller()).await });
-        let other = ledger.clone();
-        let other = tokio::spawn(async move {
-            until(|| other.query_task_state_quick("a") == TaskState::Failed).await;
-            other.task(name("a")).on_failure(OnFailure::Replay).run(|_| ok(2)).await
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Leaves {
+        Caller,
+        Scope,
+        ScopeAsThereIsRoom,
+        Runtime,
+    }
+    for leaves in [Leaves::Caller, Leaves::Scope, Leaves::ScopeAsThereIsRoom, Leaves::Runtime] {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let on = match leaves {
+            Leaves::Runtime => runtime.handle().clone(),
+            _ => tokio::runtime::Handle::current(),
+        };
+        let (_ledger, gate, (root, lead, other)) = without_room(Waits::Again, |ledger| {
+            let root = ledger.scope();
+            let scope = root.clone();
+            let other = ledger.clone();
+            let lead = on.spawn(async move { fails(scope.task(name("a"))).await });
+            let other = tokio::spawn(async move {
+                until(|| other.query_task_state_quick("a") == TaskState::Failed).await;
+                other.task(name("a")).on_failure(OnFailure::Replay).run(|_| ok(2)).await
+            });
+            (root, lead, other)
+        })
+        .await;
+        match leaves {
+            Leaves::Caller => lead.abort(),
+            Leaves::Scope => drop(root),
+            Leaves::ScopeAsThereIsRoom => {
+                gate.open();
+                // All that is done on this thread waits for it.
+                std::thread::sleep(Duration::from_millis(100));
+                drop(root);
+            }
+            Leaves::Runtime => {}
+        }
+        if leaves == Leaves::Runtime {
+            let goes_down = move || runtime.shutdown_timeout(Duration::from_secs(60));
+            std::thread::spawn(goes_down).join().unwrap();
+        } else {
+            runtime.shutdown_background();
+        }
+        yields().await;
+        gate.open();
+        let claim = soon(other).await.unwrap().unwrap();
+        assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(2)), "{leaves:?}");
+    }
+}
+
+/// What its probe has found out waited for room, and held up the end of its scope until the disk came back.
+#[tokio::test]
+async fn what_is_found_out_waits_for_room_only_as_long_as_it_is_asked_for() {
+    let (_, dead) = crashed("a").await;
+    for cancelled in [false, true] {
+        let (reads, appends) = (Gate::default(), Gate::default());
+        let (at_read, at_append, mut read) = (reads.clone(), appends.clone(), 0);
+        let journal = Hooked::new(&dead.fork(), move |call| {
+            read += u32::from(call == Call::Read);
+            match call {
+                // After its answer.
+                Call::Read if read == 2 => Then::Wait(at_read.clone()),
+                Call::Append(at) if at > 0 => Then::Wait(at_append.clone()),
+                _ => Then::GoOn,
+            }
         });
-        (lead, other)
-    })
-    .await;
-    lead.abort();
+        let ledger = Tasks::builder().max_pending(1).open_journal(journal).await.unwrap();
+        let root = ledger.scope();
+        let scope = root.clone();
+        let run = tokio::spawn(async move {
+            let probe = |_| async { Landed::Yes(Some(5)) };
+            scope.task(name("a")).probe(probe).run(|_| ok(1)).await
+        });
+        soon(reads.somebody_waits()).await;
+        let other = ledger.clone();
+        drop(tokio::spawn(async move { drop(other.launch(name("b"), ok(1)).await) }));
+        yields().await;
+        reads.open();
+        soon(appends.somebody_waits()).await;
+        yields().await;
+        if cancelled {
+            ledger.cancel("a", "enough").unwrap();
+        } else {
+            soon(root.end()).await;
+        }
+        let answer = soon(run).await.unwrap();
+        match answer {
+            Err(RunError::Cancelled(why)) if cancelled && why == "enough" => {}
+            Err(RunError::Rejected(Rejection::ScopeEnded)) if !cancelled => {}
+            answer => panic!("{cancelled}: {answer:?}"),
+        }
+        assert_eq!(ledger.query_task_state_quick("a"), TaskState::Failed);
+        appends.open();
+    }
+}
+
+/// Who stopped a run while it read the output of a success made that a failure, for all who had waited.
+#[tokio::test]
+async fn a_success_is_told_whoever_stops_the_run() {
+    let (gate, journal) = (Gate::default(), MemoryJournal::new());
+    let (waits, mut read) = (gate.clone(), 0);
+    let journal = Hooked::new(&journal, move |call| {
+        read += u32::from(call == Call::Read);
+        // Of the failure, and of the success.
+        if call == Call::Read && read == 2 { Then::Wait(waits.clone()) } else { Then::GoOn }
+    });
+    let ledger = open(journal).await;
+    let run = ledger.clone();
+    let run = tokio::spawn(async move { fails(run.task(name("a"))).await });
+    until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+    yields().await;
+    ledger.mark_succeeded(name("a")).await.unwrap();
+    soon(gate.somebody_waits()).await;
+    let _ = ledger.cancel("a", "enough");
     yields().await;
     gate.open();
-    let claim = soon(other).await.unwrap().unwrap();
-    assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(2)));
-    drop(ledger);
+    assert_eq!(soon(run).await.unwrap().unwrap().kind, ClaimKind::Replayed);
+
+    // The scope ends while it records what its probe has found.
+    let (_, dead) = crashed("b").await;
+    let (journal, gate, armed) = Hooked::gated(&dead.fork());
+    let ledger = open(journal).await;
+    armed.store(true, Ordering::SeqCst);
+    let root = ledger.scope();
+    let scope = root.clone();
+    let run = tokio::spawn(async move {
+        let probe = |_| async { Landed::Yes(Some(5)) };
+        scope.task(name("b")).probe(probe).run(|_| ok(1)).await
+    });
+    soon(gate.somebody_waits()).await;
+    let ends = tokio::spawn(root.end());
+    yields().await;
+    gate.open();
+    soon(ends).await.unwrap();
+    assert_eq!(soon(run).await.unwrap().unwrap().value, Some(5));
 }
 
 /// It was taken for one that had been found before, since it has the same number.
