@@ -95,11 +95,17 @@ async fn run(options: Options) -> Result<bool, AnyError> {
         println!("primed from the ledger: {value} of refresh {refresh}");
     }
     let (fill, cache) = watch::channel(known);
-    let last = ledger.all_tasks().iter().collect::<Result<Vec<_>, _>>()?.into_iter().max();
+    let last = ledger
+        .all_tasks()
+        .iter()
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .max()
+        .unwrap_or_default();
     let refresher = Refresher {
         origin: Origin { asked: Arc::default(), down: options.down, slow: options.slow },
         period: options.period,
-        numbers: last.unwrap_or_default() + 1..=last.unwrap_or_default() + options.refreshes,
+        numbers: last + 1..=last.saturating_add(options.refreshes),
         fill,
     };
 
@@ -270,7 +276,7 @@ impl Options {
             period: Duration::from_millis(period),
             refreshes,
             down,
-            slow: Duration::from_millis(slow.unwrap_or(period * 7 / 2)),
+            slow: Duration::from_millis(slow.unwrap_or_else(|| period.saturating_mul(7) / 2)),
         }))
     }
 }

@@ -280,6 +280,7 @@ impl Options {
                 "--limit" => {
                     let seconds = value()?.parse().ok();
                     let limit = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+                    let limit = limit.filter(|limit| Instant::now().checked_add(*limit).is_some());
                     options.limit = limit.ok_or("--limit needs a number of seconds")?;
                 }
                 "--readers" => {

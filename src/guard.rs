@@ -41,12 +41,11 @@ use crate::measure::Claiming;
 use crate::sabotage::{self, Sabotage};
 use crate::scope::Name;
 use crate::state::{Failure, Output, TaskState};
-use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex};
 use crate::task::needs_timer;
 use crate::wake;
 use drive::Drive;
-use flight::{Begun, Joined, Landing, Leaves, Stored};
+use flight::{Begun, Joined, Landing, Latest, Leaves, Stored};
 use std::fmt;
 use std::future::Future;
 use tokio::sync::oneshot;
@@ -62,7 +61,7 @@ pub(crate) struct Run<K, V, W> {
     /// then is no failure of this request, and does not count for it.
     pub(crate) came: Option<Seen>,
     /// The last attempt of somebody who left this request behind, whatever it had ended in.
-    pub(crate) pardoned: Option<AttemptKey>,
+    pub(crate) pardoned: Latest,
 }
 
 /// What becomes of a call when it comes to an id.
@@ -152,7 +151,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
         let work = Arc::new(Mutex::new(Contained::new(work)));
         let (ledger, id) = (self.clone(), Arc::new(id));
-        let mut run = Run { ledger, id, encoded, options, work, came: None, pardoned: None };
+        let mut run =
+            Run { ledger, id, encoded, options, work, came: None, pardoned: Latest::default() };
         let begun = match run.begins().await {
             Ok(begun) => begun,
             Err(answer) => {
@@ -296,8 +296,8 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
                 held.then_some(Err(RunError::Held))
             }
             Landing::InDoubt(poison) => Some(Err(RunError::InDoubt { outcome: None, poison })),
-            Landing::Left(attempt) => {
-                self.pardoned = Some(attempt);
+            Landing::Left(latest) => {
+                self.pardoned = latest;
                 None
             }
             Landing::Gone => None,

@@ -59,7 +59,7 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// waits for what others do waits until then at most, and so does one that reads a stored output: a replay
     /// is one read by the writer, behind what that is recording. A run that finds a failure, or has waited for
     /// somebody else's attempt, reads what is known of it whatever the time is, and what it records (the end of an
-    /// attempt, what a probe has found out) is on disk before it answers: a disk that does not come back holds it up
+    /// attempt, what a probe has found out, that it gives up) is on disk before it answers: a disk that does not come back holds it up
     /// until the [deadline of a sync](crate::Builder::sync_deadline). Default: none.
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.options.deadline = Some(deadline);

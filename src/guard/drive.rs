@@ -322,8 +322,14 @@ where
     }
 
     async fn replayed(&mut self, kind: ClaimKind) -> Result<Option<Claim<V>>, RunError<V, E>> {
-        // Nor is it cut off on the way to that.
-        let details = self.run.details().await?;
+        // Whoever stops it does not cut that off. Too late for it, there is no other answer.
+        let details = match self.run.in_time(self.run.details()).await {
+            Ok(details) => details?,
+            Err(too_late) => {
+                self.tells.whom = Whom::Nobody;
+                return Err(too_late);
+            }
+        };
         self.tells.request = details.as_ref().and_then(Stored::of);
         self.run.replay(kind, details)
     }

@@ -59,9 +59,22 @@ pub(super) enum Landing {
     },
     InDoubt(Poison),
     /// Its caller or its runtime is gone, and with it this attempt: it goes to one of the company.
-    Left(AttemptKey),
+    Left(Latest),
     /// Nothing is known: look again.
     Gone,
+}
+
+/// The last attempt of a flight: one that was to be submitted may not have begun, and the one before is the last then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Latest {
+    begun: Option<AttemptKey>,
+    submitted: Option<AttemptKey>,
+}
+
+impl Latest {
+    pub(super) fn has(&self, key: AttemptKey) -> bool {
+        [self.begun, self.submitted].contains(&Some(key))
+    }
 }
 
 /// Whom of the company a failure is an answer to.
@@ -116,7 +129,7 @@ pub(super) struct Tells {
     /// Of which request it is, if it is not the caller's own that has one, or has none.
     pub(super) request: Option<Stored>,
     /// The attempt that has ended with its caller, or its runtime.
-    pub(super) left: Option<AttemptKey>,
+    pub(super) left: Option<Latest>,
     /// Whether a probe said that it could not tell: not if there was none, or it was given no time to, or
     /// panicked, which is nothing that others have asked theirs for.
     pub(super) has_answered: bool,
@@ -154,8 +167,7 @@ struct At {
     seen: Seen,
     /// How to stop the attempt.
     control: Option<Arc<Control>>,
-    /// The last attempt of its own that is on record.
-    latest: Option<AttemptKey>,
+    latest: Latest,
     /// Whether one of them is on record.
     begun: bool,
 }
@@ -191,7 +203,12 @@ impl Flights {
             news: Notify::new(),
             stop: OnceLock::new(),
             stopping: Notify::new(),
-            at: Mutex::new(At { seen: now, control: None, latest: None, begun: false }),
+            at: Mutex::new(At {
+                seen: now,
+                control: None,
+                latest: Latest::default(),
+                begun: false,
+            }),
         });
         // What stood there goes on with its own company.
         flights.insert(id.clone(), Arc::clone(&flight));
@@ -260,7 +277,7 @@ impl Flight {
     pub(super) fn began(&self, key: AttemptKey, cell: Cell) {
         let mut at = lock(&self.at);
         at.seen.cell = cell;
-        at.latest = Some(key);
+        at.latest.begun = Some(key);
         at.begun = true;
         drop(at);
         self.news.notify_waiters();
@@ -324,6 +341,7 @@ impl Begun {
     pub(super) fn starts(&self, seat: &Seat) {
         let mut at = lock(&self.flight.at);
         at.seen.key = Some(seat.key());
+        at.latest.submitted = Some(seat.key());
         at.control = Some(Arc::clone(seat.control()));
         drop(at);
         // Whoever stops it now finds the control; whoever did before is found here.
@@ -351,9 +369,10 @@ impl Begun {
         run.await
     }
 
-    /// The last attempt of its own that is on record.
-    pub(super) fn latest(&self) -> Option<AttemptKey> {
-        lock(&self.flight.at).latest
+    /// The last attempt of its own, if there was any.
+    pub(super) fn latest(&self) -> Option<Latest> {
+        let latest = lock(&self.flight.at).latest;
+        latest.submitted.map(|_| latest)
     }
 
     /// Why it is to end, if it is.
@@ -441,51 +460,4 @@ impl Drop for Begun {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::{Attempt, SeqNo};
-
-    /// An id looks the same before its first attempt and after it was forgotten, so who came then was told
-    /// of the failure before.
-    #[test]
-    fn who_comes_when_it_was_forgotten_joins_nothing() {
-        let (flights, index, id) = (Flights::default(), Index::new(), EncodedId::from_bytes(b"a"));
-        let Joined::Own(begun) = flights.join_or_begin(&index, &id, None) else {
-            panic!("nobody is at it")
-        };
-        assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Other(..)));
-        let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
-        begun.flight.began(AttemptKey(1), Cell { state, attempt, seq: SeqNo::new(1) });
-        begun.look(&index);
-        let Joined::Own(next) = flights.join_or_begin(&index, &id, None) else {
-            panic!("all that it can tell is older")
-        };
-        // The end of the one that was replaced leaves the place to its successor.
-        drop(begun);
-        assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Other(..)));
-        drop(next);
-        assert!(matches!(flights.join_or_begin(&index, &id, None), Joined::Own(_)));
-    }
-
-    /// One that was replaced took its only joiner for the reference of the list, and told it nothing: the joiner
-    /// looked again, and executed once more.
-    #[test]
-    fn who_has_joined_one_that_was_replaced_is_told_of_its_success() {
-        let (flights, index, id) = (Flights::default(), Index::new(), EncodedId::from_bytes(b"a"));
-        let Joined::Own(begun) = flights.join_or_begin(&index, &id, None) else {
-            panic!("nobody is at it")
-        };
-        let Joined::Other(joined, _) = flights.join_or_begin(&index, &id, None) else {
-            panic!("somebody is at it")
-        };
-        let (state, attempt) = (TaskState::Running, Attempt::NONE.next());
-        begun.flight.began(AttemptKey(1), Cell { state, attempt, seq: SeqNo::new(1) });
-        begun.look(&index);
-        let next = flights.join_or_begin(&index, &id, None);
-        assert!(matches!(next, Joined::Own(_)), "it was forgotten");
-        let answer: Answer<u32, ()> =
-            Ok(crate::Claim { kind: crate::ClaimKind::Executed, value: Some(1) });
-        begun.land(&answer, Tells::default());
-        assert!(matches!(joined.landing.get(), Some((Landing::Succeeded(Some(_)), None))));
-    }
-}
+mod tests;

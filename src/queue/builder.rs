@@ -1,17 +1,17 @@
 //! A queue is made.
 
-use super::feed::{Claimed, Feed, Inner, Phase};
+use super::feed::{Claimed, Inner};
 use super::{Handle, Operation, Options, Perform, Queue, QueueError};
 use crate::attempt::debug_text;
 use crate::details::TaskDetails;
+use crate::foreign::Contained;
 use crate::guard::{Context, OnCrash};
 use crate::id::TaskId;
 use crate::ledger::{Ledger, Swept, TaskOutput};
 use crate::scope::Scope;
-use crate::state::{Event, Failure, SeqNo, TaskState};
+use crate::state::{Event, Failure, TaskState};
 use crate::sync::{Arc, Mutex};
 use crate::task::needs_timer;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -204,14 +204,6 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
     }
 
     fn made<O>(self, perform: Option<Perform<K, V>>, claim: Option<Claimed>) -> Queue<K, V, O> {
-        let feed = Feed {
-            taken: SeqNo::ZERO,
-            futures: VecDeque::new(),
-            coming: 0,
-            performing: 0,
-            runners: 0,
-            phase: Phase::Open,
-        };
         let (runners, root, within) = match self.within {
             Some(scope) => (scope.clone(), None, Some(Arc::clone(scope.node()))),
             None => {
@@ -222,12 +214,12 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
         let inner = Inner {
             shared: Arc::clone(self.ledger.shared()),
             ledger: self.ledger.clone(),
-            perform,
+            perform: perform.map(Contained::new),
             options: self.options,
             runners,
             _root: root,
             within,
-            feed: Mutex::new(feed),
+            feed: Arc::default(),
             turnstile: tokio::sync::Mutex::new(()),
             claim: Mutex::new(claim),
         };
@@ -238,7 +230,7 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
 
 impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     /// Puts what has crashed into the queue again.
-    async fn recover(self: &Arc<Self>) -> Result<(), QueueError> {
+    async fn recover(&self) -> Result<(), QueueError> {
         let crashed = |details: &TaskDetails| {
             let is_one = details.failure == Some(Failure::Crashed) && details.payload.is_some();
             is_one.then(|| details.attempt().get())

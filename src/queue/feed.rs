@@ -12,7 +12,7 @@ use crate::state::{Event, SeqNo, TaskState};
 use crate::submission::{Answer, Request, Ticket};
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -21,7 +21,7 @@ pub(super) struct Inner<K, V> {
     pub(super) shared: Arc<Shared>,
     pub(super) ledger: Ledger<K, V>,
     /// `None` if it performs futures alone, and leaves what is queued in the ledger alone.
-    pub(super) perform: Option<Perform<K, V>>,
+    pub(super) perform: Option<Contained<Perform<K, V>>>,
     pub(super) options: Options,
     /// Within which the runners run.
     pub(super) runners: Scope<K, V>,
@@ -29,17 +29,28 @@ pub(super) struct Inner<K, V> {
     pub(super) _root: Option<Root<K, V>>,
     /// Within which the operations run, if that was asked for.
     pub(super) within: Option<Arc<Node>>,
-    pub(super) feed: Mutex<Feed>,
+    pub(super) feed: Arc<Mutex<Feed>>,
     /// Held by whoever waits for room next: so they come in the order in which they called.
     pub(super) turnstile: tokio::sync::Mutex<()>,
     /// Given back when it has stopped.
     pub(super) claim: Mutex<Option<Claimed>>,
 }
 
-#[derive(Debug)]
+/// Nobody performs anything more. Whoever has a place may still have the feed, and be the writer, which drops nothing
+/// of the user's.
+impl<K, V> Drop for Inner<K, V> {
+    fn drop(&mut self) {
+        let futures = std::mem::take(&mut lock(&self.feed).futures);
+        drop(futures);
+    }
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Feed {
     /// What is queued up to here was taken.
     pub(super) taken: SeqNo,
+    /// But for these, whose runners were gone before they had begun them.
+    pub(super) returned: BTreeMap<SeqNo, EncodedId>,
     /// Futures, each behind what had been queued when it came.
     pub(super) futures: VecDeque<(SeqNo, Contained<BoxFuture<()>>)>,
     /// Operations that are about to be queued.
@@ -50,8 +61,9 @@ pub(super) struct Feed {
     pub(super) phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
+    #[default]
     Open,
     /// Takes nothing more, and performs what there is.
     Draining,
@@ -85,8 +97,14 @@ impl<K, V> Inner<K, V> {
 
     /// Whether there is anything that a runner would take.
     fn has_next(&self, feed: &Feed) -> bool {
-        let operation = || self.shared.index.queued_after(feed.taken).is_some();
-        !feed.futures.is_empty() || (self.perform.is_some() && operation())
+        !feed.futures.is_empty() || self.first(feed).is_some()
+    }
+
+    /// The operation that is first to be taken.
+    pub(super) fn first(&self, feed: &Feed) -> Option<(SeqNo, EncodedId)> {
+        self.perform.as_ref()?;
+        let returned = feed.returned.first_key_value().map(|(seq, id)| (*seq, id.clone()));
+        returned.or_else(|| self.shared.index.queued_after(feed.taken))
     }
 
     /// Takes nothing more; without a runner, nothing is performed either.
@@ -105,7 +123,7 @@ impl<K, V> Inner<K, V> {
     }
 
     pub(super) fn changed(&self) {
-        wake::caught(|| self.shared.index.tell_backlog());
+        tell_backlog(&self.shared);
     }
 
     /// Waits until the runners are gone, and what they performed and what was being enqueued with them.
@@ -156,7 +174,7 @@ impl<K, V> Inner<K, V> {
     }
 
     /// Takes a place in the queue, if there is one now.
-    pub(super) fn room_now(self: &Arc<Self>) -> Result<Coming<K, V>, NoRoom> {
+    pub(super) fn room_now(&self) -> Result<Coming, NoRoom> {
         // What ends within the scope would stay queued.
         let ends = self.within.as_ref().is_some_and(|scope| scope.is_ending());
         let mut feed = lock(&self.feed);
@@ -172,11 +190,11 @@ impl<K, V> Inner<K, V> {
             return Err(NoRoom::Full);
         }
         feed.coming += 1;
-        Ok(Coming { queue: Arc::clone(self) })
+        Ok(Coming { shared: Arc::clone(&self.shared), feed: Arc::clone(&self.feed) })
     }
 
     /// Waits for a place in the queue.
-    pub(super) async fn room(self: &Arc<Self>, waits: bool) -> Result<Coming<K, V>, NoRoom> {
+    pub(super) async fn room(&self, waits: bool) -> Result<Coming, NoRoom> {
         if !waits {
             return self.room_now();
         }
@@ -205,49 +223,54 @@ pub(super) enum NoRoom {
 }
 
 /// A place in the queue for something that is about to come.
-pub(super) struct Coming<K, V> {
-    queue: Arc<Inner<K, V>>,
+pub(super) struct Coming {
+    shared: Arc<Shared>,
+    feed: Arc<Mutex<Feed>>,
 }
 
-impl<K, V> Coming<K, V> {
-    fn new(queue: &Arc<Inner<K, V>>) -> Self {
+impl Coming {
+    fn new<K, V>(queue: &Inner<K, V>) -> Self {
         lock(&queue.feed).coming += 1;
-        Self { queue: Arc::clone(queue) }
+        Self { shared: Arc::clone(&queue.shared), feed: Arc::clone(&queue.feed) }
     }
 
     pub(super) fn becomes(self, future: BoxFuture<()>) {
-        let mut feed = lock(&self.queue.feed);
-        let behind = self.queue.shared.index.last_queued();
+        let mut feed = lock(&self.feed);
+        let behind = self.shared.index.last_queued();
         feed.futures.push_back((behind, Contained::new(future)));
     }
 }
 
-impl<K, V> Drop for Coming<K, V> {
+impl Drop for Coming {
     fn drop(&mut self) {
-        lock(&self.queue.feed).coming -= 1;
-        self.queue.changed();
+        lock(&self.feed).coming -= 1;
+        tell_backlog(&self.shared);
     }
+}
+
+fn tell_backlog(shared: &Shared) {
+    wake::caught(|| shared.index.tell_backlog());
 }
 
 /// A place that outlives the call that has taken it: that was dropped when its request had been submitted,
 /// and somebody may be waiting for what comes of that.
-struct Outlived<K, V> {
-    _place: Coming<K, V>,
+struct Outlived {
+    _place: Coming,
 }
 
-impl<K: TaskId, V: TaskOutput> Wake for Outlived<K, V> {
+impl Wake for Outlived {
     /// It is answered: nobody has this any more.
     fn wake(self: Arc<Self>) {}
 }
 
 /// A request that has been submitted for whoever has a place.
-struct Submitted<'a, K: TaskId, V: TaskOutput> {
+struct Submitted<'a> {
     /// `None` once it is answered.
     ticket: Option<Ticket>,
-    place: &'a mut Option<Coming<K, V>>,
+    place: &'a mut Option<Coming>,
 }
 
-impl<K: TaskId, V: TaskOutput> Future for Submitted<'_, K, V> {
+impl Future for Submitted<'_> {
     type Output = Result<Answer, Poison>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -258,7 +281,7 @@ impl<K: TaskId, V: TaskOutput> Future for Submitted<'_, K, V> {
     }
 }
 
-impl<K: TaskId, V: TaskOutput> Drop for Submitted<'_, K, V> {
+impl Drop for Submitted<'_> {
     fn drop(&mut self) {
         if let (Some(mut ticket), Some(place)) = (self.ticket.take(), self.place.take()) {
             let waker = Waker::from(Arc::new(Outlived { _place: place }));
@@ -274,7 +297,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         &self,
         id: &EncodedId,
         payload: Vec<u8>,
-        place: &mut Option<Coming<K, V>>,
+        place: &mut Option<Coming>,
     ) -> Result<Answer, Rejection> {
         let shared = self.ledger.shared();
         loop {
@@ -304,7 +327,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     }
 
     /// Puts a failed operation into the queue once more, whatever room there is.
-    pub(super) async fn requeue(self: &Arc<Self>, id: &EncodedId) -> Result<(), QueueError> {
+    pub(super) async fn requeue(&self, id: &EncodedId) -> Result<(), QueueError> {
         let shared = self.ledger.shared();
         let mut place = Some(Coming::new(self));
         let details = self.ledger.details(id.clone()).await?;
@@ -322,7 +345,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         id: &EncodedId,
         event: Event,
         after: SeqNo,
-        place: &mut Option<Coming<K, V>>,
+        place: &mut Option<Coming>,
     ) -> Result<Answer, Rejection> {
         let shared = self.ledger.shared();
         shared.permit().await?;

@@ -17,6 +17,7 @@ use crate::task::{NotStarted, Start};
 use crate::wake;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::OnceLock;
 use tokio::sync::oneshot;
@@ -33,6 +34,21 @@ impl<K, V> Drop for Running<K, V> {
         }
         lock(&self.queue.feed).runners -= 1;
         self.queue.changed();
+    }
+}
+
+/// An operation that was taken, and goes back unless a runner has done what there was to be done with it.
+struct Taken<'a, K, V> {
+    queue: &'a Inner<K, V>,
+    operation: Option<(SeqNo, EncodedId)>,
+}
+
+impl<K, V> Drop for Taken<'_, K, V> {
+    fn drop(&mut self) {
+        if let Some((seq, id)) = self.operation.take() {
+            lock(&self.queue.feed).returned.insert(seq, id);
+            self.queue.changed();
+        }
     }
 }
 
@@ -78,7 +94,10 @@ impl<K: TaskId, V: TaskOutput> Running<K, V> {
     /// Until there is nothing more to do.
     pub(super) async fn run(self) {
         let queue = &self.queue;
-        while let Some(work) = queue.next().await {
+        loop {
+            // Work that never waits would leave nobody else a turn.
+            tokio::task::consume_budget().await;
+            let Some(work) = queue.next().await else { return };
             let performing = Arc::new(Performing { queue: Arc::clone(queue) });
             match work {
                 Work::Operation(seq, id) => queue.perform(seq, id, &performing).await,
@@ -123,7 +142,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         if ends || feed.phase == Phase::Stopped || shared.submissions.rejection().is_some() {
             return Next::End;
         }
-        let operation = self.perform.as_ref().and_then(|_| shared.index.queued_after(feed.taken));
+        let operation = self.first(&feed);
         let before = |behind: SeqNo| operation.as_ref().is_none_or(|(seq, _)| behind < *seq);
         if feed.futures.front().is_some_and(|(behind, _)| before(*behind)) {
             if let Some((_, future)) = feed.futures.pop_front() {
@@ -133,11 +152,16 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         }
         match operation {
             Some((seq, id)) => {
-                feed.taken = seq;
+                if feed.returned.remove(&seq).is_none() {
+                    feed.taken = seq;
+                }
                 feed.performing += 1;
                 Next::Work(Work::Operation(seq, id))
             }
-            None if feed.phase == Phase::Draining && feed.coming == 0 => Next::End,
+            // What others have taken may come back.
+            None if feed.phase == Phase::Draining && feed.coming + feed.performing == 0 => {
+                Next::End
+            }
             None => Next::Nothing,
         }
     }
@@ -149,6 +173,22 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         encoded: EncodedId,
         performing: &Arc<Performing<K, V>>,
     ) {
+        // The runtime of a runner may go down while it waits for the ledger.
+        let mut taken = Taken { queue: self, operation: Some((seq, encoded.clone())) };
+        let begun = self.begin(seq, encoded, performing).await;
+        taken.operation = None;
+        if let Some(end) = begun {
+            end.await;
+        }
+    }
+
+    /// Begins it, unless it is not to be performed; waits for its end then.
+    async fn begin(
+        self: &Arc<Self>,
+        seq: SeqNo,
+        encoded: EncodedId,
+        performing: &Arc<Performing<K, V>>,
+    ) -> Option<impl Future<Output = ()>> {
         let shared = self.ledger.shared();
         let unread = |why: &dyn fmt::Display| {
             let id = shared.id_text(&encoded);
@@ -156,14 +196,20 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         };
         let details = match self.ledger.details(encoded.clone()).await {
             Ok(details) => details,
-            Err(why) => return unread(&why),
+            Err(why) => {
+                unread(&why);
+                return None;
+            }
         };
         // Somebody may have taken it out of the queue meanwhile.
         let queued = details.filter(|now| now.state() == TaskState::Queued && now.cell.seq == seq);
-        let Some(details) = queued else { return };
+        let details = queued?;
         let id: K = match encoded.decode() {
             Ok(id) => id,
-            Err(why) => return unread(&why),
+            Err(why) => {
+                unread(&why);
+                return None;
+            }
         };
         let slot = Arc::new(OnceLock::new());
         let (queue, told) = (Arc::clone(self), Arc::clone(&slot));
@@ -174,7 +220,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         let future = async move {
             let _performing = performing;
             // Set before this is polled.
-            match (told.get(), &queue.perform) {
+            match (told.get(), queue.perform.as_ref().and_then(Contained::inner)) {
                 (Some(context), Some(perform)) => {
                     let context: &Context<K> = context;
                     perform(payload, context.clone()).await.map_err(Verbatim)
@@ -197,11 +243,12 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
         };
         let (reply, end) = oneshot::channel();
         match self.ledger.start(start, future, Waiter::End(reply)).await {
-            // Its end is on record, or nothing is recorded any more.
-            Ok(()) => drop(end.await),
-            Err(NotStarted::Refused(..)) => {}
+            // It is on record then, or nothing is recorded any more.
+            Ok(()) => Some(async move { drop(end.await) }),
+            Err(NotStarted::Refused(..)) => None,
             Err(NotStarted::Rejected(reason, _)) => {
                 tracing::warn!(%reason, "an operation was not performed, and stays in the queue");
+                None
             }
         }
     }

@@ -606,6 +606,29 @@ async fn a_success_is_told_whoever_stops_the_run() {
     gate.open();
     assert_eq!(soon(run).await.unwrap().unwrap().kind, ClaimKind::Replayed);
 
+    // But for its own deadline.
+    let (gate, journal) = (Gate::default(), MemoryJournal::new());
+    let (waits, mut read) = (gate.clone(), 0);
+    let journal = Hooked::new(&journal, move |call| {
+        read += u32::from(call == Call::Read);
+        if call == Call::Read && read == 2 { Then::Wait(waits.clone()) } else { Then::GoOn }
+    });
+    let ledger = open(journal).await;
+    let run = ledger.clone();
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(500);
+    let run = tokio::spawn(async move { fails(run.task(name("a")).deadline(deadline)).await });
+    until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+    let other = ledger.clone();
+    let joins = tokio::spawn(async move {
+        other.task(name("a")).on_failure(OnFailure::Replay).run(|_| ok(2)).await
+    });
+    yields().await;
+    ledger.mark_succeeded(name("a")).await.unwrap();
+    soon(gate.somebody_waits()).await;
+    assert!(matches!(soon(run).await.unwrap(), Err(RunError::TimedOut)));
+    gate.open();
+    assert!(soon(joins).await.unwrap().is_ok(), "it has succeeded");
+
     // The scope ends while it records what its probe has found.
     let (_, dead) = crashed("b").await;
     let (journal, gate, armed) = Hooked::gated(&dead.fork());

@@ -603,3 +603,111 @@ async fn what_crashed_within_a_scope_is_found_below_it() {
     assert_eq!(queue.len(), 1);
     drop(scope);
 }
+
+/// What a runner had taken when its runtime went down, and not begun, was passed over by all the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_runner_has_not_begun_is_performed_by_another_one() {
+    for stops in [false, true] {
+        let gate = Gate::default();
+        let waits = gate.clone();
+        let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
+            Call::Read => Then::Wait(waits.clone()),
+            _ => Then::GoOn,
+        });
+        let ledger = open(journal).await;
+        let performed = Performed::default();
+        let queue = words(&ledger, &performed).await;
+        for word in ["one", "two"] {
+            queue.enqueue(name(word), name(word)).await.unwrap();
+        }
+        let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        {
+            let _in_other = other.enter();
+            queue.start(1).unwrap();
+        }
+        soon(gate.somebody_waits()).await;
+        // One that finds nothing more is there when it comes back.
+        let stopped = stops.then(|| {
+            let queue = queue.clone();
+            queue.start(1).unwrap();
+            tokio::spawn(async move { queue.stop().await })
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        other.shutdown_background();
+        until(|| queue.runners() == usize::from(stops)).await;
+        gate.open();
+        let left = match stopped {
+            Some(stopped) => soon(stopped).await.unwrap(),
+            None => {
+                queue.start(1).unwrap();
+                assert!(soon(queue.wait_idle()).await);
+                soon(queue.stop()).await
+            }
+        };
+        assert_eq!((left.operations, queue.performing()), (0, 0), "{stops}");
+        let mut performed = performed.lock().unwrap().clone();
+        if stops {
+            // Two had taken them at a time.
+            performed.sort_unstable();
+        }
+        assert_eq!(performed, ["one", "two"], "{stops}");
+    }
+}
+
+/// What was enqueued, by a call that was dropped, was the last that had the queue: the thread that records dropped the
+/// code of the user.
+#[tokio::test]
+async fn nothing_of_the_users_is_dropped_by_the_writer() {
+    struct Tells(std::sync::mpsc::Sender<Option<String>>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let thread = std::thread::current();
+            drop(self.0.send(thread.name().map(str::to_owned)));
+            panic!("and it panics");
+        }
+    }
+    let (journal, gate, armed) = Hooked::gated(&MemoryJournal::new());
+    let ledger = open(journal).await;
+    let (of_operations, of_futures) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let tells = Tells(of_operations.0);
+    let queue = ledger.queue(move |_: String, _| {
+        let _tells = &tells;
+        ok(1)
+    });
+    let queue = queue.await.unwrap();
+    let tells = Tells(of_futures.0);
+    queue.try_enqueue_future(async move { drop(tells) }).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let mut enqueues = Hand::new(queue.enqueue(name("a"), name("a")));
+    assert!(enqueues.poll().is_pending());
+    soon(gate.somebody_waits()).await;
+    drop(enqueues);
+    drop(queue);
+    let here = std::thread::current().name().map(str::to_owned);
+    for told in [of_operations.1, of_futures.1] {
+        assert_eq!(told.try_recv(), Ok(here.clone()), "dropped at once, and here");
+    }
+    gate.open();
+    until(|| ledger.query_task_state_quick("a") == TaskState::Queued).await;
+}
+
+/// Futures that never wait, and enqueue the next one, had the thread for themselves.
+#[tokio::test]
+async fn a_runner_leaves_others_a_turn() {
+    fn another(
+        queue: Queue<String, u32, ()>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let next = another(queue.clone());
+            drop(queue.try_enqueue_future(next));
+        })
+    }
+    let ledger = open(MemoryJournal::new()).await;
+    let queue = ledger.queue_of_futures();
+    queue.try_enqueue_future(another(queue.clone())).unwrap();
+    queue.start(1).unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    // It holds itself alive until it is stopped.
+    soon(queue.stop_now()).await;
+    assert_eq!(queue.runners(), 0);
+}
