@@ -41,11 +41,12 @@ use crate::measure::Claiming;
 use crate::sabotage::{self, Sabotage};
 use crate::scope::Name;
 use crate::state::{Failure, Output, TaskState};
+use crate::submission::AttemptKey;
 use crate::sync::{Arc, Mutex};
 use crate::task::needs_timer;
 use crate::wake;
 use drive::Drive;
-use flight::{Begun, Joined, Landing, Latest, Leaves, Stored};
+use flight::{Begun, Joined, Landing, Leaves, Stored};
 use std::fmt;
 use std::future::Future;
 use tokio::sync::oneshot;
@@ -60,8 +61,8 @@ pub(crate) struct Run<K, V, W> {
     /// The id as this request has found it. An attempt that ended with its caller, or its runtime, since
     /// then is no failure of this request, and does not count for it.
     pub(crate) came: Option<Seen>,
-    /// The last attempt of somebody who left this request behind, whatever it had ended in.
-    pub(crate) pardoned: Latest,
+    /// The last attempts of those who left this request behind, whatever they had ended in.
+    pub(crate) pardoned: Vec<AttemptKey>,
 }
 
 /// What becomes of a call when it comes to an id.
@@ -151,8 +152,7 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         let encoded = EncodedId::encode::<K, K>(&id).map_err(Rejection::Id)?;
         let work = Arc::new(Mutex::new(Contained::new(work)));
         let (ledger, id) = (self.clone(), Arc::new(id));
-        let mut run =
-            Run { ledger, id, encoded, options, work, came: None, pardoned: Latest::default() };
+        let mut run = Run { ledger, id, encoded, options, work, came: None, pardoned: Vec::new() };
         let begun = match run.begins().await {
             Ok(begun) => begun,
             Err(answer) => {
@@ -297,7 +297,7 @@ impl<K: TaskId, V: TaskOutput, W> Run<K, V, W> {
             }
             Landing::InDoubt(poison) => Some(Err(RunError::InDoubt { outcome: None, poison })),
             Landing::Left(latest) => {
-                self.pardoned = latest;
+                self.pardoned.extend(latest.keys());
                 None
             }
             Landing::Gone => None,

@@ -316,8 +316,9 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     }
 
     /// Adds so many runners, to the runtime that this is called in. When that goes down, they are gone: what they
-    /// have not begun is left to others, and what they are performing is recorded as
-    /// [`Cancelled`](crate::Failure::Cancelled), and stays failed unless it is [put back](Self::requeue).
+    /// have not begun is left to others, and what they are performing is cut off as soon as it waits for something:
+    /// futures are gone, and operations are recorded as [`Cancelled`](crate::Failure::Cancelled), and stay failed unless they
+    /// are [put back](Self::requeue). A runner that is started before that does not wait for it.
     ///
     /// # Errors
     ///
@@ -359,7 +360,7 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     /// # Cancel safety
     ///
     /// Dropped, the queue goes on to its end all the same; the ledger may have another one when a `stop` has
-    /// returned, or the last handle is gone.
+    /// returned, or the last handle is gone, with its runners and what they perform.
     ///
     /// # Panics
     ///
@@ -375,7 +376,7 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     /// # Cancel safety
     ///
     /// Dropped, the queue goes on to its end all the same; the ledger may have another one when a `stop` has
-    /// returned, or the last handle is gone.
+    /// returned, or the last handle is gone, with its runners and what they perform.
     ///
     /// # Panics
     ///

@@ -57,8 +57,8 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
     /// No attempt goes on after this moment, and none begins: what was recorded as started when it came
     /// is recorded as [`TimedOut`](crate::Failure::TimedOut), without its future being polled. A run that
     /// waits for what others do waits until then at most, and so does one that reads a stored output: a replay
-    /// is one read by the writer, behind what that is recording. A run that finds a failure, or has waited for
-    /// somebody else's attempt, reads what is known of it whatever the time is, and what it records (the end of an
+    /// is one read by the writer, behind what that is recording. A run that finds a failure, also one of
+    /// somebody else's attempt that it has waited for, reads what is known of it whatever the time is, and what it records (the end of an
     /// attempt, what a probe has found out, that it gives up) is on disk before it answers: a disk that does not come back holds it up
     /// until the [deadline of a sync](crate::Builder::sync_deadline). Default: none.
     pub const fn deadline(mut self, deadline: Instant) -> Self {

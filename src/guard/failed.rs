@@ -121,7 +121,7 @@ where
                 }
             }
         }
-        let left = seen.key.is_some_and(|key| self.run.pardoned.has(key));
+        let left = seen.key.is_some_and(|key| self.run.pardoned.contains(&key));
         let spared = self.run.spared(details.since, seen.left) > 0;
         if left || (spared && ended_with_its_caller(&failure)) {
             return self.unless_worn(seen, &details).await;

@@ -66,14 +66,14 @@ pub(super) enum Landing {
 
 /// The last attempt of a flight: one that was to be submitted may not have begun, and the one before is the last then.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Latest {
+pub(super) struct Latest {
     begun: Option<AttemptKey>,
     submitted: Option<AttemptKey>,
 }
 
 impl Latest {
-    pub(super) fn has(&self, key: AttemptKey) -> bool {
-        [self.begun, self.submitted].contains(&Some(key))
+    pub(super) fn keys(self) -> impl Iterator<Item = AttemptKey> {
+        [self.begun, self.submitted].into_iter().flatten()
     }
 }
 

@@ -221,7 +221,7 @@ impl<K: TaskId, V: TaskOutput> QueueBuilder<'_, K, V> {
             within,
             feed: Arc::default(),
             turnstile: tokio::sync::Mutex::new(()),
-            claim: Mutex::new(claim),
+            claim: Mutex::new(claim.map(Arc::new)),
         };
         let handle = Arc::new(Handle { inner: Arc::new(inner) });
         Queue { handle, operations: PhantomData }

@@ -33,7 +33,7 @@ pub(super) struct Inner<K, V> {
     /// Held by whoever waits for room next: so they come in the order in which they called.
     pub(super) turnstile: tokio::sync::Mutex<()>,
     /// Given back when it has stopped.
-    pub(super) claim: Mutex<Option<Claimed>>,
+    pub(super) claim: Mutex<Option<Arc<Claimed>>>,
 }
 
 /// Nobody performs anything more. Whoever has a place may still have the feed, and be the writer, which drops nothing
@@ -189,8 +189,7 @@ impl<K, V> Inner<K, V> {
         if taken >= self.options.capacity && !sabotage::is(Sabotage::NeverFull) {
             return Err(NoRoom::Full);
         }
-        feed.coming += 1;
-        Ok(Coming { shared: Arc::clone(&self.shared), feed: Arc::clone(&self.feed) })
+        Ok(Coming::new(self, &mut feed))
     }
 
     /// Waits for a place in the queue.
@@ -226,12 +225,15 @@ pub(super) enum NoRoom {
 pub(super) struct Coming {
     shared: Arc<Shared>,
     feed: Arc<Mutex<Feed>>,
+    /// No other queue is to begin before this has come.
+    _claim: Option<Arc<Claimed>>,
 }
 
 impl Coming {
-    fn new<K, V>(queue: &Inner<K, V>) -> Self {
-        lock(&queue.feed).coming += 1;
-        Self { shared: Arc::clone(&queue.shared), feed: Arc::clone(&queue.feed) }
+    fn new<K, V>(queue: &Inner<K, V>, feed: &mut Feed) -> Self {
+        feed.coming += 1;
+        let claim = lock(&queue.claim).clone();
+        Self { shared: Arc::clone(&queue.shared), feed: Arc::clone(&queue.feed), _claim: claim }
     }
 
     pub(super) fn becomes(self, future: BoxFuture<()>) {
@@ -329,7 +331,7 @@ impl<K: TaskId, V: TaskOutput> Inner<K, V> {
     /// Puts a failed operation into the queue once more, whatever room there is.
     pub(super) async fn requeue(&self, id: &EncodedId) -> Result<(), QueueError> {
         let shared = self.ledger.shared();
-        let mut place = Some(Coming::new(self));
+        let mut place = Some(Coming::new(self, &mut lock(&self.feed)));
         let details = self.ledger.details(id.clone()).await?;
         let refused = || QueueError::Refused { state: shared.index.state(id.as_bytes()) };
         let details = details.filter(|details| details.state() == TaskState::Failed);

@@ -103,6 +103,32 @@ fn a_ledger_in_use_is_waited_for_if_that_is_wanted() {
     assert!(on("show", &ledger, &["second"]).out.contains("succeeded"));
 }
 
+/// It is not noticed that it would have to wait for itself: that cannot be told from a child in the background, which is
+/// to wait.
+#[test]
+fn below_the_run_that_has_the_ledger_it_waits_as_elsewhere() {
+    let (dir, ledger) = scratch();
+    let (own, program) = (ledger.to_str().unwrap(), env!("CARGO_BIN_EXE_taskledger"));
+    let inner = [program, "exec", "-l", own, "--wait=0.2", "inner", "--", "true"];
+    let done = executed(&ledger, &[&["outer", "--"], &inner[..]].concat()).expect(75);
+    assert!(
+        done.err.contains("inner: waiting: ") && done.err.ends_with(", at work on outer\n"),
+        "{done:?}"
+    );
+
+    let said = dir.path().join("said");
+    let script = format!(
+        "{program} exec -l {own} --wait second -- true > {0} 2>&1 && echo done >> {0} &",
+        said.to_str().unwrap()
+    );
+    executed(&ledger, &["first", "--", "sh", "-c", &script]).expect(0);
+    crate::map::until("its end", || {
+        let said = std::fs::read_to_string(&said).ok();
+        said.filter(|said| said.ends_with("done\n"))
+    });
+    assert!(on("show", &ledger, &["second"]).out.contains("succeeded"));
+}
+
 #[test]
 fn a_signal_reaches_the_command() {
     for (name, signal) in [("TERM", Signal::TERM), ("INT", Signal::INT), ("HUP", Signal::HUP)] {

@@ -74,6 +74,14 @@ pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
+/// They could take the list of ids for theirs.
+#[test]
+fn commands_have_nothing_to_read() {
+    let (_dir, ledger) = scratch();
+    let done = mapped(&ledger, b"/proc/self/fd/0\n", &["--", "readlink"]).expect(0);
+    assert_eq!(done.out, "/dev/null\n");
+}
+
 #[test]
 fn each_id_succeeds_once_and_what_failed_runs_again() {
     let (dir, ledger) = scratch();

@@ -241,6 +241,9 @@ fn a_killed_group_leaves_a_ledger_that_goes_on() {
     let crashed = mapped(&ledger, b"10\n", &["--status", "--", "sleep"]).expect(0);
     assert_eq!(crashed.out, "crashed\t1\n");
     let goes_on = mapped(&ledger, b"10\n", &["--only", "crashed", "--", "sleep"]).expect(0);
-    assert!(goes_on.err.contains("waiting for commands of an earlier run"), "{goes_on:?}");
+    assert!(
+        goes_on.err.contains("waiting for commands of an earlier run, 0 s so far: "),
+        "{goes_on:?}"
+    );
     assert!(goes_on.err.contains("1 succeeded"), "{goes_on:?}");
 }

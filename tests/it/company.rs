@@ -648,6 +648,67 @@ async fn a_success_is_told_whoever_stops_the_run() {
     assert_eq!(soon(run).await.unwrap().unwrap().value, Some(5));
 }
 
+/// Of two who left, one after the other, the second had not begun: what the first had failed with was told.
+#[tokio::test]
+async fn who_takes_over_and_leaves_as_well_has_left_both_failures() {
+    let (reads, appends) = (Gate::default(), Gate::default());
+    let armed = Arc::new(AtomicBool::new(false));
+    let (at_read, at_append, when) = (reads.clone(), appends.clone(), Arc::clone(&armed));
+    let journal = Hooked::new(&MemoryJournal::new(), move |call| match call {
+        Call::Read if when.load(Ordering::SeqCst) => Then::Wait(at_read.clone()),
+        Call::Append(_) if when.load(Ordering::SeqCst) => Then::Wait(at_append.clone()),
+        _ => Then::GoOn,
+    });
+    let ledger = Tasks::builder().max_pending(1).open_journal(journal).await.unwrap();
+    let (fail, may_fail) = oneshot::channel::<()>();
+    let mut may_fail = Some(may_fail);
+    let lead = ledger.clone();
+    let lead = tokio::spawn(async move {
+        let work = move |_| {
+            let may_fail = may_fail.take();
+            async move {
+                if let Some(may_fail) = may_fail {
+                    may_fail.await.unwrap();
+                }
+                Err::<u32, _>(name("no"))
+            }
+        };
+        let pause = pauses(Duration::from_secs(10_000));
+        lead.task(name("a")).cancel_with_caller().retry(pause).run(work).await
+    });
+    until(|| ledger.query_task_state_quick("a") == TaskState::Running).await;
+    let joins = |value, leaves: bool| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move {
+            let task = ledger.task(name("a")).on_failure(OnFailure::Replay);
+            let task = if leaves { task.cancel_with_caller() } else { task };
+            task.run(move |_| ok(value)).await
+        })
+    };
+    let second = joins(2, true);
+    yields().await;
+    let third = joins(3, false);
+    yields().await;
+    fail.send(()).unwrap();
+    until(|| ledger.query_task_state_quick("a") == TaskState::Failed).await;
+    yields().await;
+    armed.store(true, Ordering::SeqCst);
+    lead.abort();
+    // The second looks at the failure, and then waits for room.
+    soon(reads.somebody_waits()).await;
+    let other = ledger.clone();
+    drop(tokio::spawn(async move { drop(other.launch(name("b"), ok(1)).await) }));
+    yields().await;
+    reads.open();
+    soon(appends.somebody_waits()).await;
+    yields().await;
+    second.abort();
+    yields().await;
+    appends.open();
+    let claim = soon(third).await.unwrap().unwrap();
+    assert_eq!((claim.kind, claim.value), (ClaimKind::Executed, Some(3)));
+}
+
 /// It was taken for one that had been found before, since it has the same number.
 #[tokio::test]
 async fn a_failure_of_another_life_is_no_older_one() {

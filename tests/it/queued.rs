@@ -707,3 +707,30 @@ async fn a_runner_leaves_others_a_turn() {
     soon(queue.stop_now()).await;
     assert_eq!(queue.runners(), 0);
 }
+
+/// What comes is the queue's in which it was enqueued: the next one began without it.
+#[tokio::test]
+async fn a_queue_has_not_ended_before_what_was_enqueued_has_come() {
+    let (journal, gate, armed) = Hooked::gated(&MemoryJournal::new());
+    let ledger = open(journal).await;
+    let performed = Performed::default();
+    let queue = words(&ledger, &performed).await;
+    armed.store(true, Ordering::SeqCst);
+    let mut enqueues = Hand::new(queue.enqueue(name("a"), name("one")));
+    assert!(enqueues.poll().is_pending());
+    soon(gate.somebody_waits()).await;
+    drop(enqueues);
+    drop(queue);
+    assert!(matches!(words_again(&ledger).await, Err(QueueError::InUse)));
+    gate.open();
+    until(|| ledger.query_task_state_quick("a") == TaskState::Queued).await;
+    let queue = loop {
+        match words_again(&ledger).await {
+            Ok(queue) => break queue,
+            Err(QueueError::InUse) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    queue.start(1).unwrap();
+    assert_eq!(soon(queue.stop()).await.operations, 0);
+}

@@ -150,9 +150,10 @@ async fn map(args: &MapArgs, template: Template, jobs: usize) -> Result<Told, Fa
     match ledger.close().await {
         Ok(()) => told,
         Err(error) => {
-            let (_, mut words) = told.unwrap_or_else(Failure::told);
+            let ended = told.map(|(_, words)| (ExitCode::FAILURE, words));
+            let (code, mut words) = ended.unwrap_or_else(Failure::told);
             words.push(chain(&error));
-            Ok((ExitCode::FAILURE, words))
+            Ok((code, words))
         }
     }
 }

@@ -248,7 +248,8 @@ pub(crate) struct ExecArgs {
     /// The id: what is to be done once.
     #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(id))]
     pub(crate) id: OsString,
-    /// Waits for a ledger that is in use: as long as it takes, or so long. It says so.
+    /// Waits for a ledger that is in use: as long as it takes, or so long. It says so. Within a command of the same
+    /// ledger it waits for itself.
     #[arg(
         long,
         value_name = "TIME",
