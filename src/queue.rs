@@ -100,8 +100,8 @@ impl<K: TaskId, V: TaskOutput, O: Operation> Queue<K, V, O> {
     /// Puts an operation into the queue under an id, and waits for room if there is none: first come, first
     /// served, but for a [`try_enqueue`](Self::try_enqueue), which takes whatever place is free. A call that waits
     /// has to be polled, or dropped: one that is left alone holds up those behind it, and whoever waits for the
-    /// queue to end or to be idle. An operation that enqueues others waits for room like everybody else, and keeps its runner
-    /// meanwhile: if all of them do, they wait for ever. Use [`try_enqueue`](Self::try_enqueue) there, or a
+    /// queue to end or to be idle. An operation that enqueues others waits for room like everybody else, and keeps
+    /// its runner meanwhile: if all of them do, they wait for ever. Use [`try_enqueue`](Self::try_enqueue) there, or a
     /// capacity that is never reached.
     ///
     /// # Durability
@@ -317,8 +317,8 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
 
     /// Adds so many runners, to the runtime that this is called in. When that goes down, they are gone: what they
     /// have not begun is left to others, and what they are performing is cut off as soon as it waits for something:
-    /// futures are gone, and operations are recorded as [`Cancelled`](crate::Failure::Cancelled), and stay failed unless they
-    /// are [put back](Self::requeue). A runner that is started before that does not wait for it.
+    /// futures are gone, and operations are recorded as [`Cancelled`](crate::Failure::Cancelled), and stay failed
+    /// unless they are [put back](Self::requeue). A runner that is started before that does not wait for it.
     ///
     /// # Errors
     ///
@@ -353,9 +353,10 @@ impl<K: TaskId, V: TaskOutput, O> Queue<K, V, O> {
     }
 
     /// Takes nothing more, and waits until all that is queued is performed and the runners are gone. What cannot be
-    /// read is passed over, and left to the next queue. Without a runner nothing would ever be: then it returns at once, and says what is left, as it does
-    /// when the ledger is closed or poisoned meanwhile. Then the ledger may have another queue. An operation of this queue that waits for that waits for
-    /// itself, and an `enqueue` that has begun is waited for: it has to be polled, or dropped.
+    /// read is passed over, and left to the next queue. Without a runner nothing would ever be: then it returns at
+    /// once, and says what is left, as it does when the ledger is closed or poisoned meanwhile. Then the ledger may
+    /// have another queue. An operation of this queue that waits for that waits for itself, and an `enqueue` that
+    /// has begun is waited for: it has to be polled, or dropped.
     ///
     /// # Cancel safety
     ///

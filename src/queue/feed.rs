@@ -226,14 +226,14 @@ pub(super) struct Coming {
     shared: Arc<Shared>,
     feed: Arc<Mutex<Feed>>,
     /// No other queue is to begin before this has come.
-    _claim: Option<Arc<Claimed>>,
+    claim: Option<Arc<Claimed>>,
 }
 
 impl Coming {
     fn new<K, V>(queue: &Inner<K, V>, feed: &mut Feed) -> Self {
         feed.coming += 1;
         let claim = lock(&queue.claim).clone();
-        Self { shared: Arc::clone(&queue.shared), feed: Arc::clone(&queue.feed), _claim: claim }
+        Self { shared: Arc::clone(&queue.shared), feed: Arc::clone(&queue.feed), claim }
     }
 
     pub(super) fn becomes(self, future: BoxFuture<()>) {
@@ -245,6 +245,8 @@ impl Coming {
 
 impl Drop for Coming {
     fn drop(&mut self) {
+        // Whoever waits for the last of them is to find it given back.
+        drop(self.claim.take());
         lock(&self.feed).coming -= 1;
         tell_backlog(&self.shared);
     }
