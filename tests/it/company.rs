@@ -340,11 +340,12 @@ async fn the_end_of_a_scope_waits_for_what_a_run_holds_whenever_it_comes() {
         }
         soon(gate.somebody_waits()).await;
         let watches = Arc::clone(&dropped);
+        let scope = root.clone();
         let ends = tokio::spawn(async move {
             root.end().await;
             watches.load(Ordering::SeqCst)
         });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        until(|| scope.is_ending()).await;
         gate.open();
         assert!(soon(ends).await.unwrap(), "{retried}");
         soon(run).await.unwrap().unwrap_err();
@@ -584,16 +585,21 @@ async fn what_is_found_out_waits_for_room_only_as_long_as_it_is_asked_for() {
     }
 }
 
+/// Of a failure, and of the success that follows: that of the success waits.
+fn second_read_waits() -> (Hooked, Gate) {
+    let (gate, mut read) = (Gate::default(), 0);
+    let waits = gate.clone();
+    let journal = Hooked::new(&MemoryJournal::new(), move |call| {
+        read += u32::from(call == Call::Read);
+        if call == Call::Read && read == 2 { Then::Wait(waits.clone()) } else { Then::GoOn }
+    });
+    (journal, gate)
+}
+
 /// Who stopped a run while it read the output of a success made that a failure, for all who had waited.
 #[tokio::test]
 async fn a_success_is_told_whoever_stops_the_run() {
-    let (gate, journal) = (Gate::default(), MemoryJournal::new());
-    let (waits, mut read) = (gate.clone(), 0);
-    let journal = Hooked::new(&journal, move |call| {
-        read += u32::from(call == Call::Read);
-        // Of the failure, and of the success.
-        if call == Call::Read && read == 2 { Then::Wait(waits.clone()) } else { Then::GoOn }
-    });
+    let (journal, gate) = second_read_waits();
     let ledger = open(journal).await;
     let run = ledger.clone();
     let run = tokio::spawn(async move { fails(run.task(name("a"))).await });
@@ -607,12 +613,7 @@ async fn a_success_is_told_whoever_stops_the_run() {
     assert_eq!(soon(run).await.unwrap().unwrap().kind, ClaimKind::Replayed);
 
     // But for its own deadline.
-    let (gate, journal) = (Gate::default(), MemoryJournal::new());
-    let (waits, mut read) = (gate.clone(), 0);
-    let journal = Hooked::new(&journal, move |call| {
-        read += u32::from(call == Call::Read);
-        if call == Call::Read && read == 2 { Then::Wait(waits.clone()) } else { Then::GoOn }
-    });
+    let (journal, gate) = second_read_waits();
     let ledger = open(journal).await;
     let run = ledger.clone();
     let deadline = tokio::time::Instant::now() + Duration::from_millis(500);
