@@ -1,14 +1,16 @@
 //! `taskledger map` beside what people use for this: whole processes, started in turn.
 
-use crate::{Options, Result, spread};
-use serde_json::{Value, json};
+use crate::figure::{Figure, Goal, interleaved};
+use crate::load::fill;
+use crate::{Options, Result};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use taskledger::{ByteId, Ledger};
-use tokio::task::JoinSet;
+
+const BENCH: &str = "The command: `true`, 4,000 times";
 
 /// Commands of one run.
 const COMMANDS: u64 = 4_000;
@@ -103,84 +105,49 @@ fn numbers(path: &Path, count: u64) -> Result<()> {
 }
 
 /// Commands per second, of commands that do nothing.
-pub(crate) fn commands(options: &Options) -> Result<Vec<Value>> {
+pub(crate) async fn commands(options: &Options) -> Result<Vec<Figure>> {
     let scratch = tempfile::tempdir_in(&options.dir)?;
     let input = scratch.path().join("input");
     numbers(&input, COMMANDS)?;
     let mut figures = Vec::new();
     for jobs in JOBS {
-        let mut rates: Vec<Vec<f64>> = vec![Vec::new(); Runner::ALL.len()];
-        for _ in 0..options.rounds {
-            for (runner, rates) in Runner::ALL.into_iter().zip(&mut rates) {
-                let dir = tempfile::tempdir_in(&options.dir)?;
-                let (took, _) = timed(runner.command(dir.path(), jobs)?, &input)?;
-                rates.push(COMMANDS as f64 / took);
-                drop(dir);
-                rustix::fs::sync();
-            }
-        }
-        println!("\ncommands per second, {COMMANDS} times `true`, {jobs} at a time");
-        let against = rates.first().cloned().unwrap_or_default();
+        let one = async |runner: Runner| {
+            let dir = tempfile::tempdir_in(&options.dir)?;
+            let (took, _) = timed(runner.command(dir.path(), jobs)?, &input)?;
+            drop(dir);
+            rustix::fs::sync();
+            Ok(COMMANDS as f64 / took)
+        };
+        let rates = interleaved(options.rounds, &Runner::ALL, one).await?;
+        let parallel = rates.first().cloned().unwrap_or_default();
         for (runner, rates) in Runner::ALL.into_iter().zip(&rates) {
-            let ratios: Vec<f64> =
-                rates.iter().zip(&against).map(|(rate, other)| rate / other).collect();
-            let (low, median, high) = spread(rates);
-            let (low_ratio, ratio, high_ratio) = spread(&ratios);
-            println!(
-                "  {:<20} {median:>8.0} ({low:.0}-{high:.0})  {ratio:.2} ({low_ratio:.2}-{high_ratio:.2})",
-                runner.name()
-            );
-            figures.push(json!({
-                "figure": "commands per second", "jobs": jobs, "variant": runner.name(),
-                "median": median, "low": low, "high": high,
-                "ratio": ratio, "ratio low": low_ratio, "ratio high": high_ratio,
-            }));
+            let goal = matches!(runner, Runner::Map).then_some(Goal::AtLeast(1.0));
+            let figure = Figure::new(BENCH, runner.name(), "/s", rates).at("jobs", jobs as u64);
+            figures.push(figure.against("parallel", &parallel, goal));
         }
     }
     Ok(figures)
 }
 
 /// A run in which every id has succeeded before: how long it takes, and how much memory.
-pub(crate) async fn skipping(options: &Options, ids: u64) -> Result<Value> {
+pub(crate) async fn skipping(options: &Options, ids: u64) -> Result<Vec<Figure>> {
     let scratch = tempfile::tempdir_in(&options.dir)?;
-    let (input, ledger) = (scratch.path().join("input"), scratch.path().join("ledger"));
+    let (input, path) = (scratch.path().join("input"), scratch.path().join("ledger"));
     numbers(&input, ids)?;
-    fill(&ledger, ids).await?;
+    // As if `map` had run them all.
+    let ledger = Ledger::<ByteId, ()>::open(&path).await?;
+    fill(&ledger, 1024, 1..ids + 1, |number| ByteId::from(format!("{number:019}").into_bytes()))
+        .await?;
+    ledger.close().await?;
     let (mut times, mut memory) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        let (took, most) = timed(map(&ledger, &[])?, &input)?;
+        let (took, most) = timed(map(&path, &[])?, &input)?;
         times.push(took);
         memory.push(most);
     }
-    let (low, median, high) = spread(&times);
-    let (_, most, _) = spread(&memory);
-    println!(
-        "\nskipping {ids} succeeded 19-byte ids: {median:.3} s ({low:.3}-{high:.3}), {most:.0} MiB"
-    );
-    Ok(json!({
-        "figure": "skip seconds", "ids": ids, "median": median, "low": low, "high": high,
-        "MiB": most,
-    }))
-}
-
-/// As if `map` had run them all.
-async fn fill(path: &Path, ids: u64) -> Result<()> {
-    const LAUNCHERS: u64 = 1024;
-    let ledger = Ledger::<ByteId, ()>::open(path).await?;
-    let mut set = JoinSet::new();
-    for launcher in 1..=LAUNCHERS {
-        let ledger = ledger.clone();
-        set.spawn(async move {
-            for number in (launcher..=ids).step_by(LAUNCHERS as usize) {
-                let id = ByteId::from(format!("{number:019}").into_bytes());
-                let done = ledger.launch_block(id, async { Ok::<_, ()>(()) });
-                done.await.map_err(|error| error.to_string())?;
-            }
-            Ok::<_, String>(())
-        });
-    }
-    while let Some(done) = set.join_next().await {
-        done??;
-    }
-    Ok(ledger.close().await?)
+    let goal = (ids == 1_000_000).then_some(Goal::AtMost(2.0));
+    Ok(vec![
+        Figure::new(BENCH, "map skips what has succeeded", "s", &times).at("ids", ids).goal(goal),
+        Figure::new(BENCH, "and takes", "MiB", &memory).at("ids", ids),
+    ])
 }
