@@ -337,20 +337,22 @@ where
         drop_caught(future);
         return stop.clone().into_outcome();
     }
-    let now = Instant::now();
-    if limits.deadline.is_some_and(|deadline| deadline <= now) {
+    // The clock is asked only by whoever has a limit.
+    let now = limits.any().then(Instant::now);
+    if limits.deadline.zip(now).is_some_and(|(deadline, now)| deadline <= now) {
         drop_caught(future);
         return Outcome::TimedOut;
     }
     let mut cancelled = pin!(control.notify.notified());
     // One that is too far away to be told is none.
-    let timeout = limits.timeout.and_then(|timeout| now.checked_add(timeout));
+    let timeout = limits.timeout.zip(now).and_then(|(timeout, now)| now.checked_add(timeout));
     let until = [timeout, limits.deadline].into_iter().flatten().min();
-    // Outside the budget: a future that uses it up in each poll would never be late.
-    let mut late = pin!(until.map(|until| unconstrained(tokio::time::sleep_until(until))));
+    // Outside the budget: a future that uses it up in each poll would never be late. In boxes, since
+    // most attempts have no limit, and every one is moved into its task.
+    let mut late = until.map(|until| Box::pin(unconstrained(tokio::time::sleep_until(until))));
     let mut slot = pin!(Some(future));
     // Once it is asked to stop: until when it may go on.
-    let mut leaving = pin!(None);
+    let mut leaving = None;
     let stopped = || {
         let nameless = || Stop::Cancelled(String::new());
         control.stop.get().cloned().unwrap_or_else(nameless).into_outcome()
@@ -372,16 +374,14 @@ where
         if leaving.is_none() && cancelled.as_mut().poll(context).is_ready() {
             control.token.cancel();
             let Some(grace) = limits.grace else { return Poll::Ready(stopped()) };
-            leaving.set(Some(unconstrained(tokio::time::sleep(grace))));
+            leaving = Some(Box::pin(unconstrained(tokio::time::sleep(grace))));
             // It hears of it in this poll, or is woken by it.
             context.waker().wake_by_ref();
         }
-        let over = leaving.as_mut().as_pin_mut();
-        if over.is_some_and(|over| over.poll(context).is_ready()) {
+        if leaving.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
             return Poll::Ready(stopped());
         }
-        let late = late.as_mut().as_pin_mut();
-        if late.is_some_and(|late| late.poll(context).is_ready()) {
+        if late.as_mut().is_some_and(|late| late.as_mut().poll(context).is_ready()) {
             // What it has spawned hears of it.
             control.token.cancel();
             return Poll::Ready(if leaving.is_some() { stopped() } else { Outcome::TimedOut });

@@ -19,7 +19,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::seal::Seal;
 use crate::state::{Cell, Grave, SeqNo, TaskState, Tombstone};
 use crate::submission::AttemptKey;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, lock};
 use crate::writer::Found;
 use published::{Published, slot};
 use scc::hash_map::Entry;
@@ -93,6 +93,8 @@ pub(crate) struct Index {
     backlog: Notify,
     /// Ids with a change that could not be recorded. Empty until the ledger is poisoned.
     in_doubt: Mutex<HashSet<EncodedId>>,
+    /// Whether there are any.
+    doubts: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +117,7 @@ impl Index {
             waiters: Mutex::default(),
             backlog: Notify::new(),
             in_doubt: Mutex::default(),
+            doubts: AtomicBool::new(false),
         }
     }
 
@@ -407,12 +410,15 @@ impl Index {
 
     /// Marks ids whose state on disk nobody knows.
     pub(crate) fn doubt(&self, ids: impl IntoIterator<Item = EncodedId>) {
-        lock(&self.in_doubt).extend(ids);
+        let mut in_doubt = lock(&self.in_doubt);
+        in_doubt.extend(ids);
+        self.doubts.store(!in_doubt.is_empty(), Ordering::SeqCst);
     }
 
     /// Whether a change of the id could not be recorded.
     pub(crate) fn in_doubt(&self, id: &[u8]) -> bool {
-        lock(&self.in_doubt).contains(id)
+        // Without the lock as long as there are none, which is until the ledger is poisoned.
+        self.doubts.load(Ordering::SeqCst) && lock(&self.in_doubt).contains(id)
     }
 }
 

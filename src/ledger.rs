@@ -687,6 +687,11 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if self.state(encoded) != TaskState::NotFound {
             return Ok(());
         }
+        self.check_unknown(id, encoded).await
+    }
+
+    /// As [`check_new`](Self::check_new), by whoever has just found that nothing is known of it.
+    pub(crate) async fn check_unknown(&self, id: &K, encoded: &EncodedId) -> Result<(), Rejection> {
         encoded.check_round_trip::<K>()?;
         if self.shared().shape.get().is_none() {
             self.shared().permit().await?;

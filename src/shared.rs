@@ -8,7 +8,7 @@ use crate::index::Index;
 use crate::line::Lines;
 use crate::recovery::Recovery;
 use crate::state::Timestamp;
-use crate::submission::{AttemptKey, Group, Phase, Request, Submissions, Ticket};
+use crate::submission::{AttemptKey, ByKey, Group, Phase, Request, Submissions, Ticket};
 use crate::sync::{Arc, AtomicU8, AtomicU64, Mutex, Ordering, lock};
 use crate::transitions::Watchers;
 use crate::wake;
@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     /// What ids look like, once that is known.
     pub(crate) shape: OnceLock<IdShape>,
     /// How to reach what runs. Held for a look-up.
-    controls: Mutex<HashMap<AttemptKey, Arc<Control>>>,
+    controls: Mutex<HashMap<AttemptKey, Arc<Control>, ByKey>>,
     metadata: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Who watches what is recorded.
     pub(crate) watchers: Watchers,
@@ -223,7 +223,10 @@ impl Shared {
 
     async fn permit_of(&self, permits: &Semaphore) -> Result<(), Rejection> {
         let permit = match permits.try_acquire() {
-            Err(TryAcquireError::NoPermits) => wake::guarded(permits.acquire()).await.ok(),
+            // In a box, which who need not wait carries nothing of.
+            Err(TryAcquireError::NoPermits) => {
+                Box::pin(wake::guarded(permits.acquire())).await.ok()
+            }
             tried => tried.ok(),
         };
         match permit {

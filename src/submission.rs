@@ -21,7 +21,7 @@ mod errand;
 mod request;
 
 pub(crate) use errand::{Checkpointed, CopyOf, Errand, ReaderOf};
-pub(crate) use request::{AttemptKey, Begin, Request, Within};
+pub(crate) use request::{AttemptKey, Begin, ByKey, Request, Within};
 
 use crate::error::{Poison, Rejection};
 use crate::id::EncodedId;

@@ -240,13 +240,18 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
         F: Future<Output = Result<V, E>> + Send + 'static,
         E: fmt::Debug + Send + 'static,
     {
-        let (reply, began) = oneshot::channel();
         let Self { ledger, id, options } = self;
         let plan = match options.launch(&id) {
             Ok(plan) => plan,
             Err(reason) => return Err(LaunchError::Rejected { reason, future }),
         };
-        match ledger.start(plan, future, Waiter::Start(reply)).await {
+        let id = match ledger.make_room(&plan).await {
+            Ok(id) => id,
+            Err(turned) => return Err(turned.away(future).into_launch_error()),
+        };
+        // Not before: what is refused, which is what repeats are, allocates nothing.
+        let (reply, began) = oneshot::channel();
+        match ledger.start_with_room(id, plan, future, Waiter::Start(reply)) {
             Ok(()) => began.await.unwrap_or(Err(LaunchError::Lost)),
             Err(not) => Err(not.into_launch_error()),
         }
@@ -288,13 +293,18 @@ impl<'a, K: TaskId, V: TaskOutput> Task<'a, K, V> {
         F: Future<Output = Result<V, E>> + Send + 'static,
         E: fmt::Debug + Send + 'static,
     {
-        let (reply, end) = oneshot::channel();
         let Self { ledger, id, options } = self;
         let plan = match options.launch(&id) {
             Ok(plan) => plan,
             Err(reason) => return Err(AttemptError::Rejected { reason, future }),
         };
-        match ledger.start(plan, future, Waiter::End(reply)).await {
+        let id = match ledger.make_room(&plan).await {
+            Ok(id) => id,
+            Err(turned) => return Err(turned.away(future).into_attempt_error()),
+        };
+        // Not before: what is refused, which is what repeats are, allocates nothing.
+        let (reply, end) = oneshot::channel();
+        match ledger.start_with_room(id, plan, future, Waiter::End(reply)) {
             Ok(()) => end.await.unwrap_or_else(|_| Err(AttemptError::Lost)),
             Err(not) => Err(not.into_attempt_error()),
         }

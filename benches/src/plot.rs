@@ -1,7 +1,7 @@
 //! The figures as a picture: medians with their spread, on logarithmic scales.
 
 use crate::Result;
-use crate::figure::Figure;
+use crate::figure::{Figure, thousands};
 use plotters::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -85,7 +85,14 @@ fn one<'a>(
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(xs.log_scale(), ys.log_scale())?;
-    chart.configure_mesh().x_desc(panel.over).light_line_style(WHITE).draw()?;
+    let label = |value: &f64| thousands(*value as u64);
+    chart
+        .configure_mesh()
+        .x_desc(panel.over)
+        .x_label_formatter(&label)
+        .y_label_formatter(&label)
+        .max_light_lines(0)
+        .draw()?;
     for (place, (name, points)) in series.iter().enumerate() {
         let colour = Palette99::pick(place).to_rgba();
         let line = points.iter().map(|(x, _, median, _)| (*x, *median));

@@ -33,9 +33,13 @@ pub(crate) fn is_within_id(shared: &Arc<Shared>, id: &EncodedId) -> bool {
 }
 
 /// Runs the code of an attempt.
-pub(crate) async fn within<F: Future>(shared: &Arc<Shared>, id: &EncodedId, code: F) -> F::Output {
+pub(crate) fn within<F: Future>(
+    shared: &Arc<Shared>,
+    id: &EncodedId,
+    code: F,
+) -> impl Future<Output = F::Output> + use<F> {
     let within = Within { ledger: Arc::as_ptr(shared).addr(), id: id.clone() };
-    WITHIN.scope(within, code).await
+    WITHIN.scope(within, code)
 }
 
 /// The way to ask an attempt to stop.

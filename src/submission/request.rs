@@ -3,12 +3,36 @@
 use crate::details::Life;
 use crate::id::EncodedId;
 use crate::state::{Event, Fingerprint, Output, SeqNo, SuccessBy};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Names one attempt (or revoke) within this process, from its submission to its end. The writer
 /// knows which fencing token belongs to it, so an end can be submitted by one that has not heard
 /// of its own acceptance yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct AttemptKey(pub(crate) u64);
+
+/// Hashes keys of attempts. Nobody chooses them: they are counted.
+pub(crate) type ByKey = BuildHasherDefault<Counted>;
+
+/// See [`ByKey`].
+#[derive(Debug, Default)]
+pub(crate) struct Counted(u64);
+
+impl Hasher for Counted {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Spreads them over all bits: tables look at the highest and at the lowest. The multiplier is 2^64
+        // by the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4).
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
 
 /// How an attempt begins.
 #[derive(Clone, Debug, Default)]

@@ -28,13 +28,33 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         R: Send + 'static,
         E: fmt::Debug + Send + 'static,
     {
-        let id = match self.admit(&start).await {
-            Ok(id) => id,
-            Err(turned) => return Err(turned.away(future)),
-        };
-        if let Err(reason) = self.shared().permit().await {
-            return Err(NotStarted::Rejected(reason, future));
+        match self.make_room(&start).await {
+            Ok(id) => self.start_with_room(id, start, future, waiter),
+            Err(turned) => Err(turned.away(future)),
         }
+    }
+
+    /// All that a start may have to wait for, which is little as long as it need not: with the id comes
+    /// a permit, which [`start_with_room`](Self::start_with_room) has to be given in the same poll.
+    pub(crate) async fn make_room<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
+        let id = self.admit(start).await?;
+        self.shared().permit().await?;
+        Ok(id)
+    }
+
+    /// Submits the start and gives the future to a task of its own.
+    pub(crate) fn start_with_room<F, R, E>(
+        &self,
+        id: EncodedId,
+        start: Start<'_, K, R>,
+        future: F,
+        waiter: Waiter<F, R, E>,
+    ) -> Result<(), NotStarted<F>>
+    where
+        F: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             self.shared().permits.add_permits(1);
             return Err(NotStarted::Rejected(Rejection::NoRuntime, future));
@@ -96,7 +116,9 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
         if !startable {
             return Err(Turned::Refused(state));
         }
-        self.check_new(start.id, &id).await?;
+        if state == TaskState::NotFound {
+            self.check_unknown(start.id, &id).await?;
+        }
         needs_runtime()?;
         if start.limits.any() {
             needs_timer()?;

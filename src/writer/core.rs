@@ -19,7 +19,7 @@ use crate::state::{
     Cell, Epoch, Event, Grave, IllegalTransition, Parent, SeqNo, SuccessBy, TaskState, Timestamp,
     WhyIllegal,
 };
-use crate::submission::{Answer, AttemptKey, Request, Within};
+use crate::submission::{Answer, AttemptKey, ByKey, Request, Within};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
@@ -73,7 +73,7 @@ struct ScopeOf {
 pub(crate) struct Core {
     next: SeqNo,
     epoch: Epoch,
-    tokens: HashMap<AttemptKey, Token>,
+    tokens: HashMap<AttemptKey, Token, ByKey>,
     /// The bytes of every name in the metadata with its value, but for our own.
     metadata: HashMap<String, usize>,
     /// Empty but for a sabotage.
@@ -88,7 +88,7 @@ impl Core {
         Self {
             next: last.next(),
             epoch,
-            tokens: HashMap::new(),
+            tokens: HashMap::default(),
             metadata: metadata.collect(),
             held_back: Vec::new(),
         }
@@ -116,9 +116,13 @@ impl Core {
         let mut batch = Batch {
             core: self,
             at,
-            ahead: HashMap::new(),
+            ahead: HashMap::with_capacity(requests.len()),
             records: Vec::with_capacity(requests.len()),
-            step: Step::default(),
+            step: Step {
+                changes: Vec::with_capacity(requests.len()),
+                answers: Vec::with_capacity(requests.len()),
+                ..Step::default()
+            },
         };
         for request in requests {
             let answer = match request.id() {
