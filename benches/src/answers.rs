@@ -177,7 +177,7 @@ pub(crate) async fn open_and_weigh() -> Option<Result<()>> {
     Some(weigh.await)
 }
 
-fn resident() -> Result<u64> {
+pub(crate) fn resident() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = status.split(' ').nth(1).ok_or("no statm")?.parse()?;
     Ok(pages * rustix::param::page_size() as u64)
@@ -223,7 +223,7 @@ fn weighed(path: &Path) -> Result<f64> {
     Ok(text.split(' ').next().ok_or("a child said nothing")?.parse()?)
 }
 
-fn checkpoint_bytes(path: &Path) -> Result<u64> {
+pub(crate) fn checkpoint_bytes(path: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;

@@ -6,6 +6,7 @@
 mod answers;
 mod flat;
 mod map;
+mod reopen;
 
 use clap::Parser;
 use flat::FlatJournal;
@@ -24,7 +25,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 #[derive(Debug, Parser)]
 #[command(after_help = "Example: taskledger-benches --rounds 7 throughput reopen query")]
 struct Options {
-    /// What to measure: throughput, reopen, query, answers, tombstones, map, skip; all by default. The
+    /// What to measure: throughput, reopen, ids, query, answers, tombstones, map, skip; all by default. The
     /// last two need the command, built for release, and `map` needs GNU parallel.
     what: Vec<String>,
     /// Rounds of each variant.
@@ -63,6 +64,9 @@ fn main() -> Result<()> {
     if let Some(done) = runtime.block_on(answers::open_and_weigh()) {
         return done;
     }
+    if let Some(done) = runtime.block_on(reopen::open_and_weigh()) {
+        return done;
+    }
     rustix::fs::sync();
     std::thread::sleep(Duration::from_secs(2));
     let wants = |what: &str| options.what.is_empty() || options.what.iter().any(|w| w == what);
@@ -75,6 +79,11 @@ fn main() -> Result<()> {
     if wants("reopen") || wants("query") {
         for ids in &options.ids {
             figures.extend(runtime.block_on(reopen_and_query(&options, *ids))?);
+        }
+    }
+    if wants("ids") {
+        for ids in &options.ids {
+            figures.extend(runtime.block_on(reopen::ids(&options, *ids))?);
         }
     }
     if wants("answers") {
