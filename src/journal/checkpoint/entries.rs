@@ -14,19 +14,24 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use xxhash_rust::xxh3::Xxh3;
 
+/// Bytes of the shortest entry: the length of its id, state, what is present, attempt and position.
+const SHORTEST: u64 = 5;
+
 impl Checkpoint {
     /// All entries in order. When it ends without an error, every byte of the file was verified.
     pub(crate) fn entries(&self) -> Entries<'_> {
         Entries { frames: Frames::of(self), current: Vec::new().into_iter() }
     }
 
-    /// About how many ids of which length it has: as the ids with which its frames begin.
+    /// About how many ids of which length it has: as the ids with which its frames begin. No more than
+    /// there is room for in the file, whatever it says, since memory is asked for as many.
     pub(crate) fn lengths(&self) -> Vec<(usize, usize)> {
         let mut frames = BTreeMap::<usize, u64>::new();
         for place in &self.places {
             *frames.entry(place.first.as_bytes().len()).or_default() += 1;
         }
-        let ids = u128::from(self.summary.counts.iter().sum::<u64>());
+        let told = self.summary.counts.iter().fold(0_u64, |all, count| all.saturating_add(*count));
+        let ids = u128::from(told.min(self.bytes / SHORTEST));
         let all = self.places.len().max(1) as u128;
         let share = |frames: u64| usize::try_from(ids * u128::from(frames) / all).unwrap_or(0);
         frames.into_iter().map(|(length, frames)| (length, share(frames))).collect()
