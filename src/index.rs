@@ -1,4 +1,4 @@
-//! What the ledger knows right now: the only place of scc.
+//! What the ledger knows right now.
 //!
 //! One map from id to [`Cell`] is the truth that point queries read; beside it,
 //! under the publication lock, stand the counts and the exact sets of the
@@ -10,7 +10,9 @@
 //! a batch in a cell and then asks for a count waits until the batch is
 //! complete: counts are linearizable with everything else.
 
+mod lane;
 mod listed;
+mod part;
 mod published;
 
 use crate::details::{Life, TaskDetails};
@@ -21,10 +23,11 @@ use crate::state::{Cell, Grave, SeqNo, TaskState, Tombstone};
 use crate::submission::AttemptKey;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, lock};
 use crate::writer::Found;
+pub(crate) use lane::Lane;
+use part::{Part, Tombstones};
 use published::{Published, slot};
-use scc::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher, RandomState};
+use std::hash::RandomState;
 use std::sync::OnceLock;
 use tokio::sync::Notify;
 
@@ -57,27 +60,11 @@ pub(crate) struct Seen {
     pub(crate) left: u32,
 }
 
-/// Tombstones are hashes already, under a key that nobody outside has.
-#[derive(Debug, Default)]
-pub(crate) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-    }
-
-    fn write_usize(&mut self, _: usize) {}
-}
-
 /// The published state of all ids.
 #[derive(Debug)]
 pub(crate) struct Index {
-    parts: Box<[scc::HashMap<EncodedId, Cell, RandomState>]>,
-    tombstones: scc::HashSet<Tombstone, BuildHasherDefault<AsItIs>>,
+    parts: Box<[Part]>,
+    tombstones: Tombstones,
     /// How many there are; and how often one was opened, so that whoever looks for an id in both
     /// places knows that it may have moved from the one to the other.
     buried: AtomicUsize,
@@ -105,10 +92,10 @@ struct Waiters {
 
 impl Index {
     pub(crate) fn new() -> Self {
-        let hasher = RandomState::new();
+        let key = RandomState::new();
         Self {
-            parts: (0..PARTS).map(|_| scc::HashMap::with_hasher(hasher.clone())).collect(),
-            tombstones: scc::HashSet::default(),
+            parts: (0..PARTS).map(|_| Part::new(&key)).collect(),
+            tombstones: Tombstones::default(),
             buried: AtomicUsize::new(0),
             opened: AtomicUsize::new(0),
             seal: OnceLock::new(),
@@ -133,7 +120,7 @@ impl Index {
 
     /// The published cell of an id; absent also when all that is left of it is a tombstone.
     pub(crate) fn cell(&self, id: &[u8]) -> Cell {
-        self.part(id).and_then(|part| part.read_sync(id, |_, cell| *cell)).unwrap_or(Cell::ABSENT)
+        self.part(id).and_then(|part| part.get(id)).unwrap_or(Cell::ABSENT)
     }
 
     /// The state of an id as callers see it: what has a tombstone has succeeded.
@@ -151,7 +138,7 @@ impl Index {
                 return (cell, None);
             }
             let tombstone = (self.tombstones() > 0).then(|| self.seal().tombstone(id));
-            let tombstone = tombstone.filter(|tombstone| self.tombstones.contains_sync(tombstone));
+            let tombstone = tombstone.filter(|tombstone| self.tombstones.has(tombstone));
             // It may have been in the other place while we looked into each.
             if tombstone.is_some() || opened == self.opened.load(Ordering::SeqCst) {
                 return (cell, tombstone);
@@ -172,7 +159,7 @@ impl Index {
 
     /// Whether there is this one.
     pub(crate) fn has(&self, tombstone: &Tombstone) -> bool {
-        self.tombstones.contains_sync(tombstone)
+        self.tombstones.has(tombstone)
     }
 
     /// How many successes are left as tombstones only.
@@ -184,14 +171,14 @@ impl Index {
     pub(crate) fn put_grave(&self, grave: Grave) {
         match grave {
             Grave::Dug(tombstone) => {
-                if self.tombstones.insert_sync(tombstone).is_ok() {
+                if self.tombstones.insert(tombstone) {
                     self.buried.fetch_add(1, Ordering::SeqCst);
                 }
             }
             Grave::Opened(tombstone) => {
                 // Before it goes: whoever misses it then looks once more.
                 self.opened.fetch_add(1, Ordering::SeqCst);
-                if self.tombstones.remove_sync(&tombstone).is_some() {
+                if self.tombstones.remove(&tombstone) {
                     self.buried.fetch_sub(1, Ordering::SeqCst);
                 }
             }
@@ -246,51 +233,20 @@ impl Index {
         }
     }
 
-    /// Replaces a cell by what `change` makes of it, while a log is replayed. What is published
-    /// beside the cells is made up by [`recount`](Self::recount) once, at the end.
-    pub(crate) fn replay<E>(
-        &self,
-        id: EncodedId,
-        change: impl FnOnce(Cell) -> Result<Cell, E>,
-    ) -> Result<(), E> {
-        let Some(part) = self.part(id.as_bytes()) else {
-            return Ok(());
-        };
-        match part.entry_sync(id) {
-            Entry::Occupied(mut entry) => {
-                let after = change(*entry.get())?;
-                if after.state == TaskState::NotFound {
-                    let _ = entry.remove();
-                } else {
-                    *entry.get_mut() = after;
-                }
-            }
-            Entry::Vacant(entry) => {
-                let after = change(Cell::ABSENT)?;
-                if after.state != TaskState::NotFound {
-                    drop(entry.insert_entry(after));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Makes up counts and sets from the cells.
     pub(crate) fn recount(&self) {
         let mut anew = Published::default();
         for part in &self.parts {
-            part.iter_sync(|id, cell| {
-                match cell.state {
-                    TaskState::Succeeded => anew.count(cell.state, |count| count + 1),
-                    TaskState::NotFound
-                    | TaskState::Queued
-                    | TaskState::Running
-                    | TaskState::Failed
-                    | TaskState::Revoking => {
-                        anew.moved(id.clone(), Cell::ABSENT, *cell, None, Life::default());
-                    }
+            part.each(|id, cell| match cell.state {
+                TaskState::Succeeded => anew.count(cell.state, |count| count + 1),
+                TaskState::NotFound
+                | TaskState::Queued
+                | TaskState::Running
+                | TaskState::Failed
+                | TaskState::Revoking => {
+                    let id = EncodedId::from_bytes(id);
+                    anew.moved(id, Cell::ABSENT, cell, None, Life::default());
                 }
-                true
             });
         }
         *lock(&self.published) = anew;
@@ -298,21 +254,16 @@ impl Index {
 
     /// Returns the cell that was there before.
     fn put(&self, id: &EncodedId, cell: Cell) -> Cell {
-        let Some(part) = self.part(id.as_bytes()) else {
-            return Cell::ABSENT;
-        };
-        let before = if cell.state == TaskState::NotFound {
-            part.remove_sync(id.as_bytes()).map(|(_, cell)| cell)
-        } else {
-            part.upsert_sync(id.clone(), cell)
-        };
-        before.unwrap_or(Cell::ABSENT)
+        self.set(id.as_bytes(), cell)
     }
 
-    fn part(&self, id: &[u8]) -> Option<&scc::HashMap<EncodedId, Cell, RandomState>> {
-        // Which part matters to nobody: an unlucky choice of ids makes one part larger, no more.
-        let hash = xxhash_rust::xxh3::xxh3_64(id);
-        self.parts.get(usize::try_from(hash % PARTS as u64).unwrap_or_default())
+    /// The same, beside all that is published.
+    pub(crate) fn set(&self, id: &[u8], cell: Cell) -> Cell {
+        self.part(id).and_then(|part| part.put(id, cell)).unwrap_or(Cell::ABSENT)
+    }
+
+    fn part(&self, id: &[u8]) -> Option<&Part> {
+        self.parts.get(part_of(id))
     }
 
     /// How many ids are in a state.
@@ -453,6 +404,11 @@ impl Waiters {
     fn notify(&self) -> Arc<Notify> {
         Arc::clone(&self.notify)
     }
+}
+
+/// Which part matters to nobody: an unlucky choice of ids makes one part larger, no more.
+fn part_of(id: &[u8]) -> usize {
+    usize::try_from(xxhash_rust::xxh3::xxh3_64(id) % PARTS as u64).unwrap_or_default()
 }
 
 /// Not under the lock: what is woken may be dropped at once, and takes itself off the list then.

@@ -7,9 +7,11 @@ pub use crate::sabotage::{Sabotage, sabotage};
 pub use simulation::simulate;
 
 use crate::id::{IdShape, TaskId};
+use crate::index::Index;
 use crate::journal::Record;
 use crate::journal::chain::{Chain, LedgerId};
 use crate::journal::frame;
+use crate::state::Cell;
 
 /// The bytes that the durable journal would give to its store for this batch, and the chain value
 /// after it.
@@ -66,4 +68,22 @@ pub fn age(path: &std::path::Path) -> Result<(), String> {
 #[must_use]
 pub fn shape_of<K: TaskId>() -> Vec<u8> {
     IdShape::of_type::<K>().to_bytes()
+}
+
+/// What memory keeps of ids, without a ledger around it.
+#[derive(Debug)]
+pub struct Cells<'a>(&'a Index);
+
+/// Makes room for so many ids of these lengths, and hands it over.
+pub fn with_cells<R>(expected: &[(usize, usize)], then: impl FnOnce(&Cells<'_>) -> R) -> R {
+    let index = Index::new();
+    let _room = index.reserve(expected);
+    then(&Cells(&index))
+}
+
+impl Cells<'_> {
+    /// Sets the cell of an id, as a ledger does.
+    pub fn set(&self, id: &[u8], cell: Cell) {
+        self.0.set(id, cell);
+    }
 }

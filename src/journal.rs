@@ -104,12 +104,15 @@ pub enum LedgerEvent {
     },
 }
 
-/// What [`Journal::replay`] hands over, in this order: any number of `Base` and of `Tombstones`, then
+/// What [`Journal::replay`] hands over, in this order: `Expected` or not, any number of `Base` and of `Tombstones`, then
 /// any number of `Records`. They come in chunks of at most a few thousand, so that one thread can read while
 /// another applies.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Replayed {
+    /// About how many ids of which length, in encoded bytes, the last checkpoint knows: whoever keeps them
+    /// can make room. Comes before all else, if at all. Nothing rests on it.
+    Expected(Vec<(usize, usize)>),
     /// What the last checkpoint says of some ids, each id once in the whole replay.
     Base(Vec<(EncodedId, Cell)>),
     /// What the last checkpoint keeps of pruned successes. Comes before the records.

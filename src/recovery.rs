@@ -6,23 +6,20 @@
 //! a success again. Resets are ordinary records: a process that dies among them
 //! leaves a legal log, and the next open resets the rest.
 
-use crate::error::panic_text;
-use crate::error::{Damage, IdError, JournalError, OpenError};
+mod replay;
+
+use crate::error::{IdError, JournalError, OpenError};
 use crate::id::{EncodedId, TaskId};
 use crate::index::Index;
-use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record, Replayed};
+use crate::journal::{Base, Entry, Journal, LedgerEvent, OpenReport, Record};
 use crate::sabotage::{self, Sabotage};
 use crate::seal::Seal;
-use crate::state::{Cell, Epoch, Event, Failure, Grave, Parent, SeqNo, TaskState, Timestamp};
+use crate::state::{Cell, Epoch, Event, Failure, Parent, SeqNo, TaskState, Timestamp};
 use crate::writer::Core;
+use replay::{Parents, Replay, gap};
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::sync::mpsc::sync_channel;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-
-/// Chunks that are read ahead of the one that is applied.
-const CHUNKS_AHEAD: usize = 16;
 
 /// Resets that are appended at once.
 const RESET_BATCH: usize = 4096;
@@ -175,16 +172,7 @@ pub(crate) fn recover(
     began: Instant,
 ) -> Result<Recovered, OpenError> {
     let index = Index::new();
-    let mut replay = Replay {
-        index: &index,
-        span: None,
-        told: Vec::new(),
-        ids: 0,
-        records: 0,
-        at: Timestamp::default(),
-        newest: Timestamp::default(),
-        parents: Parents::default(),
-    };
+    let mut replay = Replay::of(&index);
     let mut base = replay.run(journal)?;
     index.set_seal(Seal::new(base.ledger));
     index.recount();
@@ -229,137 +217,6 @@ pub(crate) fn recover(
     };
     let core = Core::new(last, epoch, &base.metadata);
     Ok(Recovered { core, index, base, recovery, newest })
-}
-
-struct Replay<'a> {
-    index: &'a Index,
-    /// The first and the last record so far.
-    span: Option<(SeqNo, SeqNo)>,
-    /// What the records say of the ledger as a whole.
-    told: Vec<LedgerEvent>,
-    ids: u64,
-    records: u64,
-    /// When the last record was written. Nothing rests on it.
-    at: Timestamp,
-    /// When the newest record was written: clocks may have been set back.
-    newest: Timestamp,
-    parents: Parents,
-}
-
-/// Within what that runs which runs.
-#[derive(Debug, Default)]
-struct Parents {
-    /// As the log says.
-    known: HashMap<EncodedId, Parent>,
-    /// What ran when the checkpoint was made: that says it.
-    in_checkpoint: HashSet<EncodedId>,
-}
-
-impl Parents {
-    fn hear(&mut self, id: &EncodedId, event: &Event) {
-        let Event::Started { parent, .. } = event else { return };
-        if !self.in_checkpoint.is_empty() {
-            self.in_checkpoint.remove(id);
-        }
-        match parent {
-            Some(parent) => _ = self.known.insert(id.clone(), parent.clone()),
-            None if self.known.is_empty() => {}
-            None => _ = self.known.remove(id),
-        }
-    }
-}
-
-impl Replay<'_> {
-    /// Reads on this thread and applies on another: each is about half of the work.
-    fn run(&mut self, journal: &mut dyn Journal) -> Result<Base, JournalError> {
-        let (chunks, to_apply) = sync_channel::<Replayed>(CHUNKS_AHEAD);
-        thread::scope(|scope| {
-            let applier =
-                scope.spawn(move || to_apply.into_iter().try_for_each(|chunk| self.apply(chunk)));
-            let stopped = |_| JournalError::Store("the replay was stopped".into());
-            let replayed = journal.replay(&mut |chunk| chunks.send(chunk).map_err(stopped));
-            drop(chunks);
-            let applied = applier.join();
-            // What stopped the applier is why the journal was stopped.
-            applied.unwrap_or_else(|panic| Err(JournalError::Panicked(panic_text(panic))))?;
-            replayed
-        })
-    }
-
-    fn apply(&mut self, chunk: Replayed) -> Result<(), JournalError> {
-        match chunk {
-            Replayed::Base(cells) => {
-                self.ids += cells.len() as u64;
-                let runs = cells.iter().filter(|(_, cell)| cell.state == TaskState::Running);
-                self.parents.in_checkpoint.extend(runs.map(|(id, _)| id.clone()));
-                cells.into_iter().try_for_each(|(id, cell)| self.index.replay(id, |_| Ok(cell)))
-            }
-            Replayed::Tombstones(tombstones) => {
-                tombstones
-                    .into_iter()
-                    .map(Grave::Dug)
-                    .for_each(|grave| self.index.put_grave(grave));
-                Ok(())
-            }
-            Replayed::Records(records) => {
-                records.into_iter().try_for_each(|record| self.apply_record(record))
-            }
-        }
-    }
-
-    fn apply_record(&mut self, record: Record) -> Result<(), JournalError> {
-        let seq = record.seq;
-        let (first, last) = self.span.unwrap_or((seq, seq));
-        if self.records > 0 && seq != last.next() {
-            return Err(gap(last.next(), seq));
-        }
-        self.span = Some((first, seq));
-        self.records += 1;
-        self.newest = self.newest.max(record.at);
-        let earlier = record.at < std::mem::replace(&mut self.at, record.at);
-        if earlier && sabotage::is(Sabotage::TrustClock) {
-            return Ok(());
-        }
-        match record.entry {
-            Entry::Task { id, prev, event } => {
-                self.parents.hear(&id, &event);
-                self.index
-                    .replay(id, |cell| {
-                        let next = cell.apply(seq, prev, &event);
-                        let trusted = sabotage::is(Sabotage::TrustRecord);
-                        assert!(next.is_ok() || !trusted, "record {seq} was believed");
-                        next
-                    })
-                    .map_err(|source| JournalError::Illegal { seq, source })?;
-                match event.grave() {
-                    Some(Grave::Opened(tombstone)) if !self.index.has(&tombstone) => {
-                        Err(JournalError::Damaged(Damage {
-                            place: "log".into(),
-                            what: format!("record {seq} opens a tombstone that is not there"),
-                            lost: None,
-                        }))
-                    }
-                    Some(grave) => {
-                        self.index.put_grave(grave);
-                        Ok(())
-                    }
-                    None => Ok(()),
-                }
-            }
-            Entry::Ledger(event) => {
-                self.told.push(event);
-                Ok(())
-            }
-        }
-    }
-}
-
-fn gap(expected: SeqNo, found: SeqNo) -> JournalError {
-    JournalError::Damaged(Damage {
-        place: "log".into(),
-        what: format!("record {found} follows where {expected} should"),
-        lost: None,
-    })
 }
 
 /// How far each is from the root of its tree, but for those that are none.

@@ -13,11 +13,10 @@ impl Index {
     ) -> Option<Vec<EncodedId>> {
         let part = self.parts.get(part)?;
         let mut ids = Vec::new();
-        part.iter_sync(|id, cell| {
+        part.each(|id, cell| {
             if state.is_none_or(|state| cell.state == state) {
-                ids.push(id.clone());
+                ids.push(EncodedId::from_bytes(id));
             }
-            true
         });
         Some(ids)
     }
@@ -26,11 +25,10 @@ impl Index {
     pub(crate) fn changed_since(&self, state: TaskState, last: SeqNo) -> Vec<EncodedId> {
         let mut changed = Vec::new();
         for part in &self.parts {
-            part.iter_sync(|id, cell| {
+            part.each(|id, cell| {
                 if cell.state == state && cell.seq > last {
-                    changed.push((cell.seq, id.clone()));
+                    changed.push((cell.seq, EncodedId::from_bytes(id)));
                 }
-                true
             });
         }
         changed.sort_unstable_by_key(|(seq, _)| *seq);

@@ -90,7 +90,7 @@ proptest! {
         let mut plain = BTreeMap::new();
         for (number, state) in changes {
             let before = plain.get(&number).copied().unwrap_or(TaskState::NotFound);
-            let replayed = index.replay(id(number), |found| {
+            let replayed = index.lane(0, 1).change(id(number).as_bytes(), |found| {
                 if found.state == before { Ok(cell(number, state)) } else { Err(found) }
             });
             prop_assert_eq!(replayed, Ok(()));

@@ -36,12 +36,14 @@
 //! [`Checkpoint::visit`] the rest.
 
 mod check;
+mod entries;
 mod entry;
 mod salvage;
 mod stream;
 mod tombstones;
 mod writer;
 
+pub(crate) use entries::Entries;
 pub(crate) use salvage::{Salvage, SalvagedEntries, salvage};
 pub(crate) use tombstones::Graves;
 pub(crate) use writer::CheckpointWriter;
@@ -66,7 +68,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use stream::{Stream, Whole};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 const HEAD_MAGIC: [u8; 8] = *b"TLcheck\x01";
 const HEAD_BYTES: usize = 48;
@@ -201,24 +203,6 @@ impl Checkpoint {
         Ok(None)
     }
 
-    /// All entries in order. When it ends without an error, every byte of the file was verified.
-    pub(crate) fn entries(&self) -> Entries<'_> {
-        let end = self.bytes - END_BYTES as u64;
-        let mut whole = Xxh3::new();
-        whole.update(&self.head);
-        Entries {
-            checkpoint: self,
-            stream: Stream::new(&self.path, &self.file, self.ledger, HEAD_BYTES as u64, end),
-            whole,
-            chain: head_checksum(&self.head),
-            frames: 0,
-            last_id: None,
-            counts: [0; TaskState::ALL.len()],
-            current: Vec::new().into_iter(),
-            ended: false,
-        }
-    }
-
     /// Hands over all entries in order. Only when it returns `Ok`, the whole file was verified:
     /// what was handed over before an error may be a part.
     ///
@@ -234,109 +218,6 @@ impl Checkpoint {
             visit(&id, &details)?;
         }
         Ok(())
-    }
-
-    fn decode(
-        &self,
-        head: &FrameHead,
-        body: &[u8],
-    ) -> Result<Vec<(EncodedId, TaskDetails)>, JournalError> {
-        decode_entries(self.summary.last_seq, head, body)
-            .map_err(|what| damaged(&self.path, format!("frame {}: {what}", head.first)))
-    }
-}
-
-/// The entries of a [`Checkpoint`], one after the other.
-pub(crate) struct Entries<'a> {
-    checkpoint: &'a Checkpoint,
-    stream: Stream<'a>,
-    whole: Xxh3,
-    chain: Chain,
-    frames: u64,
-    last_id: Option<EncodedId>,
-    counts: [u64; TaskState::ALL.len()],
-    current: std::vec::IntoIter<(EncodedId, TaskDetails)>,
-    ended: bool,
-}
-
-impl Entries<'_> {
-    /// The next entry; `None` when there is none left and the whole file was found right.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Io`], [`JournalError::Damaged`].
-    pub(crate) fn next(&mut self) -> Result<Option<(EncodedId, TaskDetails)>, JournalError> {
-        loop {
-            if let Some((id, details)) = self.current.next() {
-                if self.last_id.as_ref().is_some_and(|last| *last >= id) {
-                    return Err(self.damaged(format!("id {id:?} is out of order")));
-                }
-                if let Some(count) = self.counts.get_mut(writer::place_of(details.cell.state)) {
-                    *count += 1;
-                }
-                self.last_id = Some(id.clone());
-                return Ok(Some((id, details)));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            self.next_frame()?;
-        }
-    }
-
-    fn next_frame(&mut self) -> Result<(), JournalError> {
-        let checkpoint = self.checkpoint;
-        let offset = self.stream.at;
-        let Some(Whole { head, body, bytes }) = self.stream.next()? else { return self.end() };
-        self.whole.update(bytes);
-        let linked = (head.first, head.chain) == (self.frames, self.chain);
-        let entries =
-            if head.kind == Kind::Entries { Some(checkpoint.decode(&head, body)?) } else { None };
-        let at_tail = offset >= checkpoint.tail;
-        if !linked || at_tail == entries.is_some() {
-            return Err(self.damaged(format!("frame {} does not follow", head.first)));
-        }
-        if let Some(entries) = entries {
-            let place = usize::try_from(self.frames).ok().and_then(|n| checkpoint.places.get(n));
-            let named = place.is_some_and(|place| {
-                place.offset == offset
-                    && place.length as usize == head.length
-                    && entries.first().is_some_and(|(id, _)| *id == place.first)
-            });
-            if !named {
-                return Err(self.damaged(format!("frame {} is not in the index", head.first)));
-            }
-            self.current = entries.into_iter();
-        }
-        self.frames += 1;
-        self.chain = head.checksum;
-        Ok(())
-    }
-
-    /// After the last frame: holds what was counted and summed up against the end.
-    fn end(&mut self) -> Result<(), JournalError> {
-        let checkpoint = self.checkpoint;
-        let mut end = [0; END_BYTES];
-        let at = checkpoint.bytes - END_BYTES as u64;
-        checkpoint
-            .file
-            .read_exact_at(&mut end, at)
-            .map_err(JournalError::io("read", &checkpoint.path))?;
-        if let Some((before, checksum)) = end.split_last_chunk() {
-            self.whole.update(before);
-            if self.whole.digest() != u64::from_le_bytes(*checksum) {
-                return Err(self.damaged("the checksum of the whole file is wrong"));
-            }
-        }
-        if self.counts != checkpoint.summary.counts {
-            return Err(self.damaged("the summary counts other entries"));
-        }
-        self.ended = true;
-        Ok(())
-    }
-
-    fn damaged(&self, what: impl Into<String>) -> JournalError {
-        damaged(&self.checkpoint.path, what)
     }
 }
 

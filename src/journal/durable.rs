@@ -31,7 +31,7 @@ use std::sync::Arc as StdArc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Entries of the checkpoint that are handed over at once.
+/// Entries of the checkpoint, or records, that are handed over at once.
 const CHUNK: usize = 4096;
 
 /// A ledger's directory, opened.
@@ -133,21 +133,16 @@ impl Journal for SledJournal {
     fn replay(&mut self, visit: &mut Visit<'_>) -> Result<Base, JournalError> {
         let mut base = Base { ledger: self.manifest.ledger.0, ..Base::default() };
         if let Some(checkpoint) = &self.checkpoint {
-            let mut entries = checkpoint.entries();
+            visit(Replayed::Expected(checkpoint.lengths()))?;
+            let mut cells = checkpoint.cells();
             loop {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                while let Some((id, details)) = entries.next()? {
-                    base.newest = base.newest.max(details.newest());
-                    chunk.push((id, details.cell));
-                    if chunk.len() == CHUNK {
-                        break;
-                    }
-                }
+                let chunk = cells.next(CHUNK)?;
                 if chunk.is_empty() {
                     break;
                 }
                 visit(Replayed::Base(chunk))?;
             }
+            base.newest = cells.newest;
             let summary = checkpoint.summary();
             base.last_seq = summary.last_seq;
             base.epoch = summary.epoch;
@@ -162,13 +157,29 @@ impl Journal for SledJournal {
                 visit(Replayed::Tombstones(chunk))?;
             }
         }
-        let mut records = |records| visit(Replayed::Records(records));
+        let mut gathered = Vec::new();
+        let mut records = |mut records: Vec<Record>| {
+            // Whoever runs alone has written a frame for each of its records.
+            if gathered.is_empty() {
+                gathered = records;
+            } else {
+                gathered.append(&mut records);
+            }
+            if gathered.len() < CHUNK {
+                return Ok(());
+            }
+            visit(Replayed::Records(std::mem::take(&mut gathered)))
+        };
+        let mut read = Ok(());
         if let Some(Frozen { reader: FrozenReader::Scan(scan, run), .. }) = &self.frozen {
-            scan.visit_frames(run, &mut records)?;
+            read = scan.visit_frames(run, &mut records);
         }
         if let Some((scan, run)) = self.to_replay.take() {
-            scan.visit_frames(&run, &mut records)?;
+            read = read.and_then(|()| scan.visit_frames(&run, &mut records));
         }
+        // What is wrong with one of these comes before what could not be read.
+        visit(Replayed::Records(gathered))?;
+        read?;
         Ok(base)
     }
 

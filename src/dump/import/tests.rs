@@ -45,6 +45,7 @@ fn found(path: &Path) -> (BTreeMap<EncodedId, TaskDetails>, Vec<Tombstone>, [u8;
     let mut base = journal
         .replay(&mut |replayed| {
             match replayed {
+                Replayed::Expected(_) => {}
                 Replayed::Base(all) => cells.extend(all),
                 Replayed::Tombstones(all) => tombstones.extend(all),
                 Replayed::Records(records) => {

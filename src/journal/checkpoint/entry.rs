@@ -42,7 +42,6 @@ use crate::state::{
     Timestamp,
 };
 use serde::Deserialize;
-use std::collections::VecDeque;
 
 /// In the shape: what is present takes a second byte.
 const MORE: u8 = 128;
@@ -80,9 +79,14 @@ impl<'a> EntriesOf<'a> {
 
     /// The next entry; `None` when all that were promised are read and nothing is left over.
     pub(super) fn next(&mut self) -> Result<Option<(EncodedId, TaskDetails)>, String> {
+        Ok(self.next_borrowed()?.map(|entry| (EncodedId::from_bytes(entry.id), entry.into())))
+    }
+
+    /// The same, and nothing is copied: for who wants only a part of it.
+    pub(super) fn next_borrowed(&mut self) -> Result<Option<Borrowed<'a>>, String> {
         if let Some(left) = self.left.checked_sub(1) {
             self.left = left;
-            decode_entry(&mut self.rest, self.origin).map(Some)
+            Borrowed::decode(&mut self.rest, self.origin).map(Some)
         } else if self.rest.is_empty() {
             Ok(None)
         } else {
@@ -148,79 +152,130 @@ pub(super) fn encode_entry(
     Some(())
 }
 
-/// Reads the entry at the front of `rest`.
-fn decode_entry(rest: &mut &[u8], origin: Origin) -> Result<(EncodedId, TaskDetails), String> {
-    let BytesWire(id) = field(rest)?;
-    if id.len() > MAX_ID_BYTES {
-        return Err(format!("an id of {} bytes", id.len()));
-    }
-    let (shape, present): (u8, u8) = (field(rest)?, field(rest)?);
-    let has = |bit: u8| present & 1 << bit != 0;
-    let more: u8 = if shape & MORE == 0 { 0 } else { field(rest)? };
-    let has_more = |bit: u8| more & 1 << bit != 0;
-    if more > 0b111_1111 {
-        return Err(format!("an entry with {more:08b}"));
-    }
-    let attempt = Attempt::new(field(rest)?);
-    let back: u64 = field(rest)?;
-    let seq = origin.last_seq.get().checked_sub(back).filter(|seq| *seq > 0);
-    let seq = SeqNo::new(seq.ok_or_else(|| format!("an entry goes back {back}"))?);
-    let epoch = has(0).then(|| field(rest)).transpose()?.map(Epoch::new);
-    let mut before = origin.at;
-    let mut time = |there: bool, rest: &mut &[u8]| -> Result<Option<Timestamp>, String> {
-        if !there {
-            return Ok(None);
+/// An entry whose id, texts and bytes are those of the frame.
+pub(super) struct Borrowed<'a> {
+    pub(super) id: &'a [u8],
+    pub(super) cell: Cell,
+    epoch: Option<Epoch>,
+    /// Queued, started, ended, revoking.
+    times: [Option<Timestamp>; 4],
+    failure: Option<FailureWire<'a>>,
+    revoke_failure: Option<FailureWire<'a>>,
+    succeeded_by: Option<SuccessBy>,
+    output: Option<OutputWire<'a>>,
+    since: SeqNo,
+    fingerprint: Option<[u8; 16]>,
+    notes: Vec<(Timestamp, &'a str)>,
+    parent: Option<BytesWire<'a>>,
+    payload: Option<BytesWire<'a>>,
+    pinned: bool,
+    crashed_before: bool,
+}
+
+impl<'a> Borrowed<'a> {
+    /// Reads the entry at the front of `rest`.
+    fn decode(rest: &mut &'a [u8], origin: Origin) -> Result<Self, String> {
+        let BytesWire(id) = field(rest)?;
+        if id.len() > MAX_ID_BYTES {
+            return Err(format!("an id of {} bytes", id.len()));
         }
-        before = before.wrapping_add(field::<i64>(rest)? as u64);
-        Ok(Some(Timestamp::from_micros(before)))
-    };
-    let queued_at = time(has(1), rest)?;
-    let started_at = time(has(2), rest)?;
-    let ended_at = time(has(3), rest)?;
-    let revoke_started_at = time(has(4), rest)?;
-    let failure = has(5).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
-    let revoke_failure = has(6).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
-    let output = has(7).then(|| field::<OutputWire<'_>>(rest)).transpose()?;
-    let since = if has_more(0) { Some(field::<u64>(rest)?) } else { None };
-    let since =
-        since.map_or(Some(0), |back| seq.get().checked_sub(back).filter(|since| *since > 0));
-    let since = SeqNo::new(since.ok_or("an entry begins before the log")?);
-    let fingerprint = has_more(1).then(|| field::<[u8; 16]>(rest)).transpose()?;
-    let count: u8 = if has_more(2) { field(rest)? } else { 0 };
-    if usize::from(count) > MAX_NOTES || has_more(2) != (count > 0) {
-        return Err(format!("an entry with {count} notes"));
+        let (shape, present): (u8, u8) = (field(rest)?, field(rest)?);
+        let has = |bit: u8| present & 1 << bit != 0;
+        let more: u8 = if shape & MORE == 0 { 0 } else { field(rest)? };
+        let has_more = |bit: u8| more & 1 << bit != 0;
+        if more > 0b111_1111 {
+            return Err(format!("an entry with {more:08b}"));
+        }
+        let attempt = Attempt::new(field(rest)?);
+        let back: u64 = field(rest)?;
+        let seq = origin.last_seq.get().checked_sub(back).filter(|seq| *seq > 0);
+        let seq = SeqNo::new(seq.ok_or_else(|| format!("an entry goes back {back}"))?);
+        let epoch = has(0).then(|| field(rest)).transpose()?.map(Epoch::new);
+        let mut before = origin.at;
+        let mut time = |there: bool, rest: &mut &[u8]| -> Result<Option<Timestamp>, String> {
+            if !there {
+                return Ok(None);
+            }
+            before = before.wrapping_add(field::<i64>(rest)? as u64);
+            Ok(Some(Timestamp::from_micros(before)))
+        };
+        let queued_at = time(has(1), rest)?;
+        let started_at = time(has(2), rest)?;
+        let ended_at = time(has(3), rest)?;
+        let revoke_started_at = time(has(4), rest)?;
+        let failure = has(5).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
+        let revoke_failure = has(6).then(|| field::<FailureWire<'_>>(rest)).transpose()?;
+        let output = has(7).then(|| field::<OutputWire<'_>>(rest)).transpose()?;
+        let since = if has_more(0) { Some(field::<u64>(rest)?) } else { None };
+        let since =
+            since.map_or(Some(0), |back| seq.get().checked_sub(back).filter(|since| *since > 0));
+        let since = SeqNo::new(since.ok_or("an entry begins before the log")?);
+        let fingerprint = has_more(1).then(|| field::<[u8; 16]>(rest)).transpose()?;
+        let count: u8 = if has_more(2) { field(rest)? } else { 0 };
+        if usize::from(count) > MAX_NOTES || has_more(2) != (count > 0) {
+            return Err(format!("an entry with {count} notes"));
+        }
+        let mut notes = Vec::new();
+        for _ in 0..count {
+            let at = time(true, rest)?.unwrap_or_default();
+            notes.push((at, field::<&str>(rest)?));
+        }
+        let parent = has_more(4).then(|| field::<BytesWire<'_>>(rest)).transpose()?;
+        if parent.is_some_and(|parent| parent.0.len() > MAX_ID_BYTES) {
+            return Err("a parent that is longer than an id".to_owned());
+        }
+        let payload = has_more(5).then(|| field::<BytesWire<'_>>(rest)).transpose()?;
+        Ok(Self {
+            id,
+            cell: Cell { state: state_of(shape & 7)?, attempt, seq },
+            epoch,
+            times: [queued_at, started_at, ended_at, revoke_started_at],
+            failure,
+            revoke_failure,
+            succeeded_by: by_of((shape & !MORE) >> 3)?,
+            output,
+            since,
+            fingerprint,
+            notes,
+            parent,
+            payload,
+            pinned: has_more(3),
+            crashed_before: has_more(6),
+        })
     }
-    let mut notes = VecDeque::new();
-    for _ in 0..count {
-        let at = time(true, rest)?.unwrap_or_default();
-        notes.push_back(Note { at, text: field::<&str>(rest)?.to_owned() });
+
+    /// As [`TaskDetails::newest`].
+    pub(super) fn newest(&self) -> Timestamp {
+        let times = self.times.iter().flatten().chain(self.notes.iter().map(|(at, _)| at));
+        times.max().copied().unwrap_or_default()
     }
-    let parent = has_more(4).then(|| field::<BytesWire<'_>>(rest)).transpose()?;
-    if parent.is_some_and(|parent| parent.0.len() > MAX_ID_BYTES) {
-        return Err("a parent that is longer than an id".to_owned());
+}
+
+impl From<Borrowed<'_>> for TaskDetails {
+    fn from(entry: Borrowed<'_>) -> Self {
+        let [queued_at, started_at, ended_at, revoke_started_at] = entry.times;
+        let notes = entry.notes.into_iter().map(|(at, text)| Note { at, text: text.to_owned() });
+        Self {
+            cell: entry.cell,
+            epoch: entry.epoch,
+            queued_at,
+            started_at,
+            ended_at,
+            revoke_started_at,
+            failure: entry.failure.map(Failure::from),
+            revoke_failure: entry.revoke_failure.map(Failure::from),
+            succeeded_by: entry.succeeded_by,
+            output: entry.output.map_or(Output::Absent, Output::from),
+            since: entry.since,
+            fingerprint: entry.fingerprint.map(Fingerprint::from_bytes),
+            parent: entry.parent.map(|parent| Parent::from_bytes(parent.0)),
+            payload: entry.payload.map(|payload| payload.0.to_vec()),
+            notes: notes.collect(),
+            pinned: entry.pinned,
+            crashed_before: entry.crashed_before,
+            in_doubt: false,
+        }
     }
-    let payload = has_more(5).then(|| field::<BytesWire<'_>>(rest)).transpose()?;
-    let details = TaskDetails {
-        cell: Cell { state: state_of(shape & 7)?, attempt, seq },
-        epoch,
-        queued_at,
-        started_at,
-        ended_at,
-        revoke_started_at,
-        failure: failure.map(Failure::from),
-        revoke_failure: revoke_failure.map(Failure::from),
-        succeeded_by: by_of((shape & !MORE) >> 3)?,
-        output: output.map_or(Output::Absent, Output::from),
-        since,
-        fingerprint: fingerprint.map(Fingerprint::from_bytes),
-        parent: parent.map(|parent| Parent::from_bytes(parent.0)),
-        payload: payload.map(|payload| payload.0.to_vec()),
-        notes,
-        pinned: has_more(3),
-        crashed_before: has_more(6),
-        in_doubt: false,
-    };
-    Ok((EncodedId::from_bytes(id), details))
 }
 
 fn field<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, String> {
@@ -348,7 +403,9 @@ mod tests {
         encode_entry(&mut written, origin, &id, &details).unwrap();
         assert_eq!(written, golden);
         let mut rest = &golden[..];
-        assert_eq!(decode_entry(&mut rest, origin), Ok((id, details)));
+        let read = Borrowed::decode(&mut rest, origin).unwrap();
+        assert_eq!((read.id, read.newest()), (id.as_bytes(), details.newest()));
+        assert_eq!(TaskDetails::from(read), details);
         assert!(rest.is_empty());
     }
 }

@@ -50,7 +50,7 @@ fn replayed(journal: &mut SledJournal) -> BTreeMap<EncodedId, TaskState> {
                 Replayed::Base(cells) => {
                     states.extend(cells.into_iter().map(|(id, cell)| (id, cell.state)));
                 }
-                Replayed::Tombstones(_) => {}
+                Replayed::Expected(_) | Replayed::Tombstones(_) => {}
                 Replayed::Records(records) => {
                     for record in records {
                         if let Entry::Task { id, event, .. } = record.entry {

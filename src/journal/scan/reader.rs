@@ -4,7 +4,7 @@ use super::{FrameAt, Scan, Source};
 use crate::error::JournalError;
 use crate::journal::Record;
 use crate::journal::fault::damaged;
-use crate::journal::frame::{self, FrameError};
+use crate::journal::frame::{self, FrameError, FrameHead};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -31,6 +31,11 @@ impl<'a> Reader<'a> {
     ///
     /// [`JournalError::Io`]; [`JournalError::Damaged`] when the file is no longer as it was found.
     pub(crate) fn read(&mut self, frame: &FrameAt) -> Result<&[u8], JournalError> {
+        self.parsed(frame).map(|(bytes, ..)| bytes)
+    }
+
+    /// The same, its head and its body.
+    fn parsed(&mut self, frame: &FrameAt) -> Result<(&[u8], FrameHead, &[u8]), JournalError> {
         let scan = self.scan;
         let (bytes, at) = match &scan.source {
             Source::File(file) => {
@@ -44,7 +49,7 @@ impl<'a> Reader<'a> {
         let changed = || damaged(&scan.path, "the file changed while it was read");
         let bytes = bytes.ok_or_else(changed)?;
         match frame::parse(scan.ledger, bytes) {
-            Ok((head, _)) if head.checksum == frame.checksum => Ok(bytes),
+            Ok((head, body)) if head.checksum == frame.checksum => Ok((bytes, head, body)),
             Ok(_) | Err(_) => Err(changed()),
         }
     }
@@ -59,7 +64,7 @@ impl<'a> Reader<'a> {
         let wrong = |error: FrameError| {
             damaged(&scan.path, format!("the frame of record {}: {error}", frame.first))
         };
-        let (head, body) = frame::parse(scan.ledger, self.read(frame)?).map_err(wrong)?;
+        let (_, head, body) = self.parsed(frame)?;
         frame::decode_records(&head, body).map_err(wrong)
     }
 

@@ -345,6 +345,24 @@ fn ids_ascend_and_are_those_that_were_counted() {
     }
 }
 
+/// Memory is asked for as many ids as a file tells of, before they are read.
+#[test]
+fn no_more_ids_are_expected_than_there_is_room_for() {
+    let lengths = |counts| {
+        let mut forger = indexed();
+        forger.name("a");
+        forger.summary(&SummaryWire { counts, ..sound_summary() });
+        let checkpoint = forger.open().unwrap();
+        (checkpoint.lengths(), usize::try_from(checkpoint.bytes()).unwrap())
+    };
+    let length = id(1).as_bytes().len();
+    assert_eq!(lengths([0, 0, 0, 4, 0, 0]).0, [(length, 4)]);
+    for counts in [[0, 0, 0, u64::MAX, 0, 0], [u64::MAX; 6]] {
+        let (expected, bytes) = lengths(counts);
+        assert_eq!(expected, [(length, bytes / 5)]);
+    }
+}
+
 #[test]
 fn a_position_beyond_all_numbers_is_refused() {
     let dir = TempDir::new().unwrap();
