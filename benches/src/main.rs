@@ -39,6 +39,13 @@ struct Options {
     /// Launchers at once, for the throughput.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1024])]
     launchers: Vec<usize>,
+    /// Tasks of each round of the throughput, instead of those of about a second.
+    #[arg(long)]
+    tasks: Option<usize>,
+    /// Take the throughput of a log that a checkpoint has begun. The first log of a ledger begins with a
+    /// segment of zeros, which sled writes when it opens it.
+    #[arg(long)]
+    after_checkpoint: bool,
     /// Also write the figures as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -52,6 +59,7 @@ impl Options {
             16..512 => 60_000,
             _ => 300_000,
         };
+        let tasks = move |launchers| self.tasks.unwrap_or_else(|| tasks(launchers));
         self.launchers.iter().map(move |launchers| (*launchers, tasks(*launchers)))
     }
 }
@@ -126,7 +134,7 @@ async fn throughput(options: &Options, launchers: usize, tasks: usize) -> Result
     for _ in 0..options.rounds {
         for (variant, rates) in Variant::ALL.into_iter().zip(&mut rates) {
             let dir = tempfile::tempdir_in(&options.dir)?;
-            rates.push(one_throughput(variant, dir.path(), launchers, tasks).await?);
+            rates.push(one_throughput(options, variant, dir.path(), launchers, tasks).await?);
             drop(dir);
             rustix::fs::sync();
         }
@@ -152,6 +160,7 @@ async fn throughput(options: &Options, launchers: usize, tasks: usize) -> Result
 }
 
 async fn one_throughput(
+    options: &Options,
     variant: Variant,
     dir: &Path,
     launchers: usize,
@@ -169,6 +178,10 @@ async fn one_throughput(
         }
         Variant::Memory => builder.open_journal(MemoryJournal::new()).await?,
     };
+    if options.after_checkpoint && variant == Variant::Durable {
+        ledger.mark_succeeded("before".to_owned()).await?;
+        ledger.checkpoint().await?;
+    }
     let began = Instant::now();
     let mut set = JoinSet::new();
     let each = tasks / launchers;
