@@ -4,6 +4,7 @@
 //! shortest honest implementation, [`SledJournal`] the one that outlives the
 //! power. Both pass the same `conformance` suite.
 
+pub(crate) mod ahead;
 pub(crate) mod aside;
 pub(crate) mod ballast;
 pub(crate) mod chain;

@@ -16,6 +16,7 @@
 //! * It may panic or hang on a damaged file, also when it is dropped. Every call
 //!   runs under `catch_unwind`, on a thread that a watchdog looks after; after a
 //!   panic the store is leaked, never dropped.
+//! * Its file grows with every append, which makes syncs dear: see [`ahead`](super::ahead).
 //!
 //! Its lock may outlive it for a moment, since jobs of its threads keep a clone, and so does a child
 //! that is just being forked; whoever opens has our own lock already, so it is waited for.
@@ -23,6 +24,7 @@
 //! A kill while it opens may leave `snap.*.generating`, which makes every later
 //! open fail though nothing is lost; it is removed before.
 
+use super::ahead::{self, Ahead};
 use super::files;
 use super::frame::Frame;
 use crate::error::JournalError;
@@ -53,8 +55,10 @@ pub(crate) struct Log {
     dir: HeldPath,
     /// `None` once it panicked: then it has been leaked.
     db: Option<sled::Db>,
-    /// Ours, opened after sled's own, so that its errors are reported to us.
+    /// Ours, opened after sled's own, so that its errors are reported to us. What is written to it goes
+    /// to its end.
     file: File,
+    ahead: Ahead,
 }
 
 impl Log {
@@ -76,11 +80,11 @@ impl Log {
     /// what it takes for a torn tail without a word.
     pub(crate) fn open(dir: &HeldPath, segment_size: u64) -> Result<Self, JournalError> {
         remove_half_snapshots(dir)?;
-        let segment_size = usize::try_from(segment_size)
+        let size = usize::try_from(segment_size)
             .map_err(|_| JournalError::Store(format!("segment size {segment_size}")))?;
         let config = sled::Config::new()
             .path(dir)
-            .segment_size(segment_size)
+            .segment_size(size)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .use_compression(false)
@@ -88,12 +92,9 @@ impl Log {
         let db = open_unlocked(&config, dir, LOCK_WAIT)?;
         make_private(dir)?;
         let path = dir.join("db");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(JournalError::io("open", &path))?;
-        Ok(Self { dir: dir.clone(), db: Some(db), file })
+        let file = ahead::open(&path).map_err(JournalError::io("open", &path))?;
+        let ahead = Ahead::of(&file, segment_size);
+        Ok(Self { dir: dir.clone(), db: Some(db), file, ahead })
     }
 
     /// Makes frames durable, in order: a flush and a sync for each.
@@ -107,6 +108,7 @@ impl Log {
     /// filled a segment by then.) Groups of small records are a single frame as a rule.
     pub(crate) fn append(&mut self, frames: Vec<Frame>) -> Result<(), JournalError> {
         for frame in frames {
+            self.ahead.extend(&self.file);
             self.call(|db| db.insert(frame.first.get().to_be_bytes(), frame.bytes).map(drop))?;
             if !sabotage::is(Sabotage::SyncLate) {
                 self.sync()?;

@@ -202,8 +202,10 @@ static int fails(int class, const char *call, const char *path) {
     if (class != fail_class) return 0;
     long seen = ++fail_seen;
     if (seen != fail_at && !(fail_ever && seen > fail_at)) return 0;
-    int stands = strcmp(call, "rename") == 0 ? ends_in(path, "/manifest")
-                                             : strcmp(path, live) == 0 || ends_in(path, "/witness");
+    /* What is appended to a log are zeros ahead of the store. */
+    int stands = strcmp(call, "rename") == 0   ? ends_in(path, "/manifest")
+                 : strcmp(call, "append") == 0 ? 0
+                                               : strcmp(path, live) == 0 || ends_in(path, "/witness");
     const char *name = path[dir_length] ? path + dir_length + 1 : ".";
     char line[PATH_MAX + 64];
     int length = snprintf(line, sizeof line, "ack fault %s %s %d %s %s\n", classes[class], call,
@@ -325,10 +327,12 @@ ssize_t write(int fd, const void *data, size_t length) {
     if (!ack && !handle_of(fd)) return syscall(SYS_write, fd, data, length);
     pthread_mutex_lock(&lock);
     if (!ack) change();
-    uint64_t offset = ack ? 0 : syscall(SYS_lseek, fd, 0, SEEK_CUR);
-    int failed = !ack && fails(F_WRITE, "write", paths[fd]);
+    int appends = !ack && fcntl(fd, F_GETFL) & O_APPEND;
+    int failed = !ack && fails(F_WRITE, appends ? "append" : "write", paths[fd]);
     if (failed && fail_errno == 0) length -= length / 2;
     ssize_t done = failed && fail_errno ? -1 : syscall(SYS_write, fd, data, length);
+    /* Only then, where it has gone if it was appended. */
+    uint64_t offset = ack || done < 0 ? 0 : syscall(SYS_lseek, fd, 0, SEEK_CUR) - done;
     if (done > 0 && ack) put(ACK, 0, 0, 0, data, length);
     if (ack && count) {
         char line[64];
