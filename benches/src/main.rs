@@ -6,6 +6,7 @@
 mod answers;
 mod flat;
 mod map;
+mod peers;
 
 use clap::Parser;
 use flat::FlatJournal;
@@ -25,7 +26,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 #[command(after_help = "Example: taskledger-benches --rounds 7 throughput reopen query")]
 struct Options {
     /// What to measure: throughput, reopen, query, answers, tombstones, map, skip; all by default. The
-    /// last two need the command, built for release, and `map` needs GNU parallel.
+    /// last two need the command, built for release, and `map` needs GNU parallel. And, only if named,
+    /// peers (benches/README.md).
     what: Vec<String>,
     /// Rounds of each variant.
     #[arg(long, default_value_t = 7)]
@@ -39,6 +41,9 @@ struct Options {
     /// Launchers at once, for the throughput.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1024])]
     launchers: Vec<usize>,
+    /// Only these peers.
+    #[arg(long, value_delimiter = ',', default_values_t = peers::PEERS.map(String::from))]
+    peers: Vec<String>,
     /// Also write the figures as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -57,6 +62,9 @@ impl Options {
 }
 
 fn main() -> Result<()> {
+    if let Some(done) = peers::as_peer() {
+        return done;
+    }
     let options = Options::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -92,6 +100,10 @@ fn main() -> Result<()> {
         for ids in &options.ids {
             figures.push(runtime.block_on(map::skipping(&options, *ids))?);
         }
+    }
+    // Only if asked for: they take minutes to build.
+    if options.what.iter().any(|what| what == "peers") {
+        figures.extend(peers::peers(&options)?);
     }
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)?)?;
