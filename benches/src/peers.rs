@@ -154,13 +154,12 @@ fn traceable() -> bool {
 
 /// What has been called since the first job, and for any file opened before that.
 fn syncs(trace: &str, jobs: f64) -> Syncs {
-    let begun = |line: &&str| !line.contains(" resumed>");
     let in_sync = |line: &&str| line.contains("O_SYNC") || line.contains("O_DSYNC");
-    let opened = trace.lines().filter(begun).filter(&in_sync).count();
+    let opened = trace.lines().filter(in_sync).count();
     let during = trace.split_once("/measured\"").map_or(trace, |(_, during)| during);
     let calls = |name: &str| {
         let call = format!("{name}(");
-        during.lines().filter(begun).filter(|line| line.contains(&call)).count() as f64
+        during.lines().filter(|line| line.contains(&call)).count() as f64
     };
     Syncs {
         synced: (calls("fsync") + calls("fdatasync") + calls("msync")) / jobs,
