@@ -105,6 +105,9 @@ pub(crate) struct Figure {
     pub(crate) ratios: Vec<Ratio>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goal: Option<Goal>,
+    /// What has to be said of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
 }
 
 impl Figure {
@@ -123,7 +126,13 @@ impl Figure {
             rounds: rounds.to_vec(),
             ratios: Vec::new(),
             goal: None,
+            note: None,
         }
+    }
+
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
     }
 
     pub(crate) const fn at(mut self, what: &'static str, much: u64) -> Self {
@@ -149,7 +158,7 @@ impl Figure {
         self
     }
 
-    fn cells(&self) -> [String; 5] {
+    fn cells(&self) -> [String; 6] {
         let at = self.at.map(|(what, much)| format!("{} {what}", thousands(much)));
         let ratios = self.ratios.iter().map(|ratio| format!("{} of {}", ratio.spread, ratio.to));
         let goals = self.goal.map(|goal| goal.told(self.spread)).into_iter();
@@ -160,6 +169,7 @@ impl Figure {
             format!("{} {}", self.spread, self.unit),
             ratios.collect::<Vec<_>>().join("; "),
             goals.chain(of_ratios).collect::<Vec<_>>().join("; "),
+            self.note.clone().unwrap_or_default(),
         ]
     }
 }
@@ -180,7 +190,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
         let Some(first) = of_one.first() else { continue };
         let mut table = Table::new();
         table.load_preset(ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(["", "with", "median (lowest-highest)", "ratio", "goal"]);
+        table.set_header(["", "with", "median (lowest-highest)", "ratio", "goal", "note"]);
         table.add_rows(of_one.iter().map(Figure::cells));
         text += &format!("### {}\n\n{table}\n\n", first.bench);
     }

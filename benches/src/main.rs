@@ -11,6 +11,7 @@ mod growth;
 mod latency;
 mod load;
 mod map;
+mod peers;
 mod plot;
 mod queries;
 mod reopen;
@@ -32,8 +33,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
   taskledger-benches throughput --launchers 1,64             one bench
   taskledger-benches --json figures.json --plot figures.svg --table figures.md")]
 struct Options {
-    /// What to measure; all by default. `map` and `skip` need the command, built for release, and
-    /// `map` needs GNU parallel.
+    /// What to measure; by default all but `peers`, which take long to build. `map` and `skip` need the
+    /// command, built for release, and `map` needs GNU parallel.
     #[arg(value_enum)]
     what: Vec<Bench>,
     /// Rounds of each variant.
@@ -51,6 +52,9 @@ struct Options {
     /// Launchers at once.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 1024], num_args = 1)]
     launchers: Vec<usize>,
+    /// Only these peers.
+    #[arg(long, value_delimiter = ',', default_values_t = peers::PEERS.map(String::from), num_args = 1)]
+    peers: Vec<String>,
     /// Also write the figures as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -67,6 +71,8 @@ struct Options {
 enum Bench {
     /// Durable tasks per second, beside the same ledger on a flat file and in memory.
     Throughput,
+    /// Durable jobs per second, beside other durable queues: see benches/README.md.
+    Peers,
     /// From a call to its answer.
     Latency,
     /// What is known of an id, beside other recorders.
@@ -96,6 +102,9 @@ impl Options {
 }
 
 fn main() -> Result<()> {
+    if let Some(done) = peers::as_peer() {
+        return done;
+    }
     let options = Options::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -128,6 +137,9 @@ async fn measure(options: &Options) -> Result<Vec<Figure>> {
     };
     if options.wants(Bench::Throughput) {
         told(throughput::throughput(options).await?);
+    }
+    if options.what.contains(&Bench::Peers) {
+        told(peers::peers(options)?);
     }
     if options.wants(Bench::Latency) {
         told(latency::latency(options).await?);

@@ -22,7 +22,12 @@ const PANELS: [Panel; 4] = [
         title: "Durable tasks per second",
     },
     Panel { bench: "Latency", unit: "us", over: "launchers", title: "Latency in microseconds" },
-    Panel { bench: "Peers", unit: "/s", over: "callers", title: "Durable jobs per second, peers" },
+    Panel {
+        bench: "Peers: durable jobs per second",
+        unit: "/s",
+        over: "callers",
+        title: "Durable jobs per second, peers",
+    },
     Panel { bench: "Growth", unit: "ns/id", over: "ids", title: "Nanoseconds per id to open" },
 ];
 
