@@ -9,7 +9,7 @@ use crate::ledger::{Ledger, TaskOutput};
 use crate::measure;
 use crate::recovery::{FoundRunning, Recovered, recover};
 use crate::shared::{Options, Shared};
-use crate::submission::Group;
+use crate::submission::{Group, Patience};
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake;
 use crate::watch::Watch;
@@ -308,7 +308,8 @@ impl<K: TaskId, V: TaskOutput> Builder<K, V> {
         // If nobody takes it, it is dropped, which closes the ledger.
         reply.send(Ok(Ledger::from_shared(Arc::clone(&shared))));
         let checkpoints = Vec::new();
-        Writer { shared, core, journal, watch, in_hand: None, checkpoints }.run();
+        let (in_hand, patience) = (None, Patience::default());
+        Writer { shared, core, journal, watch, in_hand, checkpoints, patience }.run();
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Callers append requests to the *forming* group under one short lock; the
 //! writer takes the whole group and, while it syncs that one, the next forms.
-//! No timer gathers company: the sync does. One verdict answers a whole group,
-//! so a request costs a slot in a shared list instead of a channel of its own.
+//! The sync gathers company, and a wait of less than a sync for those who are
+//! about to come back, see [`Company`]. One verdict answers a whole group, so a
+//! request costs a slot in a shared list instead of a channel of its own.
 //!
 //! Submitting is the point of no return: who drops its [`Ticket`] afterwards
 //! changes nothing but that nobody reads the answer.
@@ -17,9 +18,11 @@
 //! Writer and watchdog race for the decision of a group in flight; one
 //! compare-and-swap settles it, so a group is never both published and given up.
 
+mod company;
 mod errand;
 mod request;
 
+pub(crate) use company::{Company, Patience};
 pub(crate) use errand::{Checkpointed, CopyOf, Errand, ReaderOf};
 pub(crate) use request::{AttemptKey, Begin, ByKey, Request, Within};
 
@@ -33,7 +36,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the writer says to a request once its group is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +189,8 @@ struct Forming {
     /// Nobody will submit new work any more; the writer ends when `live` is 0.
     closing: bool,
     waiting: bool,
+    /// How many requests wake the writer if it waits.
+    wanted: usize,
     /// The writer was told that nothing comes any more.
     ended: bool,
 }
@@ -222,6 +227,7 @@ impl Submissions {
                 live: 0,
                 closing: false,
                 waiting: false,
+                wanted: 1,
                 ended: false,
             }),
             ready: Condvar::new(),
@@ -263,7 +269,7 @@ impl Submissions {
         forming.live += requests.iter().filter(|request| request.begins()).count();
         forming.requests.extend(requests);
         forming.permits += permits;
-        self.wake(&mut forming);
+        self.wake_for_requests(&mut forming);
         let ticket = |place| Ticket { group: Arc::clone(&forming.group), place, waker: None };
         Ok(places.map(ticket).collect())
     }
@@ -359,10 +365,25 @@ impl Submissions {
             .collect()
     }
 
-    /// What there is to do; waits for it, up to `timeout`.
-    pub(crate) fn take(&self, timeout: Option<Duration>) -> Taken {
+    /// How many requests have been submitted since the last were taken.
+    pub(crate) fn pending(&self) -> usize {
+        lock(&self.forming).requests.len()
+    }
+
+    /// What there is to do; waits for it, up to `timeout`, and for its company.
+    pub(crate) fn take(&self, timeout: Option<Duration>, company: Company) -> Taken {
         let mut forming = lock(&self.forming);
+        let mut until = None;
         loop {
+            let left = forming.wait_for(company, &mut until);
+            if !left.is_zero() {
+                forming.wanted = company.requests;
+                forming.waiting = true;
+                forming = self.wait(forming, Some(left)).0;
+                forming.waiting = false;
+                forming.wanted = 1;
+                continue;
+            }
             if !forming.requests.is_empty() || !forming.errands.is_empty() {
                 return Taken::Work {
                     requests: std::mem::take(&mut forming.requests),
@@ -415,8 +436,15 @@ impl Submissions {
         };
         forming.permits += usize::from(request.holds_permit());
         forming.requests.push(request);
-        self.wake(&mut forming);
+        self.wake_for_requests(&mut forming);
         ticket
+    }
+
+    /// Wakes the writer if it has waited for no more than there are.
+    fn wake_for_requests(&self, forming: &mut Forming) {
+        if forming.requests.len() >= forming.wanted {
+            self.wake(forming);
+        }
     }
 
     /// Wakes the writer if it waits; while it works it looks by itself.
@@ -438,6 +466,16 @@ impl Forming {
         self.errands = wanted;
         self.crowded = CROWDED.max(2 * self.errands.len());
         abandoned
+    }
+
+    /// How long it is still worth to wait for company, by now.
+    fn wait_for(&self, company: Company, until: &mut Option<Instant>) -> Duration {
+        let open = matches!(self.phase, Phase::Open) && self.errands.is_empty();
+        if !open || self.requests.len() >= company.requests || company.within.is_zero() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        until.get_or_insert(now + company.within).saturating_duration_since(now)
     }
 
     fn rejection(&self) -> Option<Rejection> {

@@ -27,7 +27,9 @@ use crate::measure;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
 use crate::state::{Cell, SeqNo};
-use crate::submission::{Answer, Checkpointed, CopyOf, Errand, Group, ReaderOf, Request, Taken};
+use crate::submission::{
+    Answer, Checkpointed, Company, CopyOf, Errand, Group, Patience, ReaderOf, Request, Taken,
+};
 use crate::sync::Arc;
 use crate::wake;
 use crate::watch::Watch;
@@ -48,6 +50,8 @@ pub(crate) struct Writer {
     pub(crate) in_hand: Option<(Arc<Group>, Arc<Vec<Request>>)>,
     /// Who waits for a checkpoint.
     pub(crate) checkpoints: Vec<Waiting>,
+    /// Whom the next group waits for.
+    pub(crate) patience: Patience,
 }
 
 /// Who waits for a checkpoint.
@@ -81,8 +85,10 @@ impl Writer {
         // At once: the open may have left a log to fold, and a witness to sync.
         let mut wake_in = Some(Duration::ZERO);
         loop {
-            match self.shared.submissions.take(wake_in) {
+            let company = self.patience.company();
+            match self.shared.submissions.take(wake_in, company) {
                 Taken::Work { requests, permits, group, errands } => {
+                    self.patience.came(company, requests.len());
                     let recorded = self.record(requests, permits, &group);
                     if let Err(poison) = recorded.and_then(|()| self.run_errands(errands)) {
                         return Some(poison);
@@ -141,6 +147,9 @@ impl Writer {
         let superseded = step.answers.iter().filter(|a| **a == Answer::Superseded).count();
         shared.count_superseded(superseded);
         let notes = requests.iter().filter(|request| request.is_note()).count();
+        // Those who are answered now may come back at once, and join those who have come meanwhile.
+        let around = requests.len() + shared.submissions.pending();
+        self.patience.recorded(around, step.append);
         let answer = || {
             shared.answered(permits, notes);
             // With these counted as answered: after the last group nothing is left in the queue.
@@ -256,7 +265,7 @@ impl Writer {
     /// reads. Returns the worst that happened.
     fn outlive(&mut self, mut poison: Poison) -> Poison {
         loop {
-            match self.shared.submissions.take(None) {
+            match self.shared.submissions.take(None, Company::NONE) {
                 Taken::Work { errands, .. } if matches!(poison, Poison::Failed(_)) => {
                     poison = self.run_errands(errands).err().unwrap_or(poison);
                 }

@@ -44,7 +44,7 @@ fn poison() -> Poison {
 }
 
 fn take(queue: &Submissions) -> (Vec<Request>, Arc<Group>, usize) {
-    match queue.take(Some(Duration::ZERO)) {
+    match queue.take(Some(Duration::ZERO), Company::NONE) {
         Taken::Work { requests, group, errands, .. } => (requests, group, errands.len()),
         other @ (Taken::Idle | Taken::End) => panic!("{other:?}"),
     }
@@ -157,7 +157,7 @@ fn the_first_poison_stays_and_nothing_is_taken_after_it() {
     assert_eq!(queue.submit_end(end("a", 1)).unwrap_err(), poison());
     queue.close();
     assert_eq!(queue.rejection(), Some(rejected), "closing does not hide it");
-    assert!(matches!(queue.take(None), Taken::End));
+    assert!(matches!(queue.take(None, Company::NONE), Taken::End));
     assert!(matches!(queue.phase(), Phase::Poisoned(_)));
 }
 
@@ -180,12 +180,12 @@ fn a_closing_queue_takes_ends_alone_and_ends_with_the_last_live_one() {
     drop(take(&queue));
     queue.close();
     assert_eq!(queue.submit(start("b", 2)).unwrap_err(), Rejection::Closed);
-    assert!(matches!(queue.take(Some(Duration::ZERO)), Taken::Idle), "one is live");
+    assert!(matches!(queue.take(Some(Duration::ZERO), Company::NONE), Taken::Idle), "one is live");
     drop(queue.submit_end(end("a", 1)).unwrap());
     queue.leave();
     assert_eq!(take(&queue).0.len(), 1, "its end is taken first");
     assert!(matches!(queue.phase(), Phase::Closing));
-    assert!(matches!(queue.take(None), Taken::End));
+    assert!(matches!(queue.take(None, Company::NONE), Taken::End));
     assert!(matches!(queue.phase(), Phase::Ended));
 }
 
@@ -195,7 +195,7 @@ fn changes_without_an_attempt_keep_nobody_waiting() {
     drop(queue.submit(Request::mark(id("a"))).unwrap());
     queue.close();
     drop(take(&queue));
-    assert!(matches!(queue.take(None), Taken::End));
+    assert!(matches!(queue.take(None, Company::NONE), Taken::End));
 }
 
 /// An errand that came after the writer's last look would wait for ever.
@@ -210,7 +210,7 @@ fn no_errand_is_taken_once_the_writer_heard_the_end() {
         let read = || Errand::Read { id: id("a"), reply: oneshot::channel().0 };
         assert!(queue.send(read()).is_ok());
         assert_eq!(take(&queue).2, 1);
-        assert!(matches!(queue.take(None), Taken::End));
+        assert!(matches!(queue.take(None, Company::NONE), Taken::End));
         assert!(queue.send(read()).is_err());
     }
 }
@@ -235,7 +235,7 @@ fn a_waiting_writer_is_woken_by_work_and_by_the_end() {
         let queue = Arc::clone(&queue);
         move || {
             let mut taken = 0;
-            while let Taken::Work { requests, group, .. } = queue.take(None) {
+            while let Taken::Work { requests, group, .. } = queue.take(None, Company::NONE) {
                 taken += requests.len();
                 assert!(group.decide_durable());
                 group.answer(Ok(requests.iter().map(|_| Answer::Superseded).collect()));
@@ -253,6 +253,68 @@ fn a_waiting_writer_is_woken_by_work_and_by_the_end() {
     }
     queue.close();
     assert_eq!(writer.join().unwrap(), 2000);
+}
+
+/// The writer, which waits until it has this company, however long that takes.
+fn waits_for(queue: &Arc<Submissions>, requests: usize) -> std::thread::JoinHandle<Taken> {
+    let company = Company { requests, within: Duration::from_secs(3600) };
+    let writer = std::thread::spawn({
+        let queue = Arc::clone(queue);
+        move || queue.take(None, company)
+    });
+    while !lock(&queue.forming).waiting {
+        std::thread::yield_now();
+    }
+    writer
+}
+
+#[test]
+fn the_writer_waits_for_company_and_is_woken_by_the_last_of_it() {
+    let queue = Arc::new(Submissions::new());
+    let writer = waits_for(&queue, 3);
+    for key in 0..3 {
+        queue.submit(start("a", key)).unwrap();
+    }
+    match writer.join().unwrap() {
+        Taken::Work { requests, .. } => assert_eq!(requests.len(), 3),
+        other @ (Taken::Idle | Taken::End) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_asks_for_a_read_or_for_the_end_waits_for_no_company() {
+    let read = |queue: &Submissions| {
+        let (reply, _) = oneshot::channel();
+        queue.send(Errand::Read { id: id("a"), reply }).unwrap();
+    };
+    let closes = |queue: &Submissions| queue.close();
+    let poisons = |queue: &Submissions| _ = queue.poison(&poison());
+    for (what, requests) in [(read as fn(&Submissions), 1), (closes, 1), (poisons, 0)] {
+        let queue = Arc::new(Submissions::new());
+        let writer = waits_for(&queue, 3);
+        queue.submit(start("a", 1)).unwrap();
+        what(&queue);
+        if requests == 0 {
+            // Nothing is left to take: what was there has been answered.
+            queue.close();
+            queue.leave();
+        }
+        match writer.join().unwrap() {
+            Taken::Work { requests: taken, .. } => assert_eq!(taken.len(), requests),
+            Taken::End => assert_eq!(requests, 0),
+            Taken::Idle => panic!("nobody told it when"),
+        }
+    }
+}
+
+#[test]
+fn company_that_does_not_come_is_waited_for_no_longer_than_that() {
+    let queue = Submissions::new();
+    queue.submit(start("a", 1)).unwrap();
+    let company = Company { requests: 2, within: Duration::from_millis(1) };
+    assert!(
+        matches!(queue.take(None, company), Taken::Work { requests, .. } if requests.len() == 1)
+    );
 }
 
 /// Somebody who asks, and is dropped, again and again while the writer is at a long sync.

@@ -22,7 +22,7 @@ use crate::recovery::{FoundRunning, recover};
 use crate::sabotage::{Sabotage, sabotage};
 use crate::shared::{Options, Shared};
 use crate::state::{Cell, Grave, SeqNo, TaskState};
-use crate::submission::{Answer, Begin};
+use crate::submission::{Answer, Begin, Company, Patience, Request, Submissions, Taken};
 use crate::sync::lock;
 use crate::watch::Watch;
 use crate::writer::Writer;
@@ -223,6 +223,7 @@ impl Scene {
             journal: Box::new(opened),
             watch: watch.clone(),
             checkpoints: Vec::new(),
+            patience: Patience::default(),
         };
         let threads = vec![thread::spawn(move || writer.run())];
         let ledger = Ledger::from_shared(Arc::clone(&shared));
@@ -491,6 +492,29 @@ fn everybody_hears_of_the_close() {
 #[test]
 fn the_end_of_the_last_attempt_ends_the_writer() {
     try_orders("the_end_of_the_last_attempt_ends_the_writer", || scene_of_closing(1, 0, 0));
+}
+
+/// A writer that waits for two, who come when they like, is woken by the last of them.
+fn scene_of_company() {
+    let queue = Arc::new(Submissions::new());
+    let callers: Vec<_> = NAMES
+        .map(|name| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || drop(queue.submit(Request::mark(id(name))).unwrap()))
+        })
+        .into_iter()
+        .collect();
+    let company = Company { requests: NAMES.len(), within: Duration::from_secs(3600) };
+    match queue.take(None, company) {
+        Taken::Work { requests, .. } => assert_eq!(requests.len(), NAMES.len()),
+        other @ (Taken::Idle | Taken::End) => panic!("{other:?}"),
+    }
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
+}
+
+#[test]
+fn company_that_comes_is_taken() {
+    try_orders("company_that_comes_is_taken", scene_of_company);
 }
 
 /// A success is buried, exhumed and buried again, while others ask for it: it is one at every moment.

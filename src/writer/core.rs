@@ -22,6 +22,7 @@ use crate::state::{
 use crate::submission::{Answer, AttemptKey, ByKey, Request, Within};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 /// What a request becomes, if it is legal.
 struct Judged {
@@ -43,6 +44,8 @@ pub(crate) struct Step {
     pub(crate) records: Vec<Record>,
     /// Changes of the metadata.
     pub(crate) metadata: Vec<(String, Option<Vec<u8>>)>,
+    /// How long the append took.
+    pub(crate) append: Duration,
 }
 
 /// What the writer knows of an attempt or a revoke that runs in this process.
@@ -143,7 +146,10 @@ impl Core {
             std::mem::swap(&mut records, &mut self.held_back);
         }
         if !records.is_empty() {
-            match journal.append(&records) {
+            let began = Instant::now();
+            let appended = journal.append(&records);
+            step.append = began.elapsed();
+            match appended {
                 Err(_) if sabotage::is(Sabotage::SwallowFailure) => {}
                 appended => appended?,
             }

@@ -7,7 +7,7 @@ use crate::journal::{Base, MemoryJournal, OpenReport, Record, Upkeep, Visit};
 use crate::recovery::{FoundRunning, recover};
 use crate::shared::Options;
 use crate::state::{Cell, Epoch, SeqNo};
-use crate::submission::AttemptKey;
+use crate::submission::{AttemptKey, Patience};
 use std::collections::BTreeMap;
 
 type Append = dyn FnMut(&[Record]) -> Result<(), JournalError> + Send;
@@ -74,6 +74,7 @@ fn writer(journal: Scripted, watch: &Watch) -> (Arc<Shared>, Writer) {
         journal: Box::new(journal),
         watch: watch.clone(),
         checkpoints: Vec::new(),
+        patience: Patience::default(),
     };
     (shared, writer)
 }
