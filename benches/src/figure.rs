@@ -1,11 +1,12 @@
 //! A figure: what was measured, in all rounds, beside what, and what was aimed at.
 
 use crate::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Lowest, median and highest of several rounds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) low: f64,
     pub(crate) median: f64,
@@ -50,7 +51,7 @@ impl fmt::Display for Short {
 }
 
 /// How a figure compares with another one of the same rounds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ratio {
     /// To what.
     pub(crate) to: String,
@@ -61,7 +62,7 @@ pub(crate) struct Ratio {
 }
 
 /// What was aimed at.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
     AtLeast(f64),
@@ -87,21 +88,21 @@ impl Goal {
 }
 
 /// What was measured.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     /// Which of the benches: the heading of its table.
-    pub(crate) bench: &'static str,
+    pub(crate) bench: Cow<'static, str>,
     /// Of what.
     pub(crate) what: String,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: Cow<'static, str>,
     /// With how much of what: 64 launchers, a million ids.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) at: Option<(&'static str, u64)>,
+    pub(crate) at: Option<(Cow<'static, str>, u64)>,
     #[serde(flatten)]
     pub(crate) spread: Spread,
     /// Each round, in their order.
     pub(crate) rounds: Vec<f64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ratios: Vec<Ratio>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goal: Option<Goal>,
@@ -118,9 +119,9 @@ impl Figure {
         rounds: &[f64],
     ) -> Self {
         Self {
-            bench,
+            bench: bench.into(),
             what: what.into(),
-            unit,
+            unit: unit.into(),
             at: None,
             spread: Spread::of(rounds),
             rounds: rounds.to_vec(),
@@ -135,8 +136,8 @@ impl Figure {
         self
     }
 
-    pub(crate) const fn at(mut self, what: &'static str, much: u64) -> Self {
-        self.at = Some((what, much));
+    pub(crate) fn at(mut self, what: &'static str, much: u64) -> Self {
+        self.at = Some((what.into(), much));
         self
     }
 
@@ -159,7 +160,7 @@ impl Figure {
     }
 
     fn cells(&self) -> [String; 6] {
-        let at = self.at.map(|(what, much)| format!("{} {what}", thousands(much)));
+        let at = self.at.as_ref().map(|(what, much)| format!("{} {what}", thousands(*much)));
         let ratios = self.ratios.iter().map(|ratio| format!("{} of {}", ratio.spread, ratio.to));
         let goals = self.goal.map(|goal| goal.told(self.spread)).into_iter();
         let of_ratios = self.ratios.iter().filter_map(|ratio| Some(ratio.goal?.told(ratio.spread)));

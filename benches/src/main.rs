@@ -31,7 +31,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 #[command(after_help = "Examples:
   taskledger-benches --rounds 7                              everything
   taskledger-benches throughput --launchers 1,64             one bench
-  taskledger-benches --json figures.json --plot figures.svg --table figures.md")]
+  taskledger-benches --json figures.json --plot figures.svg --table figures.md
+  taskledger-benches --from one.json other.json --plot figures.svg")]
 struct Options {
     /// What to measure; by default all but `peers`, which take long to build. `map` and `skip` need the
     /// command, built for release, and `map` needs GNU parallel.
@@ -55,6 +56,9 @@ struct Options {
     /// Only these peers.
     #[arg(long, value_delimiter = ',', default_values_t = peers::PEERS.map(String::from), num_args = 1)]
     peers: Vec<String>,
+    /// Measure nothing: take the figures that --json has written to these files.
+    #[arg(long, num_args = 1.., conflicts_with = "what")]
+    from: Vec<PathBuf>,
     /// Also write the figures as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -111,9 +115,15 @@ fn main() -> Result<()> {
     if let Some(done) = runtime.block_on(bytes::open_and_weigh()) {
         return done;
     }
-    rustix::fs::sync();
-    std::thread::sleep(Duration::from_secs(2));
-    let figures = runtime.block_on(measure(&options))?;
+    let figures = if options.from.is_empty() {
+        rustix::fs::sync();
+        std::thread::sleep(Duration::from_secs(2));
+        runtime.block_on(measure(&options))?
+    } else {
+        let read =
+            |path| -> Result<Vec<Figure>> { Ok(serde_json::from_slice(&std::fs::read(path)?)?) };
+        options.from.iter().map(read).collect::<Result<Vec<_>>>()?.concat()
+    };
     print!("\n{}", figure::table(&figures));
     if let Some(path) = &options.table {
         std::fs::write(path, figure::table(&figures))?;

@@ -64,10 +64,10 @@ pub(crate) fn draw(path: &Path, figures: &[Figure]) -> Result<()> {
 fn series(panel: &Panel, figures: &[Figure]) -> Series {
     let mut series = Series::new();
     for figure in figures.iter().filter(|f| f.bench == panel.bench && f.unit == panel.unit) {
-        if let Some((_, at)) = figure.at.filter(|(over, _)| *over == panel.over) {
+        if let Some((_, at)) = figure.at.as_ref().filter(|(over, _)| *over == panel.over) {
             let by = figure.spread;
             let points = series.entry(figure.what.clone()).or_default();
-            points.push((at as f64, by.low, by.median, by.high));
+            points.push((*at as f64, by.low, by.median, by.high));
         }
     }
     series
