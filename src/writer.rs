@@ -22,7 +22,7 @@ pub(crate) use found::Found;
 use crate::details::TaskDetails;
 use crate::error::{CheckpointError, CloseError, JournalError, Poison, chain, panic_text};
 use crate::id::EncodedId;
-use crate::journal::Journal;
+use crate::journal::{Journal, Record};
 use crate::measure;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Shared;
@@ -88,7 +88,10 @@ impl Writer {
             let company = self.patience.company();
             match self.shared.submissions.take(wake_in, company) {
                 Taken::Work { requests, permits, group, errands } => {
-                    self.patience.came(company, requests.len());
+                    // Who asks for something else has ended the wait: that says nothing of who comes back.
+                    if errands.is_empty() {
+                        self.patience.came(company, requests.len());
+                    }
                     let recorded = self.record(requests, permits, &group);
                     if let Err(poison) = recorded.and_then(|()| self.run_errands(errands)) {
                         return Some(poison);
@@ -121,12 +124,19 @@ impl Writer {
         let watched = self.watch.arm(Arc::clone(group), Arc::clone(&requests));
         let at = SystemTime::now().into();
         shared.dated(at);
+        let mut sync = Duration::ZERO;
         let step = guarded(|| {
+            let append = |journal: &mut dyn Journal, records: &[Record]| {
+                let began = Instant::now();
+                let appended = journal.append(records);
+                sync = began.elapsed();
+                appended
+            };
             let published = |id: &EncodedId| shared.index.find(id);
             // A run that begins after this was asked reads what is known of its id through the writer:
             // it finds it pruned.
             let at_work = |id: &EncodedId| shared.flights.has(id);
-            self.core.step(&requests, at, published, at_work, &mut *self.journal)
+            self.core.step(&requests, at, published, at_work, &mut *self.journal, append)
         });
         drop(watched);
         let took = began.elapsed();
@@ -149,7 +159,7 @@ impl Writer {
         let notes = requests.iter().filter(|request| request.is_note()).count();
         // Those who are answered now may come back at once, and join those who have come meanwhile.
         let around = requests.len() + shared.submissions.pending();
-        self.patience.recorded(around, step.append);
+        self.patience.recorded(around, sync);
         let answer = || {
             shared.answered(permits, notes);
             // With these counted as answered: after the last group nothing is left in the queue.

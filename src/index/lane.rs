@@ -31,9 +31,11 @@ impl Index {
     pub(crate) fn reserve(&self, expected: &[(usize, usize)]) -> Vec<Reserved<'_>> {
         // Of fewer than a table begins with there is nothing to make room for.
         const FEW: usize = 64;
+        // Of more than this many it makes room when they come: a journal may expect what it likes.
+        const MANY: usize = 16 << 20;
         let mut reserved = Vec::new();
         for (length, ids) in expected {
-            let each = ids / PARTS;
+            let each = (*ids).min(MANY) / PARTS;
             if each > FEW {
                 reserved.extend(self.parts.iter().filter_map(|part| part.reserve(*length, each)));
             }

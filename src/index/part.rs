@@ -125,26 +125,25 @@ impl Part {
 pub(super) struct Gathered {
     cells: Vec<Packed>,
     ids: Vec<u8>,
-    lengths: Vec<u16>,
+    lengths: Vec<u32>,
 }
 
 impl Gathered {
     pub(super) fn push(&mut self, id: &[u8], cell: Cell) {
         self.cells.push(Packed::of(cell));
         self.ids.extend_from_slice(id);
-        // An id is never longer than 1024.
-        self.lengths.push(id.len() as u16);
+        self.lengths.push(id.len() as u32);
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.ids.len() + self.cells.len() * (size_of::<Packed>() + size_of::<u16>())
+        self.ids.len() + self.cells.len() * (size_of::<Packed>() + size_of::<u32>())
     }
 
     /// Empties it into the part.
     pub(super) fn put_into(&mut self, part: &Part) {
         let mut rest = self.ids.as_slice();
         for (cell, length) in self.cells.drain(..).zip(self.lengths.drain(..)) {
-            let Some((id, behind)) = rest.split_at_checked(usize::from(length)) else { break };
+            let Some((id, behind)) = rest.split_at_checked(length as usize) else { break };
             part.put(id, cell.unpacked());
             rest = behind;
         }
@@ -152,7 +151,7 @@ impl Gathered {
     }
 }
 
-/// Room for ids that are expected. It stays when it is used, and is given back otherwise.
+/// Room for ids that are expected. When it goes, the table may become smaller: if next to nothing of it is used.
 pub(super) type Reserved<'a> = Box<dyn fmt::Debug + Send + 'a>;
 
 impl Part {

@@ -174,7 +174,14 @@ impl Simulation {
         let look = |id: &EncodedId| index.find(id);
         let step = self
             .core
-            .step(&group, Timestamp::default(), look, |_| false, &mut self.journal)
+            .step(
+                &group,
+                Timestamp::default(),
+                look,
+                |_| false,
+                &mut self.journal,
+                |to, records| to.append(records),
+            )
             .unwrap();
         self.index.publish(step.changes);
         let mut changed = BTreeSet::new();
@@ -330,7 +337,14 @@ impl Simulation {
         let look = |id: &EncodedId| index.find(id);
         let mut failing = Failing(self.journal.clone());
         // Nothing is published or answered after it, whatever of it is on the disk.
-        let failed = self.core.step(&group, Timestamp::default(), look, |_| false, &mut failing);
+        let failed = self.core.step(
+            &group,
+            Timestamp::default(),
+            look,
+            |_| false,
+            &mut failing,
+            |to, records| to.append(records),
+        );
         let all = self.journal.records();
         assert!(failed.is_err() || all.len() == durable, "a failure is told");
         let more = self.below((all.len() - durable + 1) as u64);

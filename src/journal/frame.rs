@@ -262,6 +262,12 @@ pub(crate) fn parse(ledger: LedgerId, bytes: &[u8]) -> Result<(FrameHead, &[u8])
     Ok((head, sealed.get(HEAD..).unwrap_or_default()))
 }
 
+/// How many items the frame with which `bytes` begin says that it has, for an estimate: nothing of it
+/// is verified.
+pub(crate) fn claimed(bytes: &[u8]) -> Option<u32> {
+    fields(bytes).ok().map(|fields| fields.count)
+}
+
 /// The position behind so many items, which there has to be.
 fn end_of(first: u64, count: u32) -> Result<u64, FrameError> {
     let end = first.checked_add(count.into()).filter(|end| *end <= SeqNo::LAST);

@@ -49,6 +49,7 @@ pub(super) struct Replay<'a> {
 
 /// What is wrong with a record.
 struct Wrong {
+    /// Where it stands in the log, whatever it says of that itself.
     seq: SeqNo,
     error: JournalError,
 }
@@ -121,8 +122,9 @@ impl<'a> Replay<'a> {
             });
             drop(chunks);
             let mut first = self.wrong.take();
-            for lane in lanes {
-                let applied = lane.join();
+            // All of them, before any of it is told: a scope does not end before its threads.
+            let joined: Vec<_> = lanes.into_iter().map(|lane| lane.join()).collect();
+            for applied in joined {
                 let applied = applied.map_err(|panic| JournalError::Panicked(panic_text(panic)))?;
                 // Of one record, what makes it illegal weighs more.
                 let wrong = applied
@@ -174,7 +176,7 @@ impl<'a> Replay<'a> {
             let seq = record.seq;
             let (first, last) = self.span.unwrap_or((seq, seq));
             if self.records > 0 && seq != last.next() {
-                self.wrong = Some(Wrong { seq, error: gap(last.next(), seq) });
+                self.wrong = Some(Wrong { seq: last.next(), error: gap(last.next(), seq) });
                 records.truncate(sound);
                 break;
             }

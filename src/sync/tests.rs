@@ -517,6 +517,64 @@ fn company_that_comes_is_taken() {
     try_orders("company_that_comes_is_taken", scene_of_company);
 }
 
+/// A writer that waits for more than will come is woken by whatever else there is to do, in every order.
+fn scene_of_no_company(what: fn(&Submissions)) {
+    let queue = Arc::new(Submissions::new());
+    let callers: Vec<_> = NAMES
+        .map(|name| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || drop(queue.submit(Request::mark(id(name)))))
+        })
+        .into_iter()
+        .collect();
+    let other = thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || what(&queue)
+    });
+    let company = Company { requests: NAMES.len() + 1, within: Duration::from_secs(3600) };
+    // Every time anew, as the writer does.
+    loop {
+        match queue.take(None, company) {
+            Taken::Work { errands, .. } => {
+                if !errands.is_empty() {
+                    queue.close();
+                }
+            }
+            Taken::Idle => panic!("nobody told it when"),
+            Taken::End => break,
+        }
+    }
+    other.join().unwrap();
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
+}
+
+#[test]
+fn a_close_ends_the_wait_for_company() {
+    try_orders("a_close_ends_the_wait_for_company", || {
+        scene_of_no_company(Submissions::close);
+    });
+}
+
+#[test]
+fn a_poison_ends_the_wait_for_company() {
+    try_orders("a_poison_ends_the_wait_for_company", || {
+        scene_of_no_company(|queue| {
+            drop(queue.poison(&Poison::Failed("the disk is on fire".into())));
+            queue.close();
+        });
+    });
+}
+
+#[test]
+fn an_errand_ends_the_wait_for_company() {
+    try_orders("an_errand_ends_the_wait_for_company", || {
+        scene_of_no_company(|queue| {
+            let (reply, _) = tokio::sync::oneshot::channel();
+            queue.send(crate::submission::Errand::Read { id: id("a"), reply }).unwrap();
+        });
+    });
+}
+
 /// A success is buried, exhumed and buried again, while others ask for it: it is one at every moment.
 fn scene_of_moving() {
     let index = Arc::new(Index::new());

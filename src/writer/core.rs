@@ -22,7 +22,6 @@ use crate::state::{
 use crate::submission::{Answer, AttemptKey, ByKey, Request, Within};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
 
 /// What a request becomes, if it is legal.
 struct Judged {
@@ -44,8 +43,6 @@ pub(crate) struct Step {
     pub(crate) records: Vec<Record>,
     /// Changes of the metadata.
     pub(crate) metadata: Vec<(String, Option<Vec<u8>>)>,
-    /// How long the append took.
-    pub(crate) append: Duration,
 }
 
 /// What the writer knows of an attempt or a revoke that runs in this process.
@@ -103,7 +100,7 @@ impl Core {
     }
 
     /// Judges the requests in their order, each over what is published and the ones before it, and
-    /// appends what is legal as one batch. `at_work` tells of which id a run is under way.
+    /// appends what is legal as one batch, by `append`. `at_work` tells of which id a run is under way.
     ///
     /// # Errors
     ///
@@ -115,6 +112,7 @@ impl Core {
         published: impl Fn(&EncodedId) -> Found,
         at_work: impl Fn(&EncodedId) -> bool,
         journal: &mut dyn Journal,
+        append: impl FnOnce(&mut dyn Journal, &[Record]) -> Result<(), JournalError>,
     ) -> Result<Step, JournalError> {
         let mut batch = Batch {
             core: self,
@@ -146,10 +144,7 @@ impl Core {
             std::mem::swap(&mut records, &mut self.held_back);
         }
         if !records.is_empty() {
-            let began = Instant::now();
-            let appended = journal.append(&records);
-            step.append = began.elapsed();
-            match appended {
+            match append(journal, &records) {
                 Err(_) if sabotage::is(Sabotage::SwallowFailure) => {}
                 appended => appended?,
             }

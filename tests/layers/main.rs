@@ -215,3 +215,10 @@ fn what_the_documents_name_is_there() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+#[test]
+fn the_core_of_the_writer_has_no_clock() {
+    let all = sources();
+    let core = all.iter().filter(|source| source.name.starts_with("writer/core"));
+    forbid(core, "time reaches the core as data", |line| line.contains("::now()"));
+}

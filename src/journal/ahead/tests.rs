@@ -193,3 +193,36 @@ fn they_take_little_of_what_is_free() {
     assert_eq!(extended(&file, 0, SEGMENT, |_| Ok(enough)).unwrap(), 20_000);
     assert!(free(&file).unwrap() > 0);
 }
+
+/// The store cuts free segments off its file in a thread of its own: a length that was seen before that
+/// lets zeros begin where no segment is.
+#[test]
+fn zeros_in_segments_that_were_not_begun_are_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = HeldPath::by_name(dir.path());
+    for appends in [3, 250, 700] {
+        let whole = dir.join(format!("{appends}"));
+        let mut log = Log::create(&whole, SEGMENT).unwrap();
+        appended(&mut log, 1..=appends);
+        let content = content(&whole);
+        let next = end(&content).next_multiple_of(SEGMENT as usize);
+        for more in
+            [1, 15, 16, 20, 21, 4096, SEGMENT as usize - 1, SEGMENT as usize, 100_000, 200_000]
+        {
+            let cut = dir.join("cut");
+            std::fs::create_dir(&cut).unwrap();
+            std::fs::copy(whole.join("conf"), cut.join("conf")).unwrap();
+            let mut kept = content.clone();
+            kept.resize(next + more, 0);
+            std::fs::write(data_file(&cut), kept).unwrap();
+            for round in 0..4 {
+                let mut log = Log::open(&cut, SEGMENT).unwrap();
+                let known = appends + round * 300;
+                assert_eq!(found(&mut log), Vec::from_iter(1..=known), "{more}, round {round}");
+                appended(&mut log, known + 1..=known + 300);
+                assert_eq!(found(&mut log), Vec::from_iter(1..=known + 300), "{more}");
+            }
+            std::fs::remove_dir_all(&cut).unwrap();
+        }
+    }
+}

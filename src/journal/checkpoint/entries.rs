@@ -8,7 +8,7 @@ use crate::error::JournalError;
 use crate::id::EncodedId;
 use crate::journal::chain::Chain;
 use crate::journal::fault::damaged;
-use crate::journal::frame::{FrameHead, Kind};
+use crate::journal::frame::{FrameHead, HEAD, Kind, claimed as claimed_of};
 use crate::state::{Cell, TaskState, Timestamp};
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -23,18 +23,22 @@ impl Checkpoint {
         Entries { frames: Frames::of(self), current: Vec::new().into_iter() }
     }
 
-    /// About how many ids of which length it has: as the ids with which its frames begin. No more than
-    /// there is room for in the file, whatever it says, since memory is asked for as many.
+    /// About how many ids of which length it has: those of a frame are taken to be as long as its first.
+    /// No more than there is room for in the file, whatever it says, since memory is asked for as many.
     pub(crate) fn lengths(&self) -> Vec<(usize, usize)> {
-        let mut frames = BTreeMap::<usize, u64>::new();
-        for place in &self.places {
-            *frames.entry(place.first.as_bytes().len()).or_default() += 1;
-        }
         let told = self.summary.counts.iter().fold(0_u64, |all, count| all.saturating_add(*count));
-        let ids = u128::from(told.min(self.bytes / SHORTEST));
-        let all = self.places.len().max(1) as u128;
-        let share = |frames: u64| usize::try_from(ids * u128::from(frames) / all).unwrap_or(0);
-        frames.into_iter().map(|(length, frames)| (length, share(frames))).collect()
+        let mut left = told.min(self.bytes / SHORTEST);
+        let mut lengths = BTreeMap::<usize, usize>::new();
+        for place in &self.places {
+            let mut head = [0; HEAD];
+            // What cannot be read is found later, and told.
+            let claimed = self.file.read_exact_at(&mut head, place.offset).ok();
+            let claimed = claimed.and_then(|()| claimed_of(&head)).unwrap_or(0);
+            let ids = u64::from(claimed).min(left);
+            left -= ids;
+            *lengths.entry(place.first.as_bytes().len()).or_default() += ids as usize;
+        }
+        lengths.into_iter().collect()
     }
 
     /// The same of each id that memory keeps, and the newest time that is told of any.

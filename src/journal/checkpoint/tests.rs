@@ -385,3 +385,33 @@ fn tombstones_are_merged_from_checkpoint_to_checkpoint() {
     assert_eq!(all(&merged), expected);
     assert_eq!(merged.summary().metadata, metadata());
 }
+
+/// Memory is asked for as many: a frame of few large entries is no frame of many small ones.
+#[test]
+fn lengths_are_told_by_ids_and_not_by_what_is_known_of_them() {
+    const LAST: u64 = 1_000_000;
+    let dir = TempDir::new().unwrap();
+    let short = |number: u64| {
+        let text = format!("{number:08}");
+        EncodedId::from_bytes(&[&[8], text.as_bytes()].concat())
+    };
+    let long = |number: u64| {
+        let text = format!("{number:036}");
+        EncodedId::from_bytes(&[&[36], text.as_bytes()].concat())
+    };
+    let (short_ids, long_ids) = (9_000, 1_000);
+    let mut entries: Vec<_> = (0..short_ids)
+        .map(|number| {
+            (short(number), TaskDetails { output: Output::Absent, ..succeeded(number, LAST) })
+        })
+        .collect();
+    entries.extend((0..long_ids).map(|number| {
+        let output = Output::Kept(vec![7; 8 * 1024]);
+        (long(number), TaskDetails { output, ..succeeded(short_ids + number, LAST) })
+    }));
+    let lengths = made(&dir, &entries, LAST).lengths();
+    let told = |length| lengths.iter().find(|(of, _)| *of == length).map_or(0, |(_, ids)| *ids);
+    println!("{lengths:?} of {short_ids} and {long_ids}");
+    assert!(told(37) <= 2 * long_ids as usize, "{lengths:?}");
+    assert!(told(9) >= short_ids as usize / 2, "{lengths:?}");
+}

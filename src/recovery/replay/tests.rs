@@ -162,3 +162,47 @@ fn what_is_wrong_first_is_told() {
         assert!(told.contains(&format!("record {first} ")), "{first}: {told}");
     }
 }
+
+/// The first fault in the order of the log, also when the positions do not ascend.
+#[test]
+fn a_record_that_goes_back_hides_nothing_that_came_before_it() {
+    let record = |seq: u64, event| Record {
+        seq: SeqNo::new(seq),
+        at: Timestamp::default(),
+        entry: Entry::Task {
+            id: EncodedId::from_bytes(&seq.to_le_bytes()),
+            prev: SeqNo::ZERO,
+            event,
+        },
+    };
+    let queued = || Event::Queued { payload: None, since: SeqNo::ZERO };
+    // The second cannot be; the third is out of order.
+    let records = [record(5, queued()), record(6, Event::Revoked), record(3, queued())];
+    let expected = plainly(&Cells::new(), &records).unwrap_err();
+    for lanes in 1..=4 {
+        for chunk in 1..=3 {
+            let found = replayed(lanes, chunk, &Cells::new(), &records).unwrap_err();
+            assert!(found.contains(&expected), "{lanes} lanes, {chunk}: {found}, not {expected}");
+        }
+    }
+}
+
+/// A journal of somebody else may know ids that are longer than ours: none of them harms another.
+#[test]
+fn a_long_id_of_a_base_leaves_the_others_as_they_are() {
+    let cell = |seq| Cell { state: TaskState::Succeeded, seq: SeqNo::new(seq), ..Cell::ABSENT };
+    let mut base = Cells::new();
+    // All of one part, since they go there together.
+    for number in 0..2000_u64 {
+        _ = base.insert(number.to_le_bytes().to_vec(), cell(number + 1));
+    }
+    for byte in 0..255 {
+        let mut id = vec![byte; 66_000];
+        id[0] = 1;
+        _ = base.insert(id, cell(9_000 + u64::from(byte)));
+    }
+    let found = replayed(2, 4096, &base, &[]).unwrap();
+    let others = found.keys().filter(|id| !base.contains_key(*id)).count();
+    let missing = base.iter().filter(|(id, cell)| found.get(*id) != Some(cell)).count();
+    assert_eq!((others, missing), (0, 0), "ids that are none, and ids that are not there");
+}

@@ -99,7 +99,14 @@ impl Bench {
         let look = |id: &EncodedId| found(published.get(id).copied().unwrap_or(Cell::ABSENT));
         let step = self
             .core
-            .step(requests, Timestamp::default(), look, |_| false, &mut self.journal)
+            .step(
+                requests,
+                Timestamp::default(),
+                look,
+                |_| false,
+                &mut self.journal,
+                |to, records| to.append(records),
+            )
             .unwrap();
         assert_eq!(step.answers.len(), requests.len());
         let accepted = step.answers.iter().filter(|a| matches!(a, Answer::Done(_))).count();
@@ -331,7 +338,17 @@ fn a_verdict_and_its_note_are_one_request() {
             let look = |_: &EncodedId| found(published);
             let requests = [resolve(note, Some(last)), start(50)];
             let at = Timestamp::default();
-            let step = bench.core.step(&requests, at, look, |_| false, &mut bench.journal).unwrap();
+            let step = bench
+                .core
+                .step(
+                    &requests,
+                    at,
+                    look,
+                    |_| false,
+                    &mut bench.journal,
+                    |to, records| to.append(records),
+                )
+                .unwrap();
             assert!(
                 matches!(step.answers[0], Answer::Done(cell) if cell.state == TaskState::Succeeded)
             );
@@ -460,12 +477,20 @@ fn an_empty_or_wholly_refused_group_appends_nothing() {
         |_| found(cell),
         |_| false,
         &mut refusing,
+        |to, records| to.append(records),
     );
     assert_eq!(step.unwrap().answers, [Answer::Refused(TaskState::Running)]);
     assert!(
         bench
             .core
-            .step(&[], Timestamp::default(), |_| found(cell), |_| false, &mut refusing)
+            .step(
+                &[],
+                Timestamp::default(),
+                |_| found(cell),
+                |_| false,
+                &mut refusing,
+                |to, records| to.append(records)
+            )
             .is_ok()
     );
 }
@@ -474,8 +499,14 @@ fn an_empty_or_wholly_refused_group_appends_nothing() {
 fn a_failing_append_gives_nothing_to_publish() {
     let mut core = Core::new(SeqNo::ZERO, Epoch::new(1), &BTreeMap::new());
     let absent = |_: &EncodedId| Found::NOTHING;
-    let step =
-        core.step(&[start(1)], Timestamp::default(), absent, |_| false, &mut Scripted::failing());
+    let step = core.step(
+        &[start(1)],
+        Timestamp::default(),
+        absent,
+        |_| false,
+        &mut Scripted::failing(),
+        |to, records| to.append(records),
+    );
     assert!(matches!(step, Err(JournalError::Store(_))));
 }
 

@@ -359,7 +359,8 @@ fn no_more_ids_are_expected_than_there_is_room_for() {
     assert_eq!(lengths([0, 0, 0, 4, 0, 0]).0, [(length, 4)]);
     for counts in [[0, 0, 0, u64::MAX, 0, 0], [u64::MAX; 6]] {
         let (expected, bytes) = lengths(counts);
-        assert_eq!(expected, [(length, bytes / 5)]);
+        assert!(bytes / 5 > 4, "{bytes}");
+        assert_eq!(expected, [(length, 4)], "its frames say so");
     }
 }
 
