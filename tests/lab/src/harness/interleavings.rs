@@ -41,8 +41,8 @@ const KEPT: [&str; 2] = [
     "one_handles_and_nobody_waits_for_ever: nobody has it any more",
 ];
 
-/// Nine scenes, each at random and at three depths.
-const SCENES: u64 = 9;
+/// Thirteen scenes, each at random and at three depths.
+const SCENES: u64 = 13;
 const DEPTHS: u64 = 4;
 
 fn run(session: &mut Session) {
