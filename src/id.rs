@@ -6,9 +6,11 @@
 //! golden bytes in the tests.
 
 mod byte_id;
+pub(crate) mod probe;
 pub(crate) mod shape;
 
 pub use byte_id::{ByteId, ParseByteIdError};
+pub(crate) use probe::Probe;
 pub use shape::IdShape;
 
 use crate::error::{IdError, panic_text};
@@ -82,7 +84,6 @@ impl EncodedId {
         &self.0
     }
 
-    /// Hands the bytes of an id to `then` without keeping them: for look-ups.
     /// As a ledger of such ids keeps this one.
     ///
     /// # Errors
@@ -92,11 +93,16 @@ impl EncodedId {
         Self::encode::<K, K>(id)
     }
 
-    pub(crate) fn with_bytes<K: ?Sized, Q: Lookup<K> + ?Sized, R>(
+    /// Hands an id to `then` without keeping it: for look-ups.
+    pub(crate) fn probe<K: ?Sized, Q: Lookup<K> + ?Sized, R>(
         id: &Q,
-        then: impl FnOnce(&[u8]) -> R,
+        then: impl FnOnce(&Probe<'_>) -> R,
     ) -> Result<R, IdError> {
-        caught(|| codec::with_encoded_id(id, then), IdError::NotSerializable)
+        let mut told = None;
+        let then = |id: &Probe<'_>| told = Some(then(id));
+        caught(|| codec::with_probe(id, then), IdError::NotSerializable)?;
+        // Beside the result, whose copies would take what is small out of the cache: see `probe`.
+        told.ok_or_else(|| IdError::NotSerializable("it was not encoded".into()))
     }
 
     pub(crate) fn encode<K: ?Sized, Q: Lookup<K> + ?Sized>(id: &Q) -> Result<Self, IdError> {

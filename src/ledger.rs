@@ -18,7 +18,7 @@ use crate::error::{
     AttemptError, CancelError, ChangeError, IdError, LaunchError, OpenError, Poison, Rejection,
     WaitError,
 };
-use crate::id::{EncodedId, IdShape, Lookup, TaskId};
+use crate::id::{EncodedId, IdShape, Lookup, Probe, TaskId};
 use crate::recovery::Recovery;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{ID_SHAPE, Shared};
@@ -325,8 +325,8 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// # Ok(()) }
     /// ```
     pub fn query_task_state_quick<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> TaskState {
-        let state = |id: &[u8]| self.shared().index.state(id);
-        EncodedId::with_bytes::<K, Q, _>(id, state).unwrap_or(TaskState::NotFound)
+        let state = |id: &Probe<'_>| self.shared().index.state_of(id);
+        EncodedId::probe::<K, Q, _>(id, state).unwrap_or(TaskState::NotFound)
     }
 
     /// Takes a success back: runs `future`, which undoes it, and then forgets the id. Returns the

@@ -100,10 +100,8 @@ impl<K: TaskId> View<K> {
     /// that [`iter`](Self::iter) does not list, and of a view whose [`len`](Self::len) is 0. An id that
     /// cannot be one is not.
     pub fn contains<Q: Lookup<K> + ?Sized>(&self, id: &Q) -> bool {
-        let Ok(id) = EncodedId::encode::<K, Q>(id) else {
-            return false;
-        };
-        let state = self.shared.index.state(id.as_bytes());
+        let state = EncodedId::probe::<K, Q, _>(id, |id| self.shared.index.state_of(id));
+        let Ok(state) = state else { return false };
         match self.state {
             Some(wanted) => state == wanted,
             None => state != TaskState::NotFound,

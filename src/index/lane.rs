@@ -1,7 +1,8 @@
 //! Some of the parts of the map, for one of several threads that replay a log.
 
 use super::part::{Gathered, Reserved};
-use super::{Index, PARTS, part_of};
+use super::{Index, PARTS};
+use crate::id::Probe;
 use crate::state::Cell;
 
 /// Bytes that are gathered of a part before they are put into it. Ids come in their own order, which is none
@@ -47,7 +48,7 @@ impl Index {
 impl Lane<'_> {
     /// Sets the cell of an id of which nothing is known yet, if the id stands in the lane.
     pub(crate) fn set(&mut self, id: &[u8], cell: Cell) {
-        let part = part_of(id);
+        let part = self.index.key.hashed(&Probe::of(id)).part(PARTS);
         if part % self.of != self.number {
             return;
         }
@@ -58,7 +59,7 @@ impl Lane<'_> {
         let Some(gathered) = self.gathered.get_mut(place) else { return };
         gathered.push(id, cell);
         if let Some(part) = self.index.parts.get(part).filter(|_| gathered.bytes() >= GATHERED) {
-            gathered.put_into(part);
+            gathered.put_into(part, self.index.key);
         }
     }
 
@@ -68,19 +69,21 @@ impl Lane<'_> {
         id: &[u8],
         change: impl FnOnce(Cell) -> Result<Cell, E>,
     ) -> Result<(), E> {
-        let part = part_of(id);
+        let probe = Probe::of(id);
+        let id = self.index.key.hashed(&probe);
+        let part = id.part(PARTS);
         if part % self.of != self.number {
             return Ok(());
         }
         self.settle();
-        self.index.parts.get(part).map_or(Ok(()), |part| part.change(id, change))
+        self.index.parts.get(part).map_or(Ok(()), |part| part.change(&id, change))
     }
 
     /// Puts in what is still gathered.
     pub(crate) fn settle(&mut self) {
         let parts = self.index.parts.iter().skip(self.number).step_by(self.of);
         for (mut gathered, part) in self.gathered.drain(..).zip(parts) {
-            gathered.put_into(part);
+            gathered.put_into(part, self.index.key);
         }
     }
 }

@@ -12,18 +12,22 @@
 //! fifths and four fifths of them are used. So an id stands in the table of its length, its cell is not
 //! padded, and nothing of either needs an alignment.
 
+use crate::id::probe::{Probe, word};
 use crate::state::{Attempt, Cell, SeqNo, TaskState, Tombstone};
+use foldhash::SharedSeed;
+use foldhash::quality::FoldHasher;
 use scc::hash_map::Entry;
 use scc::{Equivalent, HashMap, HashSet};
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::OnceLock;
 
 /// The ids of a part, by their length.
 pub(super) struct Part {
-    tiny: HashMap<Short<10>, Packed, RandomState>,
-    small: HashMap<Short<24>, Packed, RandomState>,
-    medium: HashMap<Short<40>, Packed, RandomState>,
-    long: HashMap<Long, Packed, RandomState>,
+    tiny: HashMap<Short<10>, Packed, Key>,
+    small: HashMap<Short<24>, Packed, Key>,
+    medium: HashMap<Short<40>, Packed, Key>,
+    long: HashMap<Long, Packed, Key>,
 }
 
 /// Does something with the table for ids of this length.
@@ -51,27 +55,31 @@ macro_rules! with_table {
 }
 
 impl Part {
-    /// Ids are hashed with this key, which nobody outside has: whoever chooses ids chooses no collisions.
-    pub(super) fn new(key: &RandomState) -> Self {
+    pub(super) fn new(key: Key) -> Self {
         Self {
-            tiny: HashMap::with_hasher(key.clone()),
-            small: HashMap::with_hasher(key.clone()),
-            medium: HashMap::with_hasher(key.clone()),
-            long: HashMap::with_hasher(key.clone()),
+            tiny: HashMap::with_hasher(key),
+            small: HashMap::with_hasher(key),
+            medium: HashMap::with_hasher(key),
+            long: HashMap::with_hasher(key),
         }
     }
 
-    pub(super) fn get(&self, id: &[u8]) -> Option<Cell> {
-        with_table!(self, id.len(), table => table.read_sync(&Plain(id), |_, cell| cell.unpacked()))
+    pub(super) fn get(&self, id: &Hashed<'_>) -> Option<Cell> {
+        with_table!(self, id.probe.length(), table => table.read_sync(id, |_, cell| cell.unpacked()))
+    }
+
+    /// That of its cell alone.
+    pub(super) fn state(&self, id: &Hashed<'_>) -> Option<TaskState> {
+        with_table!(self, id.probe.length(), table => table.read_sync(id, |_, cell| cell.state))
     }
 
     /// Replaces the cell of an id, and removes it if nothing is known any more. The cell before.
-    pub(super) fn put(&self, id: &[u8], cell: Cell) -> Option<Cell> {
-        with_table!(self, id.len(), table => {
+    pub(super) fn put(&self, id: &Hashed<'_>, cell: Cell) -> Option<Cell> {
+        with_table!(self, id.probe.length(), table => {
             if cell.state == TaskState::NotFound {
-                table.remove_sync(&Plain(id)).map(|(_, cell)| cell.unpacked())
+                table.remove_sync(id).map(|(_, cell)| cell.unpacked())
             } else {
-                table.upsert_sync(Plain(id).into(), Packed::of(cell)).map(Packed::unpacked)
+                table.upsert_sync(id.into(), Packed::of(cell)).map(Packed::unpacked)
             }
         })
     }
@@ -79,10 +87,10 @@ impl Part {
     /// Replaces the cell of an id by what `change` makes of it.
     pub(super) fn change<E>(
         &self,
-        id: &[u8],
+        id: &Hashed<'_>,
         change: impl FnOnce(Cell) -> Result<Cell, E>,
     ) -> Result<(), E> {
-        with_table!(self, id.len(), table => match table.entry_sync(Plain(id).into()) {
+        with_table!(self, id.probe.length(), table => match table.entry_sync(id.into()) {
             Entry::Occupied(mut entry) => {
                 let after = change(entry.get().unpacked())?;
                 if after.state == TaskState::NotFound {
@@ -105,7 +113,7 @@ impl Part {
     /// Hands over what there is.
     pub(super) fn each(&self, mut visit: impl FnMut(&[u8], Cell)) {
         fn all<K: AsRef<[u8]> + Eq + Hash + 'static>(
-            table: &HashMap<K, Packed, RandomState>,
+            table: &HashMap<K, Packed, Key>,
             visit: &mut impl FnMut(&[u8], Cell),
         ) {
             table.iter_sync(|id, cell| {
@@ -140,11 +148,11 @@ impl Gathered {
     }
 
     /// Empties it into the part.
-    pub(super) fn put_into(&mut self, part: &Part) {
+    pub(super) fn put_into(&mut self, part: &Part, key: Key) {
         let mut rest = self.ids.as_slice();
         for (cell, length) in self.cells.drain(..).zip(self.lengths.drain(..)) {
             let Some((id, behind)) = rest.split_at_checked(length as usize) else { break };
-            part.put(id, cell.unpacked());
+            part.put(&key.hashed(&Probe::of(id)), cell.unpacked());
             rest = behind;
         }
         self.ids.clear();
@@ -173,10 +181,82 @@ impl fmt::Debug for Part {
     }
 }
 
-/// The bytes of an id that is looked up.
-struct Plain<'a>(&'a [u8]);
+/// The seeds under which ids are hashed. Nobody outside has them: whoever chooses ids chooses no collisions.
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    seed: u64,
+    shared: &'static SharedSeed,
+}
 
-/// Those of one that is kept, in place.
+impl Key {
+    pub(super) fn random() -> Self {
+        static SHARED: OnceLock<SharedSeed> = OnceLock::new();
+        // Of the system's randomness, as those of the standard library are.
+        let random = || RandomState::new().hash_one(0);
+        Self { seed: random(), shared: SHARED.get_or_init(|| SharedSeed::from_u64(random())) }
+    }
+
+    pub(super) fn hashed<'a>(self, probe: &'a Probe<'a>) -> Hashed<'a> {
+        let mut hasher = FoldHasher::with_seed(self.seed, self.shared);
+        probe.feed(&mut hasher);
+        Hashed { probe, hash: hasher.finish() }
+    }
+}
+
+impl BuildHasher for Key {
+    type Hasher = Once;
+
+    fn build_hasher(&self) -> Once {
+        Once { key: *self, hash: 0 }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nobody is told.
+        f.write_str("Key")
+    }
+}
+
+/// Takes the hash of an id, which [`Key`] makes.
+#[derive(Debug)]
+pub(super) struct Once {
+    key: Key,
+    hash: u64,
+}
+
+impl Hasher for Once {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+
+    /// All bytes of an id.
+    fn write(&mut self, bytes: &[u8]) {
+        self.hash = self.key.hashed(&Probe::of(bytes)).hash;
+    }
+
+    /// The hash of one.
+    fn write_u64(&mut self, hash: u64) {
+        self.hash = hash;
+    }
+}
+
+/// An id that is looked up, and its hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hashed<'a> {
+    probe: &'a Probe<'a>,
+    hash: u64,
+}
+
+impl Hashed<'_> {
+    /// A number below `of`, a power of two of at most 256. Tables look at the lowest byte, and at the highest
+    /// bits.
+    pub(super) const fn part(&self, of: usize) -> usize {
+        (self.hash >> 8) as usize % of
+    }
+}
+
+/// The bytes of an id that is kept, in place; zeros behind the last.
 #[derive(Clone, Copy)]
 struct Short<const MOST: usize> {
     length: u8,
@@ -198,44 +278,41 @@ impl AsRef<[u8]> for Long {
     }
 }
 
-impl AsRef<[u8]> for Plain<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.0
-    }
-}
-
-impl<const MOST: usize> From<Plain<'_>> for Short<MOST> {
-    fn from(Plain(id): Plain<'_>) -> Self {
+impl<const MOST: usize> From<&Hashed<'_>> for Short<MOST> {
+    fn from(Hashed { probe, .. }: &Hashed<'_>) -> Self {
+        debug_assert!(probe.length() <= MOST, "an id stands in the table of its length");
         let mut bytes = [0; MOST];
-        debug_assert!(id.len() <= MOST, "an id stands in the table of its length");
-        if let Some(to) = bytes.get_mut(..id.len()) {
-            to.copy_from_slice(id);
+        for (to, word) in bytes.chunks_mut(size_of::<u64>()).zip(probe.words()) {
+            to.iter_mut().zip(word.to_le_bytes()).for_each(|(to, byte)| *to = byte);
         }
         // No longer than 40.
-        Self { length: id.len() as u8, bytes }
+        Self { length: probe.length() as u8, bytes }
     }
 }
 
-impl From<Plain<'_>> for Long {
-    fn from(Plain(id): Plain<'_>) -> Self {
-        Self(id.into())
+impl From<&Hashed<'_>> for Long {
+    fn from(Hashed { probe, .. }: &Hashed<'_>) -> Self {
+        Self(probe.long().into())
     }
 }
 
-/// The bytes alone: all of them are fed to the hash at once, so no end of theirs has to be told.
-macro_rules! hash_of_bytes {
-    ([$($generics:tt)*] $type:ty) => {
-        impl<$($generics)*> Hash for $type {
-            fn hash<H: Hasher>(&self, state: &mut H) {
-                state.write(self.as_ref());
-            }
-        }
-    };
+impl Hash for Hashed<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
-hash_of_bytes!([] Plain<'_>);
-hash_of_bytes!([] Long);
-hash_of_bytes!([const MOST: usize] Short<MOST>);
+impl<const MOST: usize> Hash for Short<MOST> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.as_ref());
+    }
+}
+
+impl Hash for Long {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
 
 impl<const MOST: usize> PartialEq for Short<MOST> {
     fn eq(&self, other: &Self) -> bool {
@@ -253,15 +330,17 @@ impl PartialEq for Long {
 
 impl Eq for Long {}
 
-impl<const MOST: usize> Equivalent<Short<MOST>> for Plain<'_> {
+impl<const MOST: usize> Equivalent<Short<MOST>> for Hashed<'_> {
     fn equivalent(&self, key: &Short<MOST>) -> bool {
-        self.0 == key.as_ref()
+        let mut words = key.bytes.chunks(size_of::<u64>()).zip(self.probe.words());
+        usize::from(key.length) == self.probe.length()
+            && words.all(|(bytes, expected)| word(bytes) == *expected)
     }
 }
 
-impl Equivalent<Long> for Plain<'_> {
+impl Equivalent<Long> for Hashed<'_> {
     fn equivalent(&self, key: &Long) -> bool {
-        *self.0 == *key.0
+        *self.probe.long() == *key.0
     }
 }
 

@@ -1,6 +1,7 @@
 //! The only file that knows bincode.
 use crate::error::IdError;
-use crate::id::MAX_ID_BYTES;
+use crate::id::{MAX_ID_BYTES, Probe};
+use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,33 @@ pub(crate) fn with_encoded_id<T: Serialize + ?Sized, R>(
         Ok(len) => Ok(then(buffer.get(..len).unwrap_or_default())),
         Err(EncodeError::UnexpectedEnd) => with_long_id(id, then),
         Err(error) => Err(IdError::NotSerializable(error.to_string())),
+    }
+}
+
+/// Encodes an id to be looked up.
+pub(crate) fn with_probe<T: Serialize + ?Sized, R>(
+    id: &T,
+    then: impl FnOnce(&Probe<'_>) -> R,
+) -> Result<R, IdError> {
+    let mut words = Words { probe: Probe::default(), fits: true };
+    match bincode::serde::encode_into_writer(id, &mut words, ID) {
+        Ok(()) if words.fits => Ok(then(&words.probe)),
+        Err(error) if words.fits => Err(IdError::NotSerializable(error.to_string())),
+        Ok(()) | Err(_) => with_encoded_id(id, |bytes| then(&Probe::of(bytes))),
+    }
+}
+
+/// An id, if it fits.
+struct Words {
+    probe: Probe<'static>,
+    fits: bool,
+}
+
+impl Writer for Words {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.fits = self.fits && self.probe.push(bytes);
+        if self.fits { Ok(()) } else { Err(EncodeError::UnexpectedEnd) }
     }
 }
 

@@ -99,10 +99,18 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
 
     /// Answers what memory is sure of.
     pub(crate) async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
+        let index = &self.shared().index;
+        let state = EncodedId::probe::<K, K, _>(start.id, |id| index.state_of(id));
+        let state = state.map_err(Rejection::Id)?;
+        // A repeat is answered without anything that would have to be kept.
+        if start.kind == Kind::Launch && state == TaskState::Succeeded && !index.doubts() {
+            return Err(Turned::Refused(state));
+        }
         let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
-        let state = self.state(&id);
-        let sure = !self.shared().index.in_doubt(id.as_bytes());
-        if start.kind == Kind::Launch && state == TaskState::Succeeded && sure {
+        if start.kind == Kind::Launch
+            && state == TaskState::Succeeded
+            && !index.in_doubt(id.as_bytes())
+        {
             return Err(Turned::Refused(state));
         }
         if let Some(rejection) = self.shared().submissions.rejection() {

@@ -33,20 +33,21 @@ proptest! {
     fn a_part_is_as_a_plain_map(
         changes in prop::collection::vec((id(), cell(), any::<bool>()), 0..100)
     ) {
-        let part = Part::new(&RandomState::new());
+        let key = Key::random();
+        let part = Part::new(key);
         let mut plain = BTreeMap::new();
         for (id, cell, put) in changes {
             let before = plain.get(&id).copied();
             if put {
-                prop_assert_eq!(part.put(&id, cell), before);
+                prop_assert_eq!(part.put(&key.hashed(&Probe::of(&id)), cell), before);
             } else {
                 let mut seen = None;
-                let changed = part.change(&id, |found| {
+                let changed = part.change(&key.hashed(&Probe::of(&id)), |found| {
                     seen = Some(found);
                     Ok::<_, ()>(cell)
                 });
                 prop_assert_eq!((changed, seen), (Ok(()), Some(before.unwrap_or(Cell::ABSENT))));
-                prop_assert_eq!(part.change(&id, Err), Err(cell));
+                prop_assert_eq!(part.change(&key.hashed(&Probe::of(&id)), Err), Err(cell));
             }
             match cell.state {
                 TaskState::NotFound => _ = plain.remove(&id),
@@ -56,7 +57,7 @@ proptest! {
             part.each(|id, cell| assert_eq!(all.insert(id.to_vec(), cell), None));
             prop_assert_eq!(&all, &plain);
             for (id, cell) in &plain {
-                prop_assert_eq!(part.get(id), Some(*cell));
+                prop_assert_eq!(part.get(&key.hashed(&Probe::of(id))), Some(*cell));
             }
         }
     }
@@ -66,17 +67,18 @@ proptest! {
         cells in prop::collection::btree_map(id(), cell(), 0..30),
         again in prop::collection::btree_map(id(), cell(), 0..30),
     ) {
-        let part = Part::new(&RandomState::new());
+        let key = Key::random();
+        let part = Part::new(key);
         let mut gathered = Gathered::default();
         for cells in [&cells, &again] {
             for (id, cell) in cells {
                 gathered.push(id, *cell);
             }
-            gathered.put_into(&part);
+            gathered.put_into(&part, key);
             prop_assert_eq!(gathered.bytes(), 0);
             for (id, cell) in cells {
                 let there = (cell.state != TaskState::NotFound).then_some(*cell);
-                prop_assert_eq!(part.get(id), there);
+                prop_assert_eq!(part.get(&key.hashed(&Probe::of(id))), there);
             }
         }
     }
@@ -102,7 +104,10 @@ fn room_is_kept_while_it_is_reserved() {
     for number in 0..1000_u32 {
         let mut id = [0; 21];
         id[..4].copy_from_slice(&number.to_le_bytes());
-        part.put(&id, Cell { state: TaskState::Succeeded, ..Cell::ABSENT });
+        part.put(
+            &index.key.hashed(&Probe::of(&id)),
+            Cell { state: TaskState::Succeeded, ..Cell::ABSENT },
+        );
     }
     let capacity = part.small.capacity();
     assert!((40_000 * 16 / 13..=65_536 * 2).contains(&capacity), "{capacity}");
