@@ -101,7 +101,7 @@ impl EncodedId {
         let mut told = None;
         let then = |id: &Probe<'_>| told = Some(then(id));
         caught(|| codec::with_probe(id, then), IdError::NotSerializable)?;
-        // Beside the result, whose copies would take what is small out of the cache: see `probe`.
+        // Not as a part of the result, which is copied on its way: see there about larger pieces.
         told.ok_or_else(|| IdError::NotSerializable("it was not encoded".into()))
     }
 

@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 use tokio::sync::Notify;
 
 /// Parts of the map. A view of all ids copies one part at a time: no lock is held between items,
-/// and the copy of a part of ten million ids stays below eight megabytes. (A look-up among a million ids takes
+/// and the copy of a part of ten million ids stays below ten megabytes. (A look-up among a million ids takes
 /// a fifth longer with 256 parts, as long with 16.)
 const PARTS: usize = 64;
 

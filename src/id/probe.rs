@@ -1,9 +1,9 @@
 //! The form in which an id is looked up.
 //!
-//! In words, not in bytes. A query encodes its id and looks it up at once, and what was written in pieces
+//! Up to 40 bytes, in words, not in bytes. A query encodes its id and looks it up at once, and what was written in pieces
 //! and is read in larger ones has to come out of the cache: the processor waits until all has got there that
 //! was written before, also into memory that the look-up before this one has not waited for. Whole words it passes
-//! on. (Of a million `u64` in random order, a look-up took 275 ns by bytes, 79 by words.)
+//! on. (Of a million keys of 11 bytes in random order, a look-up in a bare table took 275 ns by bytes, 79 by words.)
 
 use std::hash::Hasher;
 
@@ -103,8 +103,28 @@ pub(crate) fn word(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::hash::DefaultHasher;
+
+    fn hash(id: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        Probe::of(id).feed(&mut hasher);
+        hasher.finish()
+    }
 
     proptest! {
+        #[test]
+        fn one_byte_makes_another_hash(
+            id in prop::collection::vec(any::<u8>(), 1..60),
+            at in any::<prop::sample::Index>(),
+            change in 1_u8..,
+        ) {
+            let mut other = id.clone();
+            other[at.index(id.len())] ^= change;
+            let longer = [id.as_slice(), &[0]].concat();
+            prop_assert_ne!(hash(&id), hash(&other));
+            prop_assert_ne!(hash(&id), hash(&longer));
+        }
+
         #[test]
         fn in_whatever_pieces_it_is_the_same(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..12), 0..8)

@@ -232,3 +232,49 @@ fn the_empty_id_is_one() {
     id.decode::<()>().unwrap();
     assert!(matches!(EncodedId::from_bytes(b"\0").decode::<()>(), Err(IdError::NoRoundTrip(_))));
 }
+
+/// A form of an id that is looked up says the same as the one that is kept, whatever it is written in.
+#[test]
+fn an_id_is_looked_up_as_what_it_is_kept_as() {
+    use serde::Serializer;
+    use serde::ser::{Error as _, SerializeTuple};
+
+    /// Goes on after what does not fit.
+    struct Swallows(usize);
+    impl Serialize for Swallows {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            let mut tuple = to.serialize_tuple(2)?;
+            drop(tuple.serialize_element(&"x".repeat(self.0)));
+            tuple.serialize_element(&7_u8)?;
+            tuple.end()
+        }
+    }
+
+    /// Fails when it has written so much.
+    struct Fails(usize);
+    impl Serialize for Fails {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            let mut tuple = to.serialize_tuple(2)?;
+            tuple.serialize_element(&"x".repeat(self.0))?;
+            Err(S::Error::custom("no more"))
+        }
+    }
+
+    fn told<T: Serialize>(id: &T) -> [Result<Vec<u8>, String>; 2] {
+        let kept = EncodedId::encode::<T, T>(id).map(|id| id.as_bytes().to_vec());
+        let looked = EncodedId::probe::<T, T, _>(id, |id| id.with_bytes(<[u8]>::to_vec));
+        [kept, looked].map(|told| told.map_err(|error| error.to_string()))
+    }
+
+    for length in [0, 1, 7, 8, 38, 39, 40, 41, 62, 63, 64, 65, 1000, 1021, 1022, 1023, 1024, 2000] {
+        for [kept, looked] in
+            [told(&"x".repeat(length)), told(&Swallows(length)), told(&Fails(length))]
+        {
+            assert_eq!(kept, looked, "{length}");
+        }
+    }
+    for [kept, looked] in [told(&()), told(&u128::MAX), told(&(7_u64, true, 'x', -1_i32))] {
+        assert_eq!(kept, looked);
+        assert!(kept.is_ok());
+    }
+}

@@ -181,7 +181,9 @@ impl fmt::Debug for Part {
     }
 }
 
-/// The seeds under which ids are hashed. Nobody outside has them: whoever chooses ids chooses no collisions.
+/// The seeds under which ids are hashed. Nobody outside has them, so that no ids that were chosen beforehand
+/// collide. (It is no cryptographic hash: who could time single look-ups, or see the order of the table, while
+/// choosing ids, might do better.)
 #[derive(Clone, Copy)]
 pub(super) struct Key {
     seed: u64,

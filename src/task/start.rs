@@ -100,19 +100,17 @@ impl<K: TaskId, V: TaskOutput> Ledger<K, V> {
     /// Answers what memory is sure of.
     pub(crate) async fn admit<R>(&self, start: &Start<'_, K, R>) -> Result<EncodedId, Turned> {
         let index = &self.shared().index;
-        let state = EncodedId::probe::<K, K, _>(start.id, |id| index.state_of(id));
-        let state = state.map_err(Rejection::Id)?;
-        // A repeat is answered without anything that would have to be kept.
-        if start.kind == Kind::Launch && state == TaskState::Succeeded && !index.doubts() {
+        let mut state = TaskState::NotFound;
+        let id = EncodedId::probe::<K, K, _>(start.id, |id| {
+            state = index.state_of(id);
+            let repeats = start.kind == Kind::Launch && state == TaskState::Succeeded;
+            // A repeat is answered without anything that would have to be kept.
+            let sure = || !index.doubts() || !id.with_bytes(|id| index.in_doubt(id));
+            if repeats && sure() { None } else { Some(id.with_bytes(EncodedId::from_bytes)) }
+        });
+        let Some(id) = id.map_err(Rejection::Id)? else {
             return Err(Turned::Refused(state));
-        }
-        let id = EncodedId::encode::<K, K>(start.id).map_err(Rejection::Id)?;
-        if start.kind == Kind::Launch
-            && state == TaskState::Succeeded
-            && !index.in_doubt(id.as_bytes())
-        {
-            return Err(Turned::Refused(state));
-        }
+        };
         if let Some(rejection) = self.shared().submissions.rejection() {
             return Err(rejection.into());
         }

@@ -117,3 +117,24 @@ fn room_is_kept_while_it_is_reserved() {
     part.each(|_, _| left += 1);
     assert_eq!(left, 1000);
 }
+
+/// What a table goes by, its lowest byte and its highest bits, says nothing of the part.
+#[test]
+fn ids_of_one_part_are_spread_over_its_tables() {
+    use std::collections::HashSet;
+    let key = Key::random();
+    let (mut parts, mut buckets, mut tags) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for number in 0..64_000_u64 {
+        let bytes = number.to_le_bytes();
+        let probe = Probe::of(&bytes);
+        let id = key.hashed(&probe);
+        parts.insert(id.part(PARTS));
+        if id.part(PARTS) == 0 {
+            buckets.insert(id.hash >> 58);
+            tags.insert(id.hash as u8);
+        }
+    }
+    assert_eq!((parts.len(), buckets.len()), (PARTS, 64));
+    // About a thousand ids: a tag is missing once in fifty.
+    assert!(tags.len() > 230, "{}", tags.len());
+}
